@@ -1,0 +1,153 @@
+"""A model is a folder: model.json, two graphs, integer tables. Every part is hash-checked; the fingerprint names it.
+
+model.json      settings, hashes, quantiser steps, measured rates, licence, training data, figures
+encoder.onnx    spectra -> latents
+decoder.onnx    latents -> spectra
+prior.npz       integer count tables
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nacre.config import CodecConfig
+from nacre.errors import BundleError, UsageError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FORMAT = 1
+MODELS = Path(__file__).parent / "models"
+PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
+DECODES = ("decoder.onnx", "prior.npz")  # what the meaning of a file depends on
+LARGEST_JSON_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked model folder. `steps` [L, D] and `rates_kbps` [L] are in its facts."""
+
+    folder: Path
+    name: str
+    kind: int
+    config: CodecConfig
+    fingerprint: bytes
+    facts: dict[str, Any]
+
+    def part(self, name: str) -> Path:
+        """Path of one of PARTS."""
+        return self.folder / name
+
+    @cached_property
+    def steps(self) -> Array:
+        """Quantiser steps [L, D] float32."""
+        return np.asarray(self.facts["steps"], np.float32)
+
+    @cached_property
+    def dead_zone(self) -> Array:
+        """Dead zones [L, D] float32: rounding thresholds move outwards by this share of a step."""
+        column = np.asarray(self.facts["dead_zone"], np.float32)[:, None]
+        return np.ascontiguousarray(np.broadcast_to(column, self.steps.shape))
+
+    @cached_property
+    def rates_kbps(self) -> Array:
+        """Mean rate of one channel of speech at each level [L], measured on files."""
+        return np.asarray(self.facts["rates_kbps"], np.float64)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files in the folder."""
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fingerprint(config: CodecConfig, kind: int, steps: list[list[float]], hashes: dict[str, str]) -> bytes:
+    """Four bytes that change with anything the decoder's output depends on."""
+    parts = [asdict(config), kind, steps, [hashes[name] for name in DECODES]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()[:4]
+
+
+def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[str, Any]) -> Bundle:
+    """Write model.json beside parts that are already in `folder`; `facts` hold steps, dead_zone and rates_kbps."""
+    hashes = {part: _hash(folder / part) for part in PARTS}
+    mark = fingerprint(config, kind, facts["steps"], hashes)
+    head = {"format": FORMAT, "name": name, "kind": kind, "fingerprint": mark.hex(), "sha256": hashes}
+    text = json.dumps(head | {"codec": asdict(config)} | facts, indent=1)
+    for wide in ("steps",):  # one row a line: a matrix, not a column of a thousand numbers
+        rows = ",\n  ".join(json.dumps(row) for row in facts[wide])
+        text = text.replace(json.dumps(facts[wide], indent=1).replace("\n", "\n "), f"[\n  {rows}\n ]")
+    (folder / "model.json").write_text(text + "\n")
+    return load(folder)
+
+
+def load(folder: Path) -> Bundle:
+    """Open a model folder; raises BundleError where a part is missing, changed or of another format."""
+    facts = _facts(folder)
+    try:
+        config = CodecConfig.from_dict(facts["codec"])
+        hashes, kind = dict(facts["sha256"]), int(facts["kind"])
+        mark = fingerprint(config, kind, facts["steps"], hashes)
+        bundle = Bundle(folder, str(facts["name"]), kind, config, mark, facts)
+        shape = (config.levels, config.latent_dims)
+        fits = bundle.steps.shape == shape == bundle.dead_zone.shape and bundle.rates_kbps.shape == shape[:1]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder}/model.json", found=repr(error), wanted="all settings of a model") from error
+    if not fits or not np.isfinite(bundle.steps).all() or (bundle.steps <= 0).any():
+        raise BundleError(f"{folder}/model.json: steps", found=bundle.steps.shape, wanted=shape)
+    for part in PARTS:
+        path = folder / part
+        found = _hash(path) if path.is_file() else "nothing"
+        if found != hashes.get(part):
+            raise BundleError(
+                str(path), found=found[:12], wanted=str(hashes.get(part))[:12], next="copy the model again"
+            )
+    return bundle
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    try:
+        if path.stat().st_size > LARGEST_JSON_BYTES:
+            raise BundleError(str(path), found="a huge file", wanted="the settings of a model")
+        facts = json.loads(path.read_text())
+    except OSError as error:
+        raise BundleError(
+            str(folder), found=error.strerror, wanted="a model folder", next="see `nacre models`"
+        ) from error
+    except ValueError as error:
+        raise BundleError(str(path), found="damaged JSON", wanted="the settings of a model") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+        raise BundleError(str(path), found=f"format {found}", wanted=f"format {FORMAT}", next="update nacre")
+    return facts
+
+
+def bundled() -> Iterator[Path]:
+    """Folders of the models inside the package."""
+    yield from sorted(path.parent for path in MODELS.glob("*/model.json"))
+
+
+def find(name: str | Path) -> Bundle:
+    """A model by the name of one in the package, or by its folder."""
+    inside = MODELS / str(name)
+    if (inside / "model.json").is_file():
+        return load(inside)
+    if (Path(name) / "model.json").is_file():
+        return load(Path(name))
+    known = ", ".join(path.name for path in bundled()) or "none in this package"
+    raise UsageError(
+        f"model {name}",
+        found="no such model",
+        wanted=f"one of {known}, or a folder",
+        next="see `nacre models`",
+    )

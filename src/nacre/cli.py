@@ -1,0 +1,459 @@
+"""The command line: thin commands over the Python API. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nacre.errors import AudioError, NacreError, StreamError, TrainError, UsageError
+from nacre.units import clock, kbps
+
+if TYPE_CHECKING:
+    from nacre.codec import Codec, Damage
+    from nacre.container import Contents
+
+app = typer.Typer(
+    help="Speech in very small files, by variational autoencoders. Start with `nacre demo`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+say = Console(stderr=True, highlight=False)  # messages never mix with sound on standard output
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on at the same time.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
+AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
+Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files; '-' is standard input.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
+
+LARGEST_FILE_BYTES = 1 << 30
+
+
+@app.command()
+def encode(
+    inputs: Inputs,
+    output: Output,
+    bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
+    quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
+    model: Model = "speech-16k",
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) to .nacre files.
+
+    nacre encode talk.wav -o talk.nacre --bitrate 6
+    nacre encode *.flac -o folder --bitrate 3 --jobs 2
+    """
+    options = {"bitrate_kbps": bitrate, "quality": quality, "model": model, "force": force}
+    _batch(_encode_file, _pairs(inputs, output, ".nacre"), options, jobs, quiet)
+
+
+@app.command()
+def decode(
+    inputs: Inputs,
+    output: Output,
+    rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
+    model: AnyModel = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn .nacre files back into sound of the same length, rate and channels (wav; or flac, ogg, mp3 by name).
+
+    Damaged groups are concealed and named, the rest is kept, and the exit code is 1.
+    """
+    options = {"rate_hz": rate, "model": model, "force": force}
+    _batch(_decode_file, _pairs(inputs, output, ".wav"), options, jobs, quiet)
+
+
+@app.command()
+def info(
+    file: Annotated[str, typer.Argument(help="A .nacre file.")],
+    model: AnyModel = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a .nacre file holds: model, duration, rate and its parts."""
+    facts = _facts(file, model)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    table = Table(box=None, show_header=False)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), str(value))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: AnyModel = None) -> None:
+    """Check every group of a .nacre file; name the damaged ones by time. Exit code 1 if there are any."""
+    from nacre.codec import verify as damage_of
+
+    contents, codec = _open(file, model)
+    damage = damage_of(codec, contents)
+    _report_damage(file, damage, contents)
+    if damage or contents.truncated:
+        raise typer.Exit(1)
+    print(f"{file}: {len(contents.packets)} groups, all good")
+
+
+@app.command()
+def models() -> None:
+    """List the models inside this package."""
+    from nacre import bundle as bundles
+
+    table = Table("model", "kb/s a channel", "MB", "fingerprint", "licence", box=None)
+    for folder in bundles.bundled():
+        found = bundles.load(folder)
+        rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f}"
+        row = (found.name, rates, f"{found.size_bytes / 1e6:.1f}", found.fingerprint.hex())
+        table.add_row(*row, str(found.facts.get("licence", "")))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("nacre-demo"),
+    bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9,12",
+    model: Model = "speech-16k",
+    force: Force = False,
+) -> None:
+    """Code the bundled speech at several rates: files, a table, and one page with players and spectrograms."""
+    from nacre import demo as room
+
+    page = room.run(out, _numbers(bitrates), model, force)
+    say.print(f"open {page} in a browser")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/*.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder of recordings, any depth, format and rate.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
+    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")] = None,
+    valid: Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on your own recordings. Needs `pip install nacre[train]`; see tensorboard --logdir OUT."""
+    with _torch_room():
+        from nacre.train.loop import train as run
+        from nacre.train.recipe import load_recipe
+
+        run(
+            load_recipe(recipe, tuple(changes or ())),
+            data,
+            out,
+            noise,
+            valid,
+            resume=resume,
+            max_steps=max_steps,
+            quiet=quiet,
+        )
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the recipe's.")] = None,
+) -> None:
+    """Turn a training run into a model folder that encodes and decodes without torch."""
+    with _torch_room():
+        from nacre.train.export import export_run
+
+        found = export_run(run, output, name)
+    rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
+    say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+
+
+def _encode_file(
+    source: str,
+    target: str,
+    bitrate_kbps: float | None,
+    quality: float | None,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    from nacre.audio import AudioReader, output_file
+    from nacre.container import Writer
+
+    started = time.perf_counter()
+    codec = _codec(model)
+    with AudioReader(source) as reader:
+        stream = codec.encoder(reader.rate_hz, reader.channels, bitrate_kbps=bitrate_kbps, quality=quality)
+        with output_file(target, force) as file:
+            counted = _Counted(file)
+            writer = Writer(counted, stream.header)
+            for block in reader.blocks(reader.rate_hz):
+                for packet in stream.push(block):
+                    writer.add(packet)
+                tick(stream.samples / reader.samples if reader.samples else 0)
+            for packet in stream.flush():
+                writer.add(packet)
+            writer.finish(stream.samples)
+    return _summary(source, stream.samples / reader.rate_hz, counted.size_bytes, started)
+
+
+def _decode_file(
+    source: str,
+    target: str,
+    rate_hz: int | None,
+    model: str | None,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    from nacre.audio import AudioWriter
+
+    started = time.perf_counter()
+    contents, codec = _open(source, model)
+    stream = codec.decoder(contents, rate_hz)
+    written = 0
+    with AudioWriter(target, stream.rate_hz, stream.header.channels, overwrite=force) as writer:
+        for block in stream.blocks():
+            writer.write(block)
+            written += block.shape[1]
+            tick(written / max(1, stream.samples))
+    if stream.damage or contents.truncated:
+        _report_damage(source, stream.damage, contents)
+        raise StreamError(f"{source}: damaged", found=f"{written / stream.rate_hz:.2f} s", next="the rest was decoded")
+    return _summary(source, written / stream.rate_hz, contents.size_bytes, started)
+
+
+class _Counted:
+    """A binary file that knows how far it was written, pipes included."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.size_bytes = file, 0
+        self.tell, self.seek = file.tell, file.seek
+
+    def seekable(self) -> bool:
+        """Standard output may be a file or a pipe: count on no more than a pipe there."""
+        return self._file is not sys.stdout.buffer and self._file.seekable()
+
+    def write(self, data: bytes) -> int:
+        """Write and count; a header written again counts once."""
+        before = self._file.tell() if self.seekable() else self.size_bytes
+        self.size_bytes = max(self.size_bytes, before + len(data))
+        return self._file.write(data)
+
+
+def _summary(name: str, duration_s: float, size_bytes: int, started: float) -> str:
+    speed = duration_s / max(1e-9, time.perf_counter() - started)
+    rate = kbps(size_bytes, duration_s)
+    return f"{name}: {clock(duration_s)}  {size_bytes} bytes  {rate:.2f} kb/s  {speed:.0f} x real time"
+
+
+_CODECS: dict[str, Codec] = {}
+
+
+def _codec(model: str) -> Codec:
+    """A codec, loaded once in each process."""
+    if model not in _CODECS:
+        from nacre.codec import load
+
+        _CODECS[model] = load(model)
+    return _CODECS[model]
+
+
+def _open(file: str, model: str | None) -> tuple[Contents, Codec]:
+    """Packets and codec of a file; the model is found by its fingerprint."""
+    from nacre import bundle as bundles
+    from nacre.container import unpack_header
+
+    data = _read(file)
+    mark = unpack_header(data).fingerprint
+    if model is None:
+        inside = [str(folder.name) for folder in bundles.bundled() if bundles.load(folder).fingerprint == mark]
+        if not inside:
+            known = ", ".join(folder.name for folder in bundles.bundled())
+            wanted = f"a model of this package ({known})"
+            raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
+        model = inside[0]
+    codec = _codec(model)
+    return codec.parse(data), codec
+
+
+def _read(file: str) -> bytes:
+    from nacre.container import HEADER_BYTES, unpack_header
+
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as source:
+            head = source.read(HEADER_BYTES)
+            unpack_header(head)  # before reading on: it may be a film
+            data = head + source.read(LARGEST_FILE_BYTES)
+    except OSError as error:
+        raise StreamError(file, found=error.strerror, wanted="a .nacre file", next="check the name") from error
+    except StreamError as error:
+        raise StreamError(f"{file}: {error}") from error
+    if len(data) > LARGEST_FILE_BYTES:
+        raise StreamError(file, found="over 1 GB", wanted="a .nacre file")
+    return data
+
+
+def _facts(file: str, model: str | None) -> dict[str, Any]:
+    contents, codec = _open(file, model)
+    header, samples = contents.header, contents.samples
+    duration_s = (samples or 0) / header.rate_hz
+    levels = [packet.level for packet in contents.packets if packet is not None and packet.payload]
+    size = contents.size_bytes
+    return {
+        "file": file,
+        "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
+        "kind": header.kind.name.lower(),
+        "duration_s": round(duration_s, 3),
+        "samples": samples,
+        "rate_hz": header.rate_hz,
+        "channels": header.channels,
+        "bytes": size,
+        "kbps": round(kbps(size, duration_s), 3),
+        "kbps_payload": round(kbps(contents.payload_bytes, duration_s), 3),
+        "kbps_heads": round(kbps(contents.head_bytes, duration_s), 3),
+        "groups": len(contents.packets),
+        "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets),
+        "lost_groups": contents.lost,
+        "levels": f"{min(levels)} to {max(levels)}" if levels else "none",
+        "truncated": contents.truncated,
+    }
+
+
+def _report_damage(file: str, damage: list[Damage], contents: Contents) -> None:
+    for item in damage:
+        where = f"{clock(item.start_s)} to {clock(item.stop_s)}, channel {item.channel}"
+        say.print(f"{file}: {where}: {item.reason}", style="yellow", markup=False)
+    if contents.truncated:
+        count = f"{contents.missing} groups missing" if contents.missing else "no end"
+        say.print(f"{file}: cut short, {count}", style="yellow", markup=False)
+
+
+def _pairs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
+    """(input, output) names; many inputs, or an output that is a folder, keep their names with a new suffix."""
+    folder = Path(output).is_dir() or output.endswith(("/", os.sep))
+    if len(inputs) == 1 and not folder:
+        return [(inputs[0], output)]
+    if output == "-":
+        raise UsageError("output", found="'-' for many inputs", wanted="a folder")
+    if not Path(output).is_dir():
+        try:
+            Path(output).mkdir(parents=True)
+        except OSError as error:
+            raise AudioError(output, found=error.strerror, wanted="a folder for many outputs") from error
+    pairs = [(name, str(Path(output) / (Path(name).stem + suffix))) for name in inputs]
+    seen: dict[str, str] = {}
+    for name, target in pairs:
+        if target in seen:
+            raise UsageError(
+                f"{seen[target]} and {name}",
+                found=f"one output {target}",
+                wanted="two",
+                next="encode them apart",
+            )
+        seen[target] = name
+    return pairs
+
+
+def _batch(
+    work: Callable[..., str], pairs: list[tuple[str, str]], options: dict[str, Any], jobs: int, quiet: bool
+) -> None:
+    """Run every pair; a bad one is reported and the others go on. Exit code 1 if any failed."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    failed: list[NacreError] = []
+    with Progress(*columns, console=say, disable=quiet or not say.is_terminal, transient=True) as bar:
+        task = bar.add_task(work.__name__.strip("_").removesuffix("_file"), total=len(pairs))
+
+        def tick(share: float) -> None:
+            bar.update(task, completed=min(1.0, share) if len(pairs) == 1 else None)
+
+        for result in _results(work, pairs, options, jobs, tick):
+            if isinstance(result, NacreError):
+                failed.append(result)
+                say.print(f"error: {result}", style="red", markup=False, soft_wrap=True)
+            elif not quiet:
+                say.print(result, markup=False, soft_wrap=True)
+            bar.advance(task)
+    if failed:
+        if len(pairs) > 1:
+            say.print(f"{len(failed)} of {len(pairs)} failed")
+        raise typer.Exit(2 if all(error.exit_code == 2 for error in failed) else 1)
+
+
+def _results(
+    work: Callable[..., str],
+    pairs: list[tuple[str, str]],
+    options: dict[str, Any],
+    jobs: int,
+    tick: Callable[[float], None],
+) -> Iterator[str | NacreError]:
+    if jobs == 1 or len(pairs) == 1:
+        for pair in pairs:
+            yield _attempt(work, pair, options, tick)
+        return
+    with ProcessPoolExecutor(min(jobs, len(pairs))) as pool:
+        yield from pool.map(_attempt, [work] * len(pairs), pairs, [options] * len(pairs))
+
+
+def _no_tick(share: float) -> None:
+    """Progress inside a file is not shown for many files at once."""
+
+
+def _attempt(
+    work: Callable[..., str],
+    pair: tuple[str, str],
+    options: dict[str, Any],
+    tick: Callable[[float], None] = _no_tick,
+) -> str | NacreError:
+    try:
+        return work(*pair, **options, tick=tick)
+    except NacreError as error:
+        return error
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError("bitrates", found=text, wanted="numbers with commas, such as 1.5,3,6") from error
+
+
+@contextmanager
+def _torch_room() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        advice = "pip install torch, then pip install 'nacre[train]'"
+        raise TrainError(
+            f"package {error.name}", found="not installed", wanted="the training room", next=advice
+        ) from error
+
+
+def main() -> None:
+    """Entry point: every known error ends in one line and its exit code, never in a traceback."""
+    try:
+        app()
+    except NacreError as error:
+        say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say.print("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,438 @@
+"""The one place where stations meet: samples to packets and back, a group at a time, with explicit state.
+
+    encode   samples -> [Resampler] -> group of 50 frames -> gain -> spectra -> latents -> symbols -> bytes -> Packet
+    decode   Packet -> bytes -> symbols -> latents -> spectra -> samples -> 1 / gain -> [Resampler] -> samples
+
+Files, pipes and live use all run `ChannelEncoder.group` and `ChannelDecoder.group`; a whole file is a loop over them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nacre import bundle as bundles
+from nacre import container, entropy
+from nacre.analysis import GAIN_CODES, Analyser, LevelState, Synthesiser, choose_gain, gain_curve
+from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
+from nacre.bundle import Bundle
+from nacre.container import Contents, Header, Kind, Packet
+from nacre.errors import AudioError, StreamError, UsageError
+from nacre.model import Network
+from nacre.priors import StaticPrior
+from nacre.quantise import dequantise, quantise
+from nacre.units import ceil_div, kbps, resampled_count
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SILENCE = 2.0**-17  # below half a step of 16-bit sound
+HORIZON_S = 3.0  # rate control aims to be back on target after this long
+FADE_S = 0.1  # concealment falls to silence over a few of these
+
+
+class Codec:
+    """A model ready to encode and decode. Safe to share between threads only if each makes its own streams."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1):
+        self.bundle, self.config = bundle, bundle.config
+        self.encoder_net = Network(bundle.part("encoder.onnx"), threads)
+        self.decoder_net = Network(bundle.part("decoder.onnx"), threads)
+        self.prior = StaticPrior.load(bundle.part("prior.npz"))
+
+    def encode(
+        self, wave: Array, rate_hz: int, *, bitrate_kbps: float | None = None, quality: float | None = None
+    ) -> bytes:
+        """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
+
+        `bitrate_kbps` is the rate of the file over all channels, reached on average over ten seconds or more;
+        `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel.
+        """
+        wave = np.atleast_2d(np.asarray(wave, np.float32))
+        stream = self.encoder(rate_hz, len(wave), bitrate_kbps=bitrate_kbps, quality=quality)
+        if wave.ndim != 2 or wave.shape[1] == 0:
+            raise AudioError("wave", found=f"shape {wave.shape}", wanted="[N] or [C, N] with samples")
+        if not np.isfinite(wave).all():
+            raise AudioError("wave", found="NaN or infinite samples", wanted="finite numbers")
+        file = io.BytesIO()
+        writer = container.Writer(file, stream.header)
+        for packet in [*stream.push(wave), *stream.flush()]:
+            writer.add(packet)
+        writer.finish(wave.shape[1])
+        return file.getvalue()
+
+    def decode(self, data: bytes) -> tuple[Array, int]:
+        """(wave [C, N] float32, rate_hz) of a whole file; lost groups are concealed. Raises StreamError."""
+        stream = self.decoder(self.parse(data))
+        return np.concatenate(list(stream.blocks()), 1), stream.header.rate_hz
+
+    def encoder(
+        self,
+        rate_hz: int,
+        channels: int = 1,
+        *,
+        bitrate_kbps: float | None = None,
+        quality: float | None = None,
+    ) -> StreamEncoder:
+        """A live encoder: push samples, get packets."""
+        return StreamEncoder(self, rate_hz, channels, self.rate_plan(channels, bitrate_kbps, quality))
+
+    def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
+        """A decoder over the packets of a file, at the file's rate or at `rate_hz`."""
+        return StreamDecoder(self, contents, rate_hz)
+
+    def parse(self, data: bytes) -> Contents:
+        """Packets of a file, checked to be for this model."""
+        contents = container.unpack(data, lambda header, samples: packet_count(self.bundle, header, samples))
+        self.check_model(contents.header)
+        return contents
+
+    def check_model(self, header: Header) -> None:
+        """Raise StreamError unless the file was written for this very model."""
+        if (header.fingerprint, header.kind) != (self.bundle.fingerprint, self.bundle.kind):
+            raise StreamError(
+                "model",
+                found=f"a file for {header.fingerprint.hex()}",
+                wanted=f"{self.bundle.fingerprint.hex()} ({self.bundle.name})",
+                next="decode with the model that wrote it: --model FOLDER",
+            )
+
+    def latents(self, wave: Array, rate_hz: int, level: int | None = None) -> Array:
+        """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second."""
+        mono = np.atleast_2d(np.asarray(wave, np.float32)).mean(0, keepdims=True)
+        if mono.shape[1] == 0 or not np.isfinite(mono).all():
+            raise AudioError("wave", found=f"shape {np.shape(wave)}", wanted="finite samples, at least one")
+        resampler = Resampler(rate_hz, self.config.rate_hz, 1)
+        ready = np.concatenate([resampler.push(mono), resampler.flush()], 1)[0]
+        channel = ChannelEncoder(self)
+        size, chosen = self.config.group_samples, self.config.levels - 1 if level is None else level
+        count = ceil_div(len(ready), self.config.hop_samples)
+        groups = [
+            channel.latents(pad(ready[at : at + size], self.config.hop_samples), chosen)
+            for at in range(0, len(ready), size)
+        ]
+        return np.concatenate(groups)[:count]
+
+    def rate_plan(self, channels: int, bitrate_kbps: float | None, quality: float | None) -> RatePlan:
+        """What the options ask for; raises UsageError where this model cannot give it."""
+        if bitrate_kbps is not None and quality is not None:
+            raise UsageError("bitrate and quality", found="both", wanted="one of them")
+        rates = self.bundle.rates_kbps * channels
+        if quality is not None:
+            if not 0 <= quality <= 100:
+                raise UsageError("quality", found=quality, wanted="0 to 100")
+            return RatePlan(rates, None, round(quality / 100 * (len(rates) - 1)))
+        wanted = 6.0 * channels if bitrate_kbps is None else bitrate_kbps
+        if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
+            span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s)"
+            raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {self.bundle.name}")
+        return RatePlan(rates, wanted, int(np.abs(np.log(rates / wanted)).argmin()))
+
+
+def packet_count(bundle: Bundle, header: Header, samples: int) -> int:
+    """Packets that `samples` per channel make: groups times channels."""
+    config = bundle.config
+    frames = config.frames_for(resampled_count(samples, header.rate_hz, config.rate_hz))
+    return ceil_div(frames, config.group_frames) * header.channels
+
+
+def load(model: str | Path = "speech-16k", threads: int = 1) -> Codec:
+    """A codec by the name of a model in the package or by a model folder. Raises UsageError, BundleError."""
+    return Codec(bundles.find(model), threads)
+
+
+def pad(wave: Array, multiple: int) -> Array:
+    """wave [..., N] with zeros up to a multiple of this many samples."""
+    missing = -wave.shape[-1] % multiple
+    return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, missing)])
+
+
+@dataclass
+class RatePlan:
+    """Chooses the quality level of each group so that the file's mean rate meets the target.
+
+    `rates_kbps` [L] is what the model spends on speech, all channels together; without a target the level stays.
+    """
+
+    rates_kbps: Array
+    target_kbps: float | None
+    level: int
+    spent_bytes: int = container.HEADER_BYTES
+    duration_s: float = 0.0
+    activity: float = 1.0  # what this sound costs against what the model expects
+    reach: int = 5  # levels above or below the first that a group may take
+    first: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.level
+
+    def choose(self) -> int:
+        """Level of the next group."""
+        if self.target_kbps is None:
+            return self.level
+        goal_bytes = self.target_kbps * 125 * (self.duration_s + HORIZON_S)
+        wanted_kbps = max(1e-3, (goal_bytes - self.spent_bytes) / 125 / HORIZON_S)
+        level = int(np.abs(np.log(self.rates_kbps * self.activity / wanted_kbps)).argmin())
+        self.level = int(np.clip(level, self.first - self.reach, self.first + self.reach))
+        return self.level
+
+    def record(self, size_bytes: int, duration_s: float) -> None:
+        """Take note of what a group cost."""
+        self.spent_bytes += size_bytes
+        self.duration_s += duration_s
+        cost = kbps(size_bytes, duration_s) / float(self.rates_kbps[self.level])
+        self.activity = float(np.clip(0.5 * self.activity + 0.5 * cost, 0.2, 3.0))
+
+
+class ChannelEncoder:
+    """Groups of one channel at the model's rate to packets. All memory between groups is in its attributes."""
+
+    def __init__(self, codec: Codec):
+        self.codec = codec
+        self.analyser = Analyser(codec.config)
+        self.level_state = LevelState()
+        self.past = codec.encoder_net.start()
+        self.code: int | None = None
+
+    def latents(self, wave: Array, level: int) -> Array:
+        """wave [N], N a multiple of the hop and at most a group -> latents [T, D]; chooses and applies the gain."""
+        hop = self.codec.config.hop_samples
+        before, self.code = self.code, choose_gain(self.level_state, wave, hop)
+        spectra = self.analyser.push(wave * gain_curve(before, self.code, len(wave), hop))
+        latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
+        return latents
+
+    def group(self, wave: Array, level: int) -> Packet:
+        """wave [N], N a multiple of the hop and at most a group -> packet."""
+        codec = self.codec
+        latents = self.latents(wave, level)
+        if np.abs(wave).max() < SILENCE:
+            return Packet(level, b"")
+        steps, zone = codec.bundle.steps[level], codec.bundle.dead_zone[level]
+        symbols = quantise(latents, steps, zone, codec.prior.limits(level))
+        assert self.code is not None
+        payload = bytes([self.code]) + entropy.encode(symbols, codec.prior.tables(level))
+        return Packet(level, payload, entropy.check_value(symbols, level, self.code))
+
+
+class StreamEncoder:
+    """Samples in, packets out, in pieces of any size; the packets do not depend on the pieces."""
+
+    def __init__(self, codec: Codec, rate_hz: int, channels: int, plan: RatePlan):
+        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ or not 1 <= channels <= MAX_CHANNELS:
+            wanted = f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, 1 to {MAX_CHANNELS} channels"
+            raise AudioError("sound", found=f"{rate_hz} Hz, {channels} channels", wanted=wanted)
+        self.codec, self.plan, config = codec, plan, codec.config
+        kind = Kind(codec.bundle.kind)
+        self.header = Header(codec.bundle.fingerprint, rate_hz, channels, None, config.group_frames, kind)
+        self.samples = 0
+        self._resampler = Resampler(rate_hz, config.rate_hz, channels)
+        self._channels = [ChannelEncoder(codec) for _ in range(channels)]
+        self._waiting = np.zeros((channels, 0), np.float32)
+
+    def push(self, wave: Array) -> list[Packet]:
+        """wave [C, N] (or [N]) float32 at the stream's rate -> packets of the groups it completes."""
+        wave = np.atleast_2d(np.asarray(wave, np.float32))
+        if len(wave) != self.header.channels:
+            raise AudioError("wave", found=f"{len(wave)} channels", wanted=self.header.channels)
+        packets = []
+        block = self.codec.config.group_samples
+        for at in range(0, wave.shape[1], block):
+            piece = wave[:, at : at + block]
+            self.samples += piece.shape[1]
+            self._waiting = np.concatenate([self._waiting, self._resampler.push(piece)], 1)
+            packets += self._groups()
+        return packets
+
+    def flush(self) -> list[Packet]:
+        """The packets of what is left; the stream is at its end."""
+        self._waiting = np.concatenate([self._waiting, self._resampler.flush()], 1)
+        packets = self._groups()
+        if self.samples:
+            tail = np.zeros((len(self._channels), self.codec.config.delay_samples), np.float32)
+            self._waiting = pad(np.concatenate([self._waiting, tail], 1), self.codec.config.hop_samples)
+            packets += self._groups()
+            if self._waiting.shape[1]:
+                packets += self._code(self._waiting)
+        return packets
+
+    def _groups(self) -> list[Packet]:
+        size = self.codec.config.group_samples
+        packets = []
+        while self._waiting.shape[1] >= size:
+            packets += self._code(self._waiting[:, :size])
+            self._waiting = self._waiting[:, size:]
+        return packets
+
+    def _code(self, waves: Array) -> list[Packet]:
+        level = self.plan.choose()
+        packets = [channel.group(wave, level) for channel, wave in zip(self._channels, waves, strict=True)]
+        size = sum(len(container.pack_packet(packet)) for packet in packets)
+        self.plan.record(size, waves.shape[1] / self.codec.config.rate_hz)
+        return packets
+
+
+@dataclass
+class Damage:
+    """One lost group: which channel, and its place in seconds."""
+
+    channel: int
+    start_s: float
+    stop_s: float
+    reason: str
+
+
+class ChannelDecoder:
+    """Packets of one channel to samples at the model's rate, lagging by the codec's delay."""
+
+    def __init__(self, codec: Codec):
+        self.codec = codec
+        self.synthesiser = Synthesiser(codec.config)
+        self.past = codec.decoder_net.start()
+        self.code: int | None = None
+        self.latents = np.zeros((1, codec.config.latent_dims), np.float32)
+        self.level = codec.config.levels // 2
+        self._curve = np.zeros(codec.config.delay_samples, np.float32)  # nothing is heard before the first sample
+
+    def group(self, packet: Packet, frames: int) -> Array:
+        """Packet -> wave [frames * hop]. Raises StreamError on damage and is then as it was."""
+        symbols, code = unpack_symbols(self.codec, packet, frames)
+        if symbols is None:
+            return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), packet.level, None)
+        latents = dequantise(symbols, self.codec.bundle.steps[packet.level])
+        return self._render(latents, packet.level, code)
+
+    def conceal(self, frames: int) -> Array:
+        """wave [frames * hop] in place of a lost packet: the last sound, fading."""
+        fade = 0.8 ** np.arange(1, frames + 1, dtype=np.float32)[:, None]
+        wave_before = self.code
+        wave = self._render(self.latents * fade, self.level, wave_before)
+        hop = self.codec.config.hop_samples
+        seconds = np.arange(frames * hop, dtype=np.float32) / self.codec.config.rate_hz
+        return wave * np.exp(-seconds / np.float32(FADE_S))
+
+    def _render(self, latents: Array, level: int, code: int | None) -> Array:
+        """`code` None mutes the group."""
+        hop, samples = self.codec.config.hop_samples, len(latents) * self.codec.config.hop_samples
+        if code is None:
+            curve = np.zeros(samples, np.float32)
+        else:
+            curve = 1 / gain_curve(self.code, code, samples, hop)
+            self.code = code
+        spectra, self.past = self.codec.decoder_net.step(latents, level, self.past)
+        self.latents, self.level = latents[-1:], level
+        self._curve = np.concatenate([self._curve, curve])
+        wave = self.synthesiser.push(spectra) * self._curve[:samples]
+        self._curve = self._curve[samples:]
+        return wave
+
+
+def unpack_symbols(codec: Codec, packet: Packet, frames: int) -> tuple[Array | None, int]:
+    """Symbols [T, D] and gain code of a packet, None for silence. Raises StreamError on damage."""
+    if not packet.payload:
+        return None, 0
+    if packet.level >= codec.config.levels:
+        raise StreamError("quality level", found=packet.level, wanted=f"below {codec.config.levels}")
+    symbols = entropy.decode(packet.payload[1:], frames, codec.prior.tables(packet.level))
+    code, found = packet.payload[0], entropy.check_value(symbols, packet.level, packet.payload[0])
+    if found != packet.check or code >= GAIN_CODES:
+        raise StreamError(
+            "symbol check failed",
+            found=f"{found:04x}",
+            wanted=f"{packet.check:04x}",
+            next="damaged bytes or another model, see `nacre info`",
+        )
+    return symbols, code
+
+
+class StreamDecoder:
+    """The packets of a file to blocks of samples at its own rate; `damage` fills up on the way."""
+
+    def __init__(self, codec: Codec, contents: Contents, rate_hz: int | None = None):
+        self.codec, self.contents, self.header = codec, contents, contents.header
+        self.rate_hz = rate_hz or contents.header.rate_hz
+        if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
+            raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
+        self.damage: list[Damage] = []
+        self._channels = [ChannelDecoder(codec) for _ in range(contents.header.channels)]
+        self._resampler = Resampler(codec.config.rate_hz, self.rate_hz, contents.header.channels)
+
+    @property
+    def frames(self) -> int | None:
+        """Latent frames in all, or None where the file was cut before its end packet."""
+        if self.contents.samples is None:
+            return None
+        config = self.codec.config
+        return config.frames_for(resampled_count(self.contents.samples, self.header.rate_hz, config.rate_hz))
+
+    def group_frames(self, group: int) -> int:
+        """Frames of this group: full but for the last."""
+        size = self.codec.config.group_frames
+        return size if self.frames is None else min(size, self.frames - group * size)
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel that come out: all that went in, or what the packets of a cut file stand for."""
+        config, header, whole = self.codec.config, self.header, self.contents.samples
+        reached = max(0, self._groups() * config.group_samples - config.delay_samples)
+        at_file_rate = reached * header.rate_hz // config.rate_hz
+        if whole is not None and (self.contents.missing == 0 or whole < at_file_rate):
+            at_file_rate = whole
+        return resampled_count(at_file_rate, header.rate_hz, self.rate_hz)
+
+    def blocks(self) -> Iterator[Array]:
+        """wave [C, N] float32, about a second each; `samples` in all."""
+        left, skip = self.samples, self.codec.config.delay_samples
+        for wave in self._waves():
+            ready = self._resampler.push(wave[:, skip:])
+            skip = max(0, skip - wave.shape[1])
+            if left and ready.shape[1]:
+                yield ready[:, :left]
+                left -= min(left, ready.shape[1])
+        tail = self._resampler.flush()[:, :left]
+        yield np.pad(tail, ((0, 0), (0, left - tail.shape[1])))
+
+    def _groups(self) -> int:
+        return ceil_div(len(self.contents.packets), self.header.channels)
+
+    def _waves(self) -> Iterator[Array]:
+        channels = self.header.channels
+        for group in range(self._groups()):
+            frames = self.group_frames(group)
+            packets = self.contents.packets[group * channels : (group + 1) * channels]
+            packets = packets + [None] * (channels - len(packets))
+            waves = [self._wave(index, group, packet, frames) for index, packet in enumerate(packets)]
+            yield np.stack(waves)
+
+    def _wave(self, channel: int, group: int, packet: Packet | None, frames: int) -> Array:
+        reason = "packet lost"
+        if packet is not None:
+            try:
+                return self._channels[channel].group(packet, frames)
+            except StreamError as error:
+                reason = str(error)
+        start_s = group * self.codec.config.group_samples / self.codec.config.rate_hz
+        stop_s = start_s + frames * self.codec.config.hop_samples / self.codec.config.rate_hz
+        self.damage.append(Damage(channel, start_s, stop_s, reason))
+        return self._channels[channel].conceal(frames)
+
+
+def verify(codec: Codec, contents: Contents) -> list[Damage]:
+    """The damaged groups of a file, found from the symbols alone, without rendering sound."""
+    stream = StreamDecoder(codec, contents)
+    for index, packet in enumerate(contents.packets):
+        group, channel = divmod(index, contents.header.channels)
+        frames = stream.group_frames(group)
+        try:
+            if packet is None:
+                raise StreamError("packet lost")
+            unpack_symbols(codec, packet, frames)
+        except StreamError as error:
+            start_s = group * codec.config.group_samples / codec.config.rate_hz
+            stop_s = start_s + frames * codec.config.hop_samples / codec.config.rate_hz
+            stream.damage.append(Damage(channel, start_s, stop_s, str(error)))
+    return stream.damage

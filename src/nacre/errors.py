@@ -1,0 +1,40 @@
+"""Errors a user may meet. Each says what happened, what was found, what was wanted and what to do next."""
+
+from __future__ import annotations
+
+
+class NacreError(Exception):
+    """Base of every error nacre raises on purpose.
+
+    >>> print(NacreError("talk.wav", found="text", wanted="audio", next="convert it first"))
+    talk.wav: found text, wanted audio; convert it first
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, found: object = None, wanted: object = None, next: str = ""):
+        facts = [f"{name} {value}" for name, value in (("found", found), ("wanted", wanted)) if value is not None]
+        message = what + (": " + ", ".join(facts) if facts else "") + (f"; {next}" if next else "")
+        super().__init__(message)
+
+
+class UsageError(NacreError):
+    """An option or argument that cannot be meant as given."""
+
+    exit_code = 2
+
+
+class AudioError(NacreError):
+    """Sound that cannot be read, written or coded."""
+
+
+class BundleError(NacreError):
+    """A model folder that is missing, damaged or of another kind."""
+
+
+class StreamError(NacreError):
+    """A `.nacre` file or packet that cannot be decoded."""
+
+
+class TrainError(NacreError):
+    """A recipe, data folder or run that cannot go on."""

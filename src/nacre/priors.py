@@ -1,0 +1,178 @@
+"""Static prior: integer count tables per quality level and latent dimension, fitted to symbols seen in training.
+
+A table is one row of the alphabet -M..M (index = symbol + M) that sums to TOTAL. Its support is the run of
+counts above 0; it holds symbol 0. What the decoder needs is these integers alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.errors import BundleError, StreamError
+
+TOTAL = 1 << 16
+PSEUDO_SAMPLES = 32.0  # weight of the Laplace-like shape beside the data; 8 costs more below 1000 samples
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# npy 1.0 as numpy writes it; its own parser evaluates the header and leaks errors of the tokeniser
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..{'descr': '(...)', 'fortran_order': False, 'shape': \((\d{1,8}),(?: (\d{1,8}))?\), } *\n",
+    re.DOTALL,
+)
+MOST = (16, 1024, 511)  # levels, dims, alphabet a prior may have: bounds what a file can make us read
+
+Ints = NDArray[np.int32]
+Whole = NDArray[np.integer[Any]]
+
+
+def fit_counts(histogram: NDArray[np.int64]) -> Ints:
+    """[A] int64 times each symbol was seen, A odd, to [A] int32 counts that sum to TOTAL.
+
+    The support is +-(largest size seen + 1). A dimension that was 0 in TOTAL samples or more gets symbol 0
+    only, and costs no bits.
+
+    >>> fit_counts(np.array([0, 0, 0, 5, 60, 5, 0, 0, 0])).tolist()
+    [0, 0, 103, 4555, 56220, 4555, 103, 0, 0]
+    """
+    if histogram.ndim != 1 or len(histogram) % 2 == 0 or (histogram < 0).any():
+        raise BundleError("histogram", found=histogram.shape, wanted="one odd row of counts, none below 0")
+    reach = len(histogram) // 2
+    sizes = np.abs(np.arange(-reach, reach + 1))  # [A]
+    seen, samples = int((sizes * (histogram > 0)).max()), int(histogram.sum())
+    top = 0 if seen == 0 and samples >= TOTAL else min(seen + 1, reach)
+    inside = slice(reach - top, reach + top + 1)
+    mean_size = (float((sizes * histogram).sum()) + 1.0) / (samples + 2.0)
+    weights = histogram[inside] + PSEUDO_SAMPLES * _laplace(mean_size, top)
+    counts = np.zeros(len(histogram), np.int32)
+    counts[inside] = _share_out(weights)
+    return counts
+
+
+def _laplace(mean_size: float, top: int) -> NDArray[np.float64]:
+    """Two-sided geometric shape over -top..top with about this mean size; summing to 1, [2 * top + 1]."""
+    ratio = mean_size / (1.0 + np.sqrt(1.0 + mean_size * mean_size))
+    # running products, no pow: only operations that IEEE 754 rounds alike everywhere
+    half = np.cumprod([1.0] + top * [ratio])
+    both: NDArray[np.float64] = np.concatenate([half[:0:-1], half])
+    return both / math.fsum(both)
+
+
+def _share_out(weights: NDArray[np.float64]) -> Ints:
+    """TOTAL in proportion to weights, at least 1 each, the odd ones to the largest remainders (ties: first)."""
+    exact = weights * ((TOTAL - len(weights)) / math.fsum(weights))
+    counts: Ints = np.floor(exact).astype(np.int32) + 1
+    counts[np.argsort(-(exact - np.floor(exact)), kind="stable")[: TOTAL - int(counts.sum())]] += 1
+    return counts
+
+
+@dataclass(frozen=True, eq=False)
+class StaticPrior:
+    """Count tables [L, D, A] int32, A odd: levels, latent dims, alphabet. Checked on creation, then read-only."""
+
+    counts: Ints
+
+    def __post_init__(self) -> None:
+        counts = np.array(self.counts, dtype=np.int32, order="C")
+        if counts.ndim != 3 or 0 in counts.shape or counts.shape[2] % 2 == 0:
+            raise BundleError("prior tables", found=counts.shape, wanted="[L, D, A] with A odd")
+        if any(size > most for size, most in zip(counts.shape, MOST, strict=True)):
+            raise BundleError("prior tables", found=counts.shape, wanted=f"at most {MOST}")
+        if (counts < 0).any() or (counts.sum(axis=2, dtype=np.int64) != TOTAL).any():
+            raise BundleError("sums of prior tables", wanted=f"{TOTAL} each, no count below 0")
+        edges = np.diff(np.pad(counts > 0, ((0, 0), (0, 0), (1, 1))).astype(np.int8), axis=2)
+        if (np.count_nonzero(edges, axis=2) != 2).any() or (counts[:, :, counts.shape[2] // 2] == 0).any():
+            raise BundleError("support of prior tables", found="gaps", wanted="one run that holds symbol 0")
+        counts.setflags(write=False)
+        object.__setattr__(self, "counts", counts)
+
+    def tables(self, level: int) -> Ints:
+        """[D, A] count tables of one quality level."""
+        if not 0 <= level < len(self.counts):
+            raise StreamError("quality level", found=level, wanted=f"0 to {len(self.counts) - 1}")
+        tables: Ints = self.counts[level]
+        return tables
+
+    def limits(self, level: int) -> Ints:
+        """[D] int32: the largest size whose symbol has a code with either sign."""
+        below, above = _reaches(self.tables(level))
+        return np.minimum(below, above)
+
+    def bits(self, symbols: Ints, level: int) -> float:
+        """Ideal bits of symbols [T, D] by these tables; infinite if one has no code."""
+        tables = self.tables(level)
+        dims, alphabet = tables.shape
+        index = symbols.astype(np.int64) + alphabet // 2  # [T, D]
+        if symbols.ndim != 2 or symbols.shape[1] != dims:
+            raise StreamError("symbols", found=symbols.shape, wanted=f"[T, {dims}]")
+        if ((index < 0) | (index >= alphabet)).any():
+            return float("inf")
+        with np.errstate(divide="ignore"):
+            return float(-np.log2(tables[np.arange(dims), index] / TOTAL).sum())
+
+    def save(self, path: str | Path) -> None:
+        """Write a small npz: the alphabet, how far each table reaches, and the counts inside as uint16 (TOTAL as 0)."""
+        below, above = _reaches(self.counts)
+        inside = (self.counts[self.counts > 0] % TOTAL).astype("<u2")
+        alphabet = np.array([self.counts.shape[2]], "<u2")
+        np.savez_compressed(path, alphabet=alphabet, below=below.astype("u1"), above=above.astype("u1"), inside=inside)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StaticPrior:
+        """Read what `save` wrote; anything else, hostile sizes included, ends in BundleError."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                alphabet = int(_member(archive, "alphabet", "<u2", 1).item())
+                below, above = (_member(archive, name, "|u1", 2) for name in ("below", "above"))
+                inside = _member(archive, "inside", "<u2", 1)
+        except _UNREADABLE as error:
+            raise BundleError(f"{path}", found=error, wanted="prior tables") from error
+        return cls(_spread(alphabet, below, above, inside))
+
+
+def _reaches(tables: Ints) -> tuple[Ints, Ints]:
+    """How far the support of tables [..., A] goes below and above symbol 0, each [...] int32."""
+    reach = tables.shape[-1] // 2
+    return (
+        np.count_nonzero(tables[..., :reach], axis=-1).astype(np.int32),
+        np.count_nonzero(tables[..., reach + 1 :], axis=-1).astype(np.int32),
+    )
+
+
+def _member(archive: zipfile.ZipFile, name: str, kind: str, axes: int) -> Whole:
+    """One array of the npz; its size is checked before it is unpacked and its header before it is believed."""
+    info = archive.getinfo(name + ".npy")
+    most = 2 * int(np.prod(MOST)) + 10_000
+    if info.file_size > most or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} of {info.file_size} bytes, packing {info.compress_type}")
+    data = archive.read(info)
+    header = _NPY_HEADER.match(data)
+    if not header or header[1].decode() != kind:
+        raise ValueError(f"{name} of another kind of array")
+    shape = [int(size) for size in header.groups()[1:] if size is not None]
+    if len(shape) != axes:
+        raise ValueError(f"{name} of shape {shape}")
+    return np.frombuffer(data[header.end() :], kind).reshape(shape)  # ValueError where bytes and shape disagree
+
+
+def _spread(alphabet: int, below: Whole, above: Whole, inside: Whole) -> Ints:
+    """Counts [L, D, A] from the compact form of `StaticPrior.save`."""
+    shape = (*below.shape, alphabet)
+    fits = below.shape == above.shape and all(0 < n <= most for n, most in zip(shape, MOST, strict=True))
+    reach = alphabet // 2
+    if not fits or max(below.max(), above.max()) > reach:
+        raise BundleError("prior tables", found=(shape, above.shape), wanted=f"[L, D, A], at most {MOST}")
+    symbols = np.arange(-reach, alphabet - reach)
+    support = (symbols >= -below[..., None].astype(int)) & (symbols <= above[..., None])  # [L, D, A]
+    if np.count_nonzero(support) != len(inside):
+        raise BundleError("prior counts", found=len(inside), wanted=np.count_nonzero(support))
+    counts = np.zeros(shape, np.int32)
+    counts[support] = np.where(inside == 0, TOTAL, inside.astype(np.int32))
+    return counts

@@ -1,0 +1,154 @@
+"""Recordings for training: any folder of audio, decoded once into a cache, drawn from by seed.
+
+Each top folder below the data folder counts as a source; short files are joined, so that an excerpt may cross from
+one recording into the next, as speech on a line does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from nacre.analysis import LevelState, choose_gain, gain_of
+from nacre.audio import AudioReader, Resampler
+from nacre.config import CodecConfig
+from nacre.errors import AudioError, TrainError
+from nacre.train.degrade import DegradeConfig, add_noise, change_speed, tilt
+from nacre.units import db_to_gain
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of the corpus: int16 samples [N] of all its recordings in a row."""
+
+    name: str
+    samples: Array
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sources at `rate_hz`, and what could not be read."""
+
+    sources: list[Source]
+    skipped: list[str]
+    rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of the corpus."""
+        return sum(len(source.samples) for source in self.sources) / self.rate_hz
+
+
+def load_corpus(folder: Path, cache: Path, rate_hz: int) -> Corpus:
+    """Corpus below `folder`, read from `cache` where the list of files and their sizes is unchanged."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --data")
+    listing = [[str(p.relative_to(folder)), p.stat().st_size] for p in files]
+    index_path = cache.with_suffix(".json")
+    if index_path.exists():
+        index = json.loads(index_path.read_text())
+        if index["listing"] == listing and index["rate_hz"] == rate_hz:
+            return open_cache(cache)
+    index = _decode(folder, files, cache.with_suffix(".i16"), rate_hz) | {
+        "listing": listing,
+        "rate_hz": rate_hz,
+    }
+    index_path.write_text(json.dumps(index))
+    return open_cache(cache)
+
+
+def open_cache(cache: Path) -> Corpus:
+    """The corpus that `load_corpus` left in a run; raises TrainError where there is none."""
+    try:
+        index = json.loads(cache.with_suffix(".json").read_text())
+        flat = np.memmap(cache.with_suffix(".i16"), np.int16, "r")
+        if len(flat) != sum(index["counts"].values()):
+            raise ValueError(f"{len(flat)} samples")
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainError(str(cache), found=str(error), wanted="recordings decoded by `nacre train`") from error
+    sources, start = [], 0
+    for name, count in index["counts"].items():
+        sources.append(Source(name, flat[start : start + count]))
+        start += count
+    return Corpus(sources, index["skipped"], index["rate_hz"])
+
+
+def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    skipped = []
+    data_path.parent.mkdir(parents=True, exist_ok=True)
+    with data_path.open("wb") as out:
+        for path in track(files, "reading recordings"):
+            parts = path.relative_to(folder).parts
+            try:
+                mono = _mono(path, rate_hz)
+            except AudioError as error:
+                skipped.append(str(error))
+                continue
+            name = parts[0] if len(parts) > 1 else "."
+            counts[name] = counts.get(name, 0) + len(mono)
+            out.write(np.clip(np.round(mono * 32767), -32768, 32767).astype("<i2").tobytes())
+    if not counts:
+        raise TrainError(str(folder), found="no readable audio", wanted="recordings", next=skipped[0])
+    return {"counts": counts, "skipped": skipped}
+
+
+def _mono(path: Path, rate_hz: int) -> Array:
+    with AudioReader(path) as reader:
+        resampler = Resampler(reader.rate_hz, rate_hz, 1)
+        pieces = [resampler.push(block.mean(0, keepdims=True)) for block in reader.blocks(1 << 20)]
+    return np.concatenate([*pieces, resampler.flush()], 1)[0]
+
+
+class Sampler:
+    """Draws training excerpts. The same (seed, step, item) always gives the same samples."""
+
+    def __init__(
+        self, corpus: Corpus, codec: CodecConfig, degrade: DegradeConfig, noise: Corpus | None, balance: float
+    ):
+        self.codec, self.degrade = codec, degrade
+        self.sources = [s.samples for s in corpus.sources if len(s.samples) > codec.hop_samples]
+        self.noises = [s.samples for s in noise.sources] if noise else []
+        sizes = np.array([len(s) for s in self.sources], np.float64) ** balance
+        self.share = sizes / sizes.sum()
+
+    def batch(self, items: int, samples: int, seed: tuple[int, ...]) -> Array:
+        """Excerpts [B, N] float32, level-normalised as the encoder does it."""
+        return np.stack([self.item(samples, np.random.default_rng([*seed, item])) for item in range(items)])
+
+    def item(self, samples: int, rng: np.random.Generator) -> Array:
+        """One excerpt [N] float32."""
+        d = self.degrade
+        factor = rng.uniform(*d.speed_range) if rng.random() < d.speed_probability else 1.0
+        source = self.sources[rng.choice(len(self.sources), p=self.share)]
+        wave = excerpt(source, int(samples * factor) + 64 if factor != 1.0 else samples, rng)
+        if factor != 1.0:
+            wave = change_speed(wave, factor, samples)
+        if rng.random() < d.tilt_probability:
+            wave = tilt(wave, rng.uniform(-0.5, 0.5))
+        if self.noises and rng.random() < d.noise_probability:
+            noise = self.noises[rng.integers(len(self.noises))]
+            wave = add_noise(wave, excerpt(noise, samples, rng), rng.uniform(*d.noise_snr_db))
+        gain = gain_of(choose_gain(LevelState(), wave, self.codec.hop_samples))
+        change_db = rng.normal(0, d.level_spread_db) - (20 if rng.random() < d.quiet_probability else 0)
+        sign = 1 if rng.random() < 0.5 else -1
+        return wave * np.float32(sign * gain * db_to_gain(change_db))
+
+
+def excerpt(samples: Array, count: int, rng: np.random.Generator) -> Array:
+    """A random stretch [count] float32 of int16 samples; padded with zeros where there is less."""
+    start = int(rng.integers(max(1, len(samples) - count)))
+    wave = np.zeros(count, np.float32)
+    piece = samples[start : start + count]
+    wave[: len(piece)] = piece * np.float32(1 / 32767)
+    return wave

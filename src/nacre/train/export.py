@@ -1,0 +1,166 @@
+"""A trained run to a model folder: graphs, integer tables fitted to coded symbols, and rates measured on files."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from nacre import bundle as bundles
+from nacre.codec import Codec
+from nacre.container import Kind, pack_packet
+from nacre.errors import TrainError
+from nacre.train.data import Corpus, Sampler, open_cache
+from nacre.train.degrade import DegradeConfig
+from nacre.train.loop import CHECKPOINT, Run, new_run
+from nacre.train.nets import CodecNet
+from nacre.train.recipe import Recipe, recipe_of
+from nacre.train.validate import DEAD_ZONE, fit_prior
+from nacre.units import kbps
+
+TABLE_SECONDS, TABLE_GROUPS = 1800, 10  # of speech for the tables, in excerpts of so many groups
+LARGE = 1024  # tensors of at least so many numbers are stored as float16
+
+
+class _Step(nn.Module):
+    """A network with its list of pasts packed along the frames of one tensor."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: Tensor, level: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """frames [1, T, X], level [1], past [1, P, W] -> (frames, past)."""
+        sizes = [size for size, _ in self.net.past_shapes]
+        out, after = self.net(frames, level, list(past.split(sizes, 1)))
+        return out, torch.cat(after, 1)
+
+
+def write_graph(net: nn.Module, path: Path) -> None:
+    """One network as an ONNX graph with weights in float16; the graph computes in float32."""
+    net = net.eval().cpu()
+    width_in = net.inward.in_features
+    past = torch.zeros(1, sum(size for size, _ in net.past_shapes), net.past_shapes[0][1])
+    example = (torch.randn(1, 7, width_in), torch.zeros(1, dtype=torch.int64), past)
+    frames = torch.export.Dim("frames", min=1, max=4096)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Step(net),
+            example,
+            input_names=["frames", "level", "past"],
+            output_names=["out", "after"],
+            dynamic_shapes=({1: frames}, None, None),
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    _halve(model.graph)
+    del model.metadata_props[:]
+    for node in model.graph.node:  # traces of the exporter: file names and line numbers
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in model.graph.value_info:
+        del value.metadata_props[:]
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _halve(graph: Any) -> None:
+    """Store large float32 tensors as float16 followed by a cast, which runs once when the graph is loaded."""
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < LARGE:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))
+        casts.append(helper.make_node("Cast", [name + "_half"], [name], name + "_cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bundle:
+    """Export the checkpoint of a run folder; tables and rates come from its own training recordings."""
+    recipe = recipe_of(folder)
+    run = new_run(recipe, torch.device("cpu"))
+    run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
+    corpus = open_cache(folder / "corpus")
+    clean = DegradeConfig(0.0, (1.0, 1.0), recipe.degrade.level_spread_db, 0.0, 0.0, 0.0)
+    sampler = Sampler(corpus, recipe.codec, clean, None, recipe.data.balance)
+    groups = TABLE_SECONDS * recipe.codec.rate_hz // recipe.codec.group_samples
+    waves = sampler.batch(groups // TABLE_GROUPS, TABLE_GROUPS * recipe.codec.group_samples, (recipe.seed, 1 << 30))
+    return export(run, waves, out, name or recipe.name, card(recipe, run, corpus))
+
+
+def card(recipe: Recipe, run: Run, corpus: Corpus) -> dict[str, Any]:
+    """What a user of the model should know about its making, for model.json."""
+    return {
+        "description": recipe.description,
+        "licence": recipe.licence,
+        "training": {
+            "recipe": asdict(recipe),
+            "steps": run.step,
+            "audio_seconds_seen": round(run.seconds_seen),
+            "corpus_hours": round(corpus.seconds / 3600, 3),
+            "sources": [source.name for source in corpus.sources],
+        },
+    }
+
+
+def averaged(run: Run) -> CodecNet:
+    """The run's network with its averaged weights, on the CPU."""
+    net = run.net
+    net.load_state_dict(run.mean)
+    return net.float().cpu().eval()
+
+
+def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
+    """kb/s of each level [L] on waves [B, N], from the bytes of the packets."""
+    rates = []
+    for level in range(codec.config.levels):
+        stream = codec.encoder(codec.config.rate_hz, quality=100 * level / (codec.config.levels - 1))
+        packets = [packet for wave in waves for packet in stream.push(wave)]
+        duration_s = len(packets) * codec.config.group_samples / codec.config.rate_hz
+        rates.append(round(kbps(sum(len(pack_packet(packet)) for packet in packets), duration_s), 3))
+    return rates
+
+
+def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
+    """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
+    if out.exists() and any(out.iterdir()):
+        raise TrainError(str(out), found="a folder that is not empty", wanted="a new folder", next="choose another -o")
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        net = averaged(run)
+        write_graph(net.encoder, part / "encoder.onnx")
+        write_graph(net.decoder, part / "decoder.onnx")
+        levels = net.codec.levels
+        zones = [DEAD_ZONE] * levels
+        fit_prior(net, waves).save(part / "prior.npz")
+        steps = [[float(f"{value:.6g}") for value in row] for row in net.quantiser.steps().tolist()]
+        found = {
+            "steps": steps,
+            "dead_zone": zones,
+            "rates_kbps": [float(level + 1) for level in range(levels)],
+        }
+        draft = bundles.save(part, name, Kind.SCALAR, net.codec, found | facts)
+        found["rates_kbps"] = measured_rates(Codec(draft), waves)
+        bundles.save(part, name, Kind.SCALAR, net.codec, found | facts)
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return bundles.load(out)

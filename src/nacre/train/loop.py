@@ -1,0 +1,390 @@
+"""The training loop: seeded batches, staged optimisation, logs, checkpoints that survive a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nacre.errors import TrainError
+from nacre.train.data import Corpus, Sampler, load_corpus
+from nacre.train.degrade import DegradeConfig
+from nacre.train.losses import SpectralLoss
+from nacre.train.nets import CodecNet
+from nacre.train.quantisers import RateControl
+from nacre.train.recipe import Recipe, StageConfig
+from nacre.train.validate import Validation, fit_prior, validate
+from nacre.units import clock
+
+CHECKPOINT = "checkpoint"
+
+
+def level_targets(recipe: Recipe) -> Tensor:
+    """Target bits a frame [L] of each quality level."""
+    rate, codec = recipe.rate, recipe.codec
+    ratio = rate.highest_kbps / rate.lowest_kbps
+    position = torch.linspace(0, 1, codec.levels)
+    return rate.lowest_kbps * 1000 * ratio**position / float(codec.frame_rate_hz)
+
+
+def optimisers(net: CodecNet, stage: StageConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices inside blocks, AdamW for everything else that this stage trains."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in net.named_parameters():
+        trained = name.split(".")[0] in stage.train
+        parameter.requires_grad_(trained)
+        if trained:
+            (matrices if name.endswith(("up.weight", "down.weight")) else others).append(parameter)
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
+    if matrices:
+        found.append(torch.optim.Muon(matrices, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
+def learning_rate(stage: StageConfig, step: int) -> float:
+    """Linear warm-up, constant, linear decay to 2 %."""
+    rise = min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    left = (stage.steps - step) / max(1.0, stage.steps * stage.decay_share)
+    return stage.learning_rate * min(rise, max(0.02, min(1.0, left)))
+
+
+@dataclass
+class Run:
+    """Everything that a checkpoint must hold so that the curve goes on as if nothing had happened."""
+
+    net: CodecNet
+    mean: dict[str, Tensor]  # exponential moving average of the weights: what is exported
+    control: RateControl
+    optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
+    stage: int = -1
+    step: int = 0
+    seconds_seen: float = 0.0
+
+    def enter(self, stage_index: int, stage: StageConfig) -> None:
+        """Start a stage: freeze what it does not train, new optimisers."""
+        self.stage = stage_index
+        self.optimisers = optimisers(self.net, stage)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint in one atomic step; no pickle."""
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"mean.{k}": v for k, v in self.mean.items()} | {"control": self.control.log_weight}
+        for index, optimiser in enumerate(self.optimisers):
+            for number, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{index}.{number}.{k}": v for k, v in state.items()}
+        facts = json.dumps({"step": self.step, "stage": self.stage, "seconds_seen": self.seconds_seen})
+        temporary = folder / f".{CHECKPOINT}.part"
+        contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        save_file(contiguous, temporary, {"run": facts})
+        os.replace(temporary, folder / f"{CHECKPOINT}.safetensors")
+
+    def load(self, path: Path, recipe: Recipe) -> None:
+        """Continue from a checkpoint of the same recipe; raises TrainError where it does not fit."""
+        facts, tensors = read_checkpoint(path)
+        try:
+            self.net.load_state_dict(_part(tensors, "net."))
+        except RuntimeError as error:
+            raise TrainError(str(path), found="other sizes than the recipe's", wanted="the same network") from error
+        device = next(self.net.parameters()).device
+        self.mean = {k: v.to(device) for k, v in _part(tensors, "mean.").items()}
+        self.control.log_weight = tensors["control"]
+        self.step, self.seconds_seen = facts["step"], facts["seconds_seen"]
+        self.enter(facts["stage"], recipe.stage[facts["stage"]])
+        for index, optimiser in enumerate(self.optimisers):
+            whole = optimiser.state_dict()
+            for key, value in _part(tensors, f"optimiser.{index}.").items():
+                number, name = key.split(".", 1)
+                whole["state"].setdefault(int(number), {})[name] = value
+            optimiser.load_state_dict(whole)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(facts, tensors) of a checkpoint file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["run"])
+        return facts, load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise TrainError(str(path), found=str(error), wanted="a checkpoint written by `nacre train`") from error
+
+
+def new_run(recipe: Recipe, device: torch.device) -> Run:
+    """Fresh networks from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    net = CodecNet(recipe.codec, recipe.net).to(device)
+    mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    return Run(net, mean, RateControl(level_targets(recipe), recipe.rate.start_weight))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process trains: device, its number among `world` processes (torchrun sets them)."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def here(cls) -> Place:
+        """Read torchrun's variables; one CUDA device a process where there is one."""
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        cuda = torch.cuda.is_available()
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+        if world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo")
+        return cls(device, rank, world)
+
+
+class Trainer:
+    """Runs the steps of a recipe from wherever its run stands."""
+
+    def __init__(self, recipe: Recipe, run: Run, sampler: Sampler, place: Place):
+        self.recipe, self.run, self.sampler, self.place = recipe, run, sampler, place
+        self.loss = SpectralLoss(recipe.loss, recipe.codec.rate_hz, recipe.compile).to(place.device)
+        if recipe.compile:
+            for module in list(run.net.modules()):
+                if type(module).__name__ == "CausalBlock":
+                    module.compile()
+        self.forward: Callable[..., Any] = run.net
+        self._wrapped_stage = -1
+
+    def _wrap(self) -> None:
+        if self.place.world > 1 and self._wrapped_stage != self.run.stage:
+            self.forward = nn.parallel.DistributedDataParallel(self.run.net)
+            self._wrapped_stage = self.run.stage
+
+    def step(self) -> dict[str, float]:
+        """One optimisation step over all processes; returns the figures for the log."""
+        recipe, run, place = self.recipe, self.run, self.place
+        index, inside = recipe.stage_at(run.step)
+        if index != run.stage:
+            run.enter(index, recipe.stage[index])
+        self._wrap()
+        samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
+        items = recipe.data.batch
+        seed = (recipe.seed, run.step, place.rank)
+        wave = torch.from_numpy(self.sampler.batch(items, samples, seed)).to(place.device)
+        torch.manual_seed(hash(seed) & 0x7FFFFFFF)
+        level = torch.randint(recipe.codec.levels, (items,))
+        values = self._optimise(wave, level, learning_rate(recipe.stage[index], inside))
+        run.step += 1
+        run.seconds_seen += place.world * items * recipe.data.excerpt_s
+        return values
+
+    def _optimise(self, wave: Tensor, level: Tensor, rate: float) -> dict[str, float]:
+        run, device = self.run, self.place.device
+        with torch.autocast(device.type, torch.bfloat16):
+            decoded, bits, hard_bits = self.forward(wave, level.to(device))
+        distortion, parts = self.loss(decoded.float(), wave[:, : decoded.shape[1]])
+        weight = run.control.weight(level).sqrt().to(device)
+        loss = (weight * bits + distortion / weight.clamp(min=0.03)).mean()
+        for optimiser in run.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        loss.backward()
+        trained = [p for p in run.net.parameters() if p.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(trained, 10.0))
+        if not math.isfinite(norm):
+            raise TrainError(
+                f"step {run.step}: gradient",
+                found=f"{norm} (loss {float(loss)}, distortion {float(distortion.mean())}, bits {float(bits.mean())})",
+                wanted="finite numbers",
+                next="the last checkpoint is kept; lower learning_rate and use --resume",
+            )
+        for optimiser in run.optimisers:
+            optimiser.step()
+        self._average()
+        self._steer(level, hard_bits.cpu())
+        figures = {"loss": loss, "distortion": distortion.mean(), "bits": hard_bits.mean(), "soft_bits": bits.mean()}
+        figures["gradient"] = torch.tensor(norm)
+        figures |= {f"loss/{name}": value.mean() for name, value in parts.items()}
+        return {name: float(value.detach()) for name, value in figures.items()} | {"learning_rate": rate}
+
+    def _average(self) -> None:
+        decay = min(self.recipe.ema_decay, (1 + self.run.step) / (10 + self.run.step))
+        with torch.no_grad():
+            for name, value in self.run.net.state_dict().items():
+                self.run.mean[name].lerp_(value, 1 - decay)
+
+    def _steer(self, level: Tensor, bits: Tensor) -> None:
+        if self.place.world > 1:
+            gathered: list[Any] = [None] * self.place.world
+            dist.all_gather_object(gathered, (level, bits))
+            level, bits = (torch.cat(pieces) for pieces in zip(*gathered, strict=True))
+        self.run.control.update(level, bits)
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    noise: Path | None = None,
+    valid: Path | None = None,
+    *,
+    resume: bool = False,
+    max_steps: int | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a recipe into the folder `out`; `resume` goes on from its checkpoint.
+
+    Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
+    """
+    place = Place.here()
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / f"{CHECKPOINT}.safetensors"
+    if checkpoint.exists() and not resume:
+        raise TrainError(str(out), found="a run that has begun", wanted="a new folder", next="or go on with --resume")
+    corpora = [
+        load_corpus(folder, out / name, recipe.codec.rate_hz) if folder else None
+        for folder, name in ((data, "corpus"), (noise, "noise"), (valid, "valid"))
+    ]
+    corpus, noises, validation = corpora
+    assert corpus is not None
+    run = new_run(recipe, place.device)
+    if resume and checkpoint.exists():
+        run.load(checkpoint, recipe)
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
+    trainer = Trainer(recipe, run, Sampler(corpus, recipe.codec, recipe.degrade, noises, recipe.data.balance), place)
+    judge = Judge(trainer, corpus, validation or corpus)
+    last = min(recipe.steps, max_steps or recipe.steps)
+    with Log(out, run, last, quiet or place.rank > 0) as log, interrupted() as stop:
+        while run.step < last and not stop.is_set():
+            log.add(trainer.step())
+            if place.rank == 0 and run.step % recipe.validate_steps == 0:
+                log.note(judge.figures())
+            if place.rank == 0 and run.step % recipe.checkpoint_steps == 0:
+                run.save(out)
+        if place.rank == 0:
+            run.save(out)
+    if place.world > 1:
+        dist.destroy_process_group()
+    if stop.is_set():
+        raise KeyboardInterrupt
+    return run
+
+
+@contextmanager
+def interrupted() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that a step is finished and saved whole; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Judge:
+    """Validation on real bytes at a few levels, with the averaged weights."""
+
+    def __init__(self, trainer: Trainer, corpus: Corpus, validation: Corpus, items: int = 24, seconds: int = 3):
+        codec = trainer.recipe.codec
+        calm = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
+        samples = seconds * codec.rate_hz // codec.hop_samples * codec.hop_samples
+        self.trainer = trainer
+        self.fitted, self.judged = (
+            Sampler(found, codec, calm, None, 1.0).batch(items, samples, (trainer.recipe.seed, 1 << 30))
+            for found in (corpus, validation)
+        )
+
+    def figures(self) -> list[Validation]:
+        """Rate and distortion at the lowest, two middle and the highest level."""
+        run, recipe = self.trainer.run, self.trainer.recipe
+        net = CodecNet(recipe.codec, recipe.net).to(self.trainer.place.device).eval()
+        net.load_state_dict(run.mean)
+        top = recipe.codec.levels - 1
+        levels = sorted({0, top // 3, 2 * top // 3, top})
+        return validate(net, self.trainer.loss, fit_prior(net, self.fitted), self.judged, levels)
+
+
+class Log:
+    """Progress line and TensorBoard events of one process."""
+
+    def __init__(self, out: Path, run: Run, last: int, quiet: bool, every: int = 20):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.run, self.every, self.quiet = run, every, quiet
+        self.writer = None if quiet else SummaryWriter(str(out / "events"))
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            disable=quiet,
+        )
+        self.task = self.bar.add_task("training", total=last, completed=run.step)
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.mark = (time.perf_counter(), run.seconds_seen)
+
+    def __enter__(self) -> Log:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        if self.writer:
+            self.writer.close()
+
+    def note(self, figures: list[Validation]) -> None:
+        """Show and log a validation."""
+        for item in figures:
+            if self.writer:
+                self.writer.add_scalar(f"valid/kbps_level_{item.level}", item.kbps, self.run.step)
+                self.writer.add_scalar(f"valid/distortion_level_{item.level}", item.distortion, self.run.step)
+        text = "  ".join(f"{item.kbps:.2f} kb/s: {item.distortion:.3f}" for item in figures)
+        if not self.quiet:
+            self.bar.console.print(f"step {self.run.step}, validation distortion at  {text}", highlight=False)
+
+    def add(self, figures: dict[str, float]) -> None:
+        """Take the figures of one step; show their mean every few steps."""
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        if self.count < self.every:
+            return
+        now = time.perf_counter()
+        mean = {name: value / self.count for name, value in self.sums.items()}
+        mean["audio_s_per_s"] = (self.run.seconds_seen - self.mark[1]) / (now - self.mark[0])
+        self.sums, self.count, self.mark = {}, 0, (now, self.run.seconds_seen)
+        if self.writer:
+            for name, value in mean.items():
+                self.writer.add_scalar(name, value, self.run.step)
+            weights = self.run.control.weight(torch.arange(len(self.run.control.targets)))
+            self.writer.add_histogram("rate_weight", weights, self.run.step)
+        text = f"distortion {mean['distortion']:.3f}  bits/frame {mean['bits']:.0f}  {mean['audio_s_per_s']:.0f} x"
+        self.bar.update(self.task, completed=self.run.step, description=text)
+        if not self.quiet and not self.bar.console.is_terminal and self.run.step % (5 * self.every) == 0:
+            parts = " ".join(f"{k} {v:.3f}" for k, v in mean.items())
+            print(f"{clock(self.run.seconds_seen)} seen, step {self.run.step}: {parts}", flush=True)

@@ -1,0 +1,95 @@
+"""Distortion: how far decoded sound lies from the original, per item of the batch.
+
+Three views of the same spectra at several resolutions: compressed magnitudes weighted like the mel scale (they
+carry harmonics), log-mel bands (they carry weak sounds), and compressed complex values (they carry phase).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nacre.train.nets import frame
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Windows in samples, mel bands for each, and the weight of each view."""
+
+    windows: tuple[int, ...] = (1024, 512, 256)
+    mel_bands: tuple[int, ...] = (80, 64, 40)
+    magnitude: float = 4.0
+    log_mel: float = 1.0
+    complex: float = 2.0
+    exponent: float = 0.3
+
+
+def hz_to_mel(hz: Tensor) -> Tensor:
+    """HTK mel scale."""
+    return 2595 * torch.log10(1 + hz / 700)
+
+
+def mel_filters(bands: int, bins: int, rate_hz: int) -> Tensor:
+    """Triangular filters [bins, bands] between 0 and half the rate, each of unit sum."""
+    position = hz_to_mel(torch.linspace(0, rate_hz / 2, bins)).unsqueeze(1)
+    edges = torch.linspace(0, float(hz_to_mel(torch.tensor(rate_hz / 2))), bands + 2)
+    up = (position - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    down = (edges[2:] - position) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(up, down).clamp(min=0)
+    nearest = (position - edges[1:-1]).abs().argmin(0)
+    filters[nearest, torch.arange(bands)] += 1e-3  # narrow low bands may miss every bin
+    return filters / filters.sum(0)
+
+
+def views(ours: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: float) -> dict[str, Tensor]:
+    """Spectra [2, B, T, bins] -> each view's distortion [B]; free of complex numbers, so that it can be compiled."""
+    power, power_true = ours.square().sum(0) + 1e-7, theirs.square().sum(0) + 1e-7
+    log_power, log_power_true = power.log(), power_true.log()  # exp of a scaled log is far cheaper than pow
+    size, size_true = (exponent / 2 * log_power).exp(), (exponent / 2 * log_power_true).exp()
+    log_ours, log_true = torch.log(power @ mel + 1e-6), torch.log(power_true @ mel + 1e-6)
+    unit, unit_true = ((exponent / 2 - 0.5) * log_power).exp(), ((exponent / 2 - 0.5) * log_power_true).exp()
+    scaled = ours * unit - theirs * unit_true
+    return {
+        "magnitude": ((size - size_true).abs() * density).sum(2).mean(1),
+        "log_mel": 0.5 * (log_ours - log_true).abs().mean((1, 2)),
+        "complex": (scaled.square().sum(0) * density).sum(2).mean(1),
+    }
+
+
+class SpectralLoss(nn.Module):
+    """Distortion [B] between wave [B, N] and its decoded copy, and its parts for the log."""
+
+    def __init__(self, config: LossConfig, rate_hz: int, compile: bool = False):
+        super().__init__()
+        self.config = config
+        self.views = torch.compile(views, dynamic=False) if compile else views
+        for size, bands in zip(config.windows, config.mel_bands, strict=True):
+            bins = size // 2 + 1
+            hz = torch.linspace(0, rate_hz / 2, bins)
+            density = 1 / (700 + hz)
+            self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
+            self.register_buffer(f"density{size}", density / density.sum(), persistent=False)
+            self.register_buffer(f"mel{size}", mel_filters(bands, bins, rate_hz), persistent=False)
+
+    def forward(self, decoded: Tensor, wave: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """decoded, wave [B, N] -> (distortion [B], its weighted parts, each [B])."""
+        c, total = self.config, {}
+        for size in c.windows:
+            for name, value in self._view(size, decoded, wave).items():
+                total[name] = total.get(name, 0) + value / len(c.windows)
+        parts = {name: getattr(c, name) * value for name, value in total.items()}
+        return torch.stack(list(parts.values())).sum(0), parts
+
+    def _view(self, size: int, decoded: Tensor, wave: Tensor) -> dict[str, Tensor]:
+        spectra = self._spectrum(size, decoded), self._spectrum(size, wave)
+        return self.views(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
+
+    def _spectrum(self, size: int, wave: Tensor) -> Tensor:
+        window = getattr(self, f"window{size}")
+        frames = frame(F.pad(wave, (size // 2, size // 2)), size, size // 4)
+        spectrum = torch.fft.rfft(frames * (window * math.sqrt(8 / 3 / size)))
+        return torch.stack([spectrum.real, spectrum.imag])  # planar, so that compiled loops use vectors
