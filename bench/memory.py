@@ -62,7 +62,7 @@ def main(
         rows.append(peak("nacre --help", [*nacre, "--help"]))
         options = ["--bitrate", f"{bitrate:g}", "--model", model]
         rows.append(peak("nacre encode", [*nacre, "encode", str(wav), "-o", str(coded), *options]))
-        rows.append(peak("nacre decode", [*nacre, "decode", str(coded), "-o", str(decoded)]))
+        rows.append(peak("nacre decode", [*nacre, "decode", str(coded), "-o", str(decoded), "--model", model]))
         size = coded.stat().st_size if coded.exists() else 0
         returned = soundfile.info(decoded).frames if decoded.exists() else 0
     table = Table("command", "peak MB", "limit MB", "wall s", "exit", title=f"{hours:g} h at 16 kHz")

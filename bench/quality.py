@@ -90,6 +90,20 @@ def load_codec(model: str):
     return nacre.load(model)
 
 
+def possible_kbps(console: Console, model: str, wanted: list[float]) -> list[float]:
+    """The rates that the model can give; the others are named."""
+    from nacre.errors import UsageError
+
+    possible = []
+    for kbps in wanted:
+        try:
+            load_codec(model).rate_plan(1, kbps, None)
+            possible.append(kbps)
+        except UsageError as error:
+            console.print(f"left out: {error}", markup=False)
+    return possible
+
+
 def nacre_roundtrip(wave: np.ndarray, model: str, bitrate_kbps: float) -> Coded:
     codec = load_codec(model)
     data = codec.encode(wave, rate_hz=RATE_HZ, bitrate_kbps=bitrate_kbps)
@@ -233,7 +247,8 @@ def main(
 ) -> None:
     """Code every clip at every rate, score it, print means with bootstrap intervals over clips."""
     console = wide_console()
-    plan = Plan(model, tuple(numbers(bitrates)) if nacre else (), tuple(numbers(opus)), framesize, cache)
+    nacre_kbps = possible_kbps(console, model, numbers(bitrates)) if nacre else []
+    plan = Plan(model, tuple(nacre_kbps), tuple(numbers(opus)), framesize, cache)
     files, rows, short = audio_files(data, limit), [], 0
     with workers(jobs) as pool:
         tasks = [pool.submit(measure_clip, path, path.relative_to(data).as_posix(), plan) for path in files]

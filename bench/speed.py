@@ -19,7 +19,6 @@ from common import RATE_HZ, looped_speech, numbers, wide_console, workers
 from rich.table import Table
 
 TARGETS = {"encode": 100, "decode": 100, "live encode": 15, "live decode": 15}
-FRAME_S = 0.02
 TICK_S = 0.002
 HEADS = ("what", "Hz", "wall s", "CPU s", "x wall", "x CPU", "target", "slowest ms", "CPU by station")
 
@@ -76,21 +75,17 @@ def best(what: str, rate_hz: int, seconds: float, work: Callable[[], object], pa
     return runs[0][0], Timing(what, rate_hz, seconds, wall_s, cpu_s, dict(parts))
 
 
-def live(codec, wave: np.ndarray, bitrate_kbps: float) -> list[Timing]:
-    """One 20 ms frame a call, as a call centre would do it; nothing where the codec has no live use."""
-    if not hasattr(codec, "encoder"):
-        return []
-    size, seconds = round(RATE_HZ * FRAME_S), len(wave) / RATE_HZ
-    encoder = codec.encoder(bitrate_kbps=bitrate_kbps)
-    chunks = [wave[at : at + size] for at in range(0, len(wave), size)]
-    pushed = [timed(partial(encoder.push, chunk)) for chunk in chunks]
-    rows = [live_timing("live encode", seconds, pushed)]
-    if hasattr(codec, "decoder"):
-        decoder = codec.decoder()
-        packets = [packet for run in pushed for packet in run[0]]
-        decoded = [timed(partial(decoder.push, packet)) for packet in packets]
-        rows.append(live_timing("live decode", seconds, decoded))
-    return rows
+def live(codec, wave: np.ndarray, level: int) -> list[Timing]:
+    """One model frame a call and a packet, as a call over a network would have it."""
+    from nacre.codec import ChannelDecoder, ChannelEncoder
+
+    size = codec.config.hop_samples
+    wave = wave[: len(wave) // size * size]
+    encoder, decoder = ChannelEncoder(codec), ChannelDecoder(codec)
+    coded = [timed(partial(encoder.group, frame, level)) for frame in wave.reshape(-1, size)]
+    decoded = [timed(partial(decoder.group, packet, 1)) for packet, _, _ in coded]
+    seconds = len(wave) / RATE_HZ
+    return [live_timing("live encode", seconds, coded), live_timing("live decode", seconds, decoded)]
 
 
 def live_timing(what: str, seconds: float, runs: list[tuple]) -> Timing:
@@ -116,7 +111,7 @@ def measure(model: str, data: Path | None, seconds: float, rates_hz: list[int], 
         _, decoding = best("decode", rate_hz, length_s, partial(codec.decode, coded), package, repeats)
         rows += [encoding, decoding]
     wave = np.concatenate(list(looped_speech(folder, min(seconds, 20), RATE_HZ)))
-    return rows + live(codec, wave, kbps)
+    return rows + live(codec, wave, codec.rate_plan(1, kbps, None).level)
 
 
 def parts_text(parts_s: dict[str, float]) -> str:
@@ -154,7 +149,7 @@ def main(
             parts_text(row.parts_s),
         )
     wide_console().print(table)
-    print("x CPU is the figure to compare when other work shares the machine; live covers 20 ms calls only")
+    print("x CPU is the figure to compare when other work shares the machine; live: one frame a call")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ def refused(path: Path, *words: str) -> None:
     with pytest.raises(AudioError) as caught:
         read(path)
     message = str(caught.value)
-    assert str(path) in message and "found" in message and "wanted" in message and ";" in message
+    assert str(path) in message
+    assert "found" in message
+    assert "wanted" in message
+    assert ";" in message
     for word in words:
         assert word in message
 
@@ -64,7 +68,9 @@ def test_lossless_round_trip(tmp_path, suffix, subtype, bits, channels):
             writer.write(part)
     assert sf.info(path).subtype == subtype
     back, rate_hz = read(path)
-    assert rate_hz == 44_100 and back.dtype == np.float32 and back.flags.c_contiguous
+    assert rate_hz == 44_100
+    assert back.dtype == np.float32
+    assert back.flags.c_contiguous
     np.testing.assert_array_equal(back, wave)
 
 
@@ -74,7 +80,8 @@ def test_lossy_round_trip_keeps_length_and_sound(tmp_path, suffix, channels):
     wave = tone(48_000, 1.5001, channels)
     write(tmp_path / f"a.{suffix}", wave, 48_000)
     back, rate_hz = read(tmp_path / f"a.{suffix}")
-    assert rate_hz == 48_000 and back.shape == wave.shape
+    assert rate_hz == 48_000
+    assert back.shape == wave.shape
     assert np.mean((back - wave) ** 2) < 0.01 * np.mean(wave**2)
 
 
@@ -121,7 +128,9 @@ def test_float_file_keeps_what_is_beyond_full_scale_and_writer_clips(tmp_path):
 def test_short_and_silent_sounds_are_fine(tmp_path, suffix, samples):
     write(tmp_path / f"a.{suffix}", np.zeros((1, samples), np.float32), 16_000)
     wave, rate_hz = read(tmp_path / f"a.{suffix}")
-    assert rate_hz == 16_000 and wave.shape == (1, samples) and np.abs(wave).max() < 1e-3
+    assert rate_hz == 16_000
+    assert wave.shape == (1, samples)
+    assert np.abs(wave).max() < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +220,8 @@ def test_wav_header_is_not_believed(tmp_path, data_bytes):
 def test_wav_over_four_gigabytes_is_refused_not_cut(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav_bytes(b"\1\0" * 1000, data_bytes=2**32 - 1))
     os.truncate(tmp_path / "a.wav", 2**32 + 10_000)
-    refused(tmp_path / "a.wav", "4 GB")
+    with pytest.raises(AudioError, match="4 GB"):
+        AudioReader(tmp_path / "a.wav")
 
 
 def test_writer_stops_before_wav_overflows(tmp_path, monkeypatch):
@@ -228,11 +238,11 @@ def test_cut_file_gives_its_beginning_or_an_error(tmp_path, suffix, share):
     write(tmp_path / f"a.{suffix}", tone(48_000, 2.0), 48_000)
     whole = (tmp_path / f"a.{suffix}").read_bytes()
     (tmp_path / f"a.{suffix}").write_bytes(whole[: int(len(whole) * share)])
-    try:
-        wave, _ = read(tmp_path / f"a.{suffix}")
-        assert 0 < wave.shape[1] <= 96_000
-    except AudioError as error:
-        assert suffix != "wav" or share < 0.003, error
+    if suffix == "wav":
+        assert read(tmp_path / "a.wav")[0].shape == (1, (int(len(whole) * share) - 44) // 2)
+        return
+    with suppress(AudioError):
+        assert 0 < read(tmp_path / f"a.{suffix}")[0].shape[1] <= 96_000
 
 
 def test_damaged_flac_says_where(tmp_path):
@@ -263,7 +273,7 @@ def test_unknown_suffix_and_subtype_list_the_known(tmp_path):
 
 
 def test_rate_that_the_format_lacks(tmp_path):
-    with pytest.raises(AudioError, match="44100 Hz.*48000"):
+    with pytest.raises(AudioError, match=r"44100 Hz.*48000"):
         write(tmp_path / "a.opus", noise(1, 100), 44_100)
     assert os.listdir(tmp_path) == []
 
@@ -273,12 +283,19 @@ def test_rate_that_the_format_lacks(tmp_path):
 def test_nothing_is_left_after_an_exception(tmp_path, suffix, error):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(b"old")
-    with pytest.raises(error if isinstance(error, type) else AudioError):  # noqa: SIM117
-        with AudioWriter(path, 16_000, 1, overwrite=True) as writer:
-            writer.write(noise(1, 50_000))
-            assert len(os.listdir(tmp_path)) == 2 and path.read_bytes() == b"old"
-            raise error
-    assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == b"old"
+    writer = AudioWriter(path, 16_000, 1, overwrite=True)
+    with pytest.raises(error if isinstance(error, type) else AudioError):
+        write_and_raise(writer, error)
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+def write_and_raise(writer: AudioWriter, error: BaseException) -> None:
+    with writer:
+        writer.write(noise(1, 50_000))
+        assert len(os.listdir(Path(writer.name).parent)) == 2
+        assert Path(writer.name).read_bytes() == b"old"
+        raise error
 
 
 def test_existing_file_needs_force(tmp_path):
@@ -298,10 +315,10 @@ def current_umask() -> int:
 
 
 def test_file_that_appears_meanwhile_is_kept(tmp_path):
-    with pytest.raises(AudioError, match="--force"), output_file(tmp_path / "a.nacre") as file:
-        file.write(b"mine")
+    with pytest.raises(AudioError, match="--force"), output_file(tmp_path / "a.nacre"):
         (tmp_path / "a.nacre").write_bytes(b"theirs")
-    assert os.listdir(tmp_path) == ["a.nacre"] and (tmp_path / "a.nacre").read_bytes() == b"theirs"
+    assert os.listdir(tmp_path) == ["a.nacre"]
+    assert (tmp_path / "a.nacre").read_bytes() == b"theirs"
 
 
 def test_output_through_a_link_keeps_the_link(tmp_path):
@@ -309,7 +326,8 @@ def test_output_through_a_link_keeps_the_link(tmp_path):
     (tmp_path / "link.nacre").symlink_to("real.nacre")
     with output_file(tmp_path / "link.nacre", overwrite=True) as file:
         file.write(b"new")
-    assert (tmp_path / "link.nacre").is_symlink() and (tmp_path / "real.nacre").read_bytes() == b"new"
+    assert (tmp_path / "link.nacre").is_symlink()
+    assert (tmp_path / "real.nacre").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize(
@@ -329,15 +347,13 @@ def test_errors_of_other_files_are_not_renamed(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus", "mp3", "nacre"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus", "mp3"])
 def test_full_disk(tmp_path, suffix):
     (tmp_path / f"a.{suffix}").symlink_to("/dev/full")
     with pytest.raises(AudioError, match="No space left"):
-        if suffix == "nacre":
-            with output_file(tmp_path / "a.nacre") as file:
-                file.write(b"x")
-        else:
-            write(tmp_path / f"a.{suffix}", noise(1, 30_000), 48_000)
+        write(tmp_path / f"a.{suffix}", noise(1, 30_000), 48_000)
+    with pytest.raises(AudioError, match="No space left"), output_file("/dev/full") as file:
+        file.write(b"x")
     assert Path("/dev/full").is_char_device()
 
 
@@ -419,7 +435,8 @@ def test_resampled_counts_and_cuts(from_hz, to_hz):
     for samples in LENGTHS:
         wave = noise(2, samples)
         whole = resample(wave, from_hz, to_hz, [10**6])
-        assert whole.shape == (2, resampled_count(samples, from_hz, to_hz)) and whole.dtype == np.float32
+        assert whole.shape == (2, resampled_count(samples, from_hz, to_hz))
+        assert whole.dtype == np.float32
         for sizes in ([480], [7, 0, 333]):
             np.testing.assert_array_equal(resample(wave, from_hz, to_hz, sizes), whole)
         if from_hz == to_hz:
@@ -440,9 +457,7 @@ def test_any_rates_and_cuts(from_hz, to_hz, samples, sizes):
     np.testing.assert_array_equal(resample(wave, from_hz, to_hz, sizes), whole)
 
 
-@pytest.mark.parametrize(
-    ("from_hz", "to_hz"), [(48_000, 16_000), (16_000, 48_000), (44_100, 16_000), (8000, 16_000)]
-)
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(48_000, 16_000), (16_000, 48_000), (44_100, 16_000), (8000, 16_000)])
 def test_resampling_keeps_a_tone_in_place(from_hz, to_hz):
     found, wanted = resample(tone(from_hz), from_hz, to_hz, [1000]), tone(to_hz)
     middle = slice(to_hz // 10, -to_hz // 10)

@@ -395,6 +395,20 @@ def test_a_false_end_packet_is_not_followed() -> None:
     assert (contents.packets, contents.samples) == (GOLDEN_PACKETS, None)
 
 
+def test_an_end_packet_that_knows_no_count_is_none() -> None:
+    count = b"\xff" * 5
+    end = container.pack_end(0)[:3] + count + container.crc_hqx(count, 0).to_bytes(2, "little")
+    contents = unpack(write(GOLDEN_PACKETS, Pipe())[:-10] + end, count_packets)
+    assert (contents.packets, contents.samples) == (GOLDEN_PACKETS, None)
+
+
+def test_heads_on_the_edge_of_a_block_are_seen() -> None:
+    data = write(some_packets(20, 40, seed=10), io.BytesIO())
+    whole = container._all_heads(data, len(data))
+    for block_bytes in (1, 2, 3, 7, 100):
+        assert (container._all_heads(data, len(data), block_bytes) == whole).all()
+
+
 def test_a_megabyte_of_anything_ends() -> None:
     head = container.pack_header(Header(b"test", 16_000, 1, 10**9, 50))
     end_heads = container.pack_end(1)[:3] * 350_000

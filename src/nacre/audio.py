@@ -39,7 +39,7 @@ MP3_FRAME_SAMPLES = 1152
 Name = str | Path
 
 
-class _Sound(sf.SoundFile):
+class _Sound(sf.SoundFile):  # type: ignore[misc]
     """Read or written straight on: soundfile seeks after each block, which changes what MP3 and Opus give."""
 
     def seekable(self) -> bool:
@@ -108,7 +108,7 @@ class AudioReader:
     def _read(self, block_samples: int) -> np.ndarray:
         size = min(block_samples, MP3_FRAME_SAMPLES) if self._guessed_length else block_samples
         try:
-            return self._sound.read(size, dtype="float32", always_2d=True)  # [N, C]
+            return np.asarray(self._sound.read(size, dtype="float32", always_2d=True))  # [N, C]
         except sf.SoundFileError as error:
             if self._guessed_length and self.samples_read:  # an MP3 cut inside its last frame
                 return np.zeros((0, self.channels), np.float32)
@@ -129,13 +129,7 @@ class AudioWriter:
     """
 
     def __init__(
-        self,
-        target: Name,
-        rate_hz: int,
-        channels: int,
-        *,
-        overwrite: bool = False,
-        subtype: str | None = None,
+        self, target: Name, rate_hz: int, channels: int, *, overwrite: bool = False, subtype: str | None = None
     ):
         self.name = "standard output" if str(target) == "-" else str(target)
         self.target, self.rate_hz, self.channels, self.overwrite = target, rate_hz, channels, overwrite

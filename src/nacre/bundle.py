@@ -28,6 +28,8 @@ MODELS = Path(__file__).parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 DECODES = ("decoder.onnx", "prior.npz")  # what the meaning of a file depends on
 LARGEST_JSON_BYTES = 1 << 20
+KINDS = (1,)  # container.Kind of those this version can run
+RATES_HZ = (8_000, 192_000)
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,11 @@ def load(folder: Path) -> Bundle:
         bundle = Bundle(folder, str(facts["name"]), kind, config, mark, facts)
         shape = (config.levels, config.latent_dims)
         fits = bundle.steps.shape == shape == bundle.dead_zone.shape and bundle.rates_kbps.shape == shape[:1]
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"{folder}/model.json", found=repr(error), wanted="all settings of a model") from error
     if not fits or not np.isfinite(bundle.steps).all() or (bundle.steps <= 0).any():
         raise BundleError(f"{folder}/model.json: steps", found=bundle.steps.shape, wanted=shape)
+    _check_numbers(bundle)
     for part in PARTS:
         path = folder / part
         found = _hash(path) if path.is_file() else "nothing"
@@ -112,6 +115,20 @@ def load(folder: Path) -> Bundle:
                 str(path), found=found[:12], wanted=str(hashes.get(part))[:12], next="copy the model again"
             )
     return bundle
+
+
+def _check_numbers(bundle: Bundle) -> None:
+    place, rates, zones, config = f"{bundle.folder}/model.json", bundle.rates_kbps, bundle.dead_zone, bundle.config
+    if bundle.kind not in KINDS:
+        raise BundleError(f"{place}: kind of latents", found=bundle.kind, wanted=KINDS, next="update nacre")
+    if not (np.isfinite(rates) & (rates > 0)).all() or not ((zones >= 0) & (zones < 0.5)).all():
+        raise BundleError(f"{place}: rates_kbps, dead_zone", wanted="rates above 0, dead zones of 0 to below 0.5")
+    if not RATES_HZ[0] <= config.rate_hz <= RATES_HZ[1] or config.delay_samples > config.rate_hz:
+        found = (config.rate_hz, config.delay_samples)
+        raise BundleError(f"{place}: rate_hz, delay_samples", found=found, wanted=f"{RATES_HZ}, at most a second")
+    stated = bundle.facts.get("fingerprint")
+    if stated != bundle.fingerprint.hex():
+        raise BundleError(f"{place}: settings", found=bundle.fingerprint.hex(), wanted=stated, next="copy it again")
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -124,7 +141,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise BundleError(
             str(folder), found=error.strerror, wanted="a model folder", next="see `nacre models`"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(str(path), found="damaged JSON", wanted="the settings of a model") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__

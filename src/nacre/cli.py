@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from nacre.errors import AudioError, NacreError, StreamError, TrainError, UsageError
 from nacre.units import clock, kbps
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-say = Console(stderr=True, highlight=False)  # messages never mix with sound on standard output
+say = Console(stderr=True, highlight=False, emoji=False)  # messages never mix with sound on standard output
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
@@ -95,7 +96,7 @@ def info(
         return
     table = Table(box=None, show_header=False)
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
+        table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
     Console(highlight=False).print(table)
 
 
@@ -284,7 +285,7 @@ def _open(file: str, model: str | None) -> tuple[Contents, Codec]:
     if model is None:
         inside = [str(folder.name) for folder in bundles.bundled() if bundles.load(folder).fingerprint == mark]
         if not inside:
-            known = ", ".join(folder.name for folder in bundles.bundled())
+            known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
             wanted = f"a model of this package ({known})"
             raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
         model = inside[0]
@@ -327,6 +328,9 @@ def _facts(file: str, model: str | None) -> dict[str, Any]:
         "kbps": round(kbps(size, duration_s), 3),
         "kbps_payload": round(kbps(contents.payload_bytes, duration_s), 3),
         "kbps_heads": round(kbps(contents.head_bytes, duration_s), 3),
+        "bytes_payload": contents.payload_bytes,
+        "bytes_heads": contents.head_bytes,
+        "bytes_skipped": contents.skipped_bytes,
         "groups": len(contents.packets),
         "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets),
         "lost_groups": contents.lost,
@@ -338,10 +342,10 @@ def _facts(file: str, model: str | None) -> dict[str, Any]:
 def _report_damage(file: str, damage: list[Damage], contents: Contents) -> None:
     for item in damage:
         where = f"{clock(item.start_s)} to {clock(item.stop_s)}, channel {item.channel}"
-        say.print(f"{file}: {where}: {item.reason}", style="yellow", markup=False)
+        say.print(f"{file}: {where}: {item.reason}", style="yellow", markup=False, soft_wrap=True)
     if contents.truncated:
         count = f"{contents.missing} groups missing" if contents.missing else "no end"
-        say.print(f"{file}: cut short, {count}", style="yellow", markup=False)
+        say.print(f"{file}: cut short, {count}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _pairs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from nacre.analysis import GAIN_CODES, Analyser, LevelState, Synthesiser, choose
 from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
 from nacre.bundle import Bundle
 from nacre.container import Contents, Header, Kind, Packet
-from nacre.errors import AudioError, StreamError, UsageError
+from nacre.errors import AudioError, BundleError, StreamError, UsageError
 from nacre.model import Network
 from nacre.priors import StaticPrior
 from nacre.quantise import dequantise, quantise
@@ -32,6 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 SILENCE = 2.0**-17  # below half a step of 16-bit sound
 HORIZON_S = 3.0  # rate control aims to be back on target after this long
+DEFAULT_KBPS = 6.0  # a channel
 FADE_S = 0.1  # concealment falls to silence over a few of these
 
 
@@ -43,6 +44,7 @@ class Codec:
         self.encoder_net = Network(bundle.part("encoder.onnx"), threads)
         self.decoder_net = Network(bundle.part("decoder.onnx"), threads)
         self.prior = StaticPrior.load(bundle.part("prior.npz"))
+        self._check_parts()
 
     def encode(
         self, wave: Array, rate_hz: int, *, bitrate_kbps: float | None = None, quality: float | None = None
@@ -50,14 +52,13 @@ class Codec:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
         `bitrate_kbps` is the rate of the file over all channels, reached on average over ten seconds or more;
-        `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel.
+        `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
+        model's rate nearest to it.
         """
-        wave = np.atleast_2d(np.asarray(wave, np.float32))
+        wave = as_sound(wave)
         stream = self.encoder(rate_hz, len(wave), bitrate_kbps=bitrate_kbps, quality=quality)
-        if wave.ndim != 2 or wave.shape[1] == 0:
-            raise AudioError("wave", found=f"shape {wave.shape}", wanted="[N] or [C, N] with samples")
-        if not np.isfinite(wave).all():
-            raise AudioError("wave", found="NaN or infinite samples", wanted="finite numbers")
+        if wave.shape[1] == 0:
+            raise AudioError("wave", found="no samples", wanted="at least one")
         file = io.BytesIO()
         writer = container.Writer(file, stream.header)
         for packet in [*stream.push(wave), *stream.flush()]:
@@ -79,6 +80,7 @@ class Codec:
         quality: float | None = None,
     ) -> StreamEncoder:
         """A live encoder: push samples, get packets."""
+        rate_hz = check_shape(rate_hz, channels)
         return StreamEncoder(self, rate_hz, channels, self.rate_plan(channels, bitrate_kbps, quality))
 
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
@@ -100,12 +102,27 @@ class Codec:
                 wanted=f"{self.bundle.fingerprint.hex()} ({self.bundle.name})",
                 next="decode with the model that wrote it: --model FOLDER",
             )
+        if header.group_frames != self.config.group_frames:
+            raise StreamError("group_frames", found=header.group_frames, wanted=self.config.group_frames)
+
+    def _check_parts(self) -> None:
+        """Raise BundleError unless graphs and tables have the sizes the settings ask for."""
+        c, encoder, decoder = self.config, self.encoder_net, self.decoder_net
+        found = (encoder.width_in, encoder.width_out, decoder.width_in, decoder.width_out, self.prior.counts.shape[:2])
+        wide = 2 * c.bins
+        wanted = (c.steps_per_frame * wide, c.latent_dims, c.latent_dims, wide, (c.levels, c.latent_dims))
+        if found != wanted:
+            raise BundleError(f"{self.bundle.folder}: sizes of graphs and tables", found=found, wanted=wanted)
 
     def latents(self, wave: Array, rate_hz: int, level: int | None = None) -> Array:
         """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second."""
-        mono = np.atleast_2d(np.asarray(wave, np.float32)).mean(0, keepdims=True)
-        if mono.shape[1] == 0 or not np.isfinite(mono).all():
-            raise AudioError("wave", found=f"shape {np.shape(wave)}", wanted="finite samples, at least one")
+        sound = as_sound(wave)
+        rate_hz = check_shape(rate_hz, len(sound))
+        if sound.shape[1] == 0:
+            raise AudioError("wave", found="no samples", wanted="at least one")
+        if level is not None and not 0 <= level < self.config.levels:
+            raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
+        mono = sound.mean(0, keepdims=True)
         resampler = Resampler(rate_hz, self.config.rate_hz, 1)
         ready = np.concatenate([resampler.push(mono), resampler.flush()], 1)[0]
         channel = ChannelEncoder(self)
@@ -126,7 +143,8 @@ class Codec:
             if not 0 <= quality <= 100:
                 raise UsageError("quality", found=quality, wanted="0 to 100")
             return RatePlan(rates, None, round(quality / 100 * (len(rates) - 1)))
-        wanted = 6.0 * channels if bitrate_kbps is None else bitrate_kbps
+        usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
+        wanted = usual if bitrate_kbps is None else bitrate_kbps
         if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
             span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s)"
             raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {self.bundle.name}")
@@ -143,6 +161,30 @@ def packet_count(bundle: Bundle, header: Header, samples: int) -> int:
 def load(model: str | Path = "speech-16k", threads: int = 1) -> Codec:
     """A codec by the name of a model in the package or by a model folder. Raises UsageError, BundleError."""
     return Codec(bundles.find(model), threads)
+
+
+def as_sound(wave: Array) -> Array:
+    """wave [N] or [C, N] of floats as float32 [C, N]; raises AudioError for anything else."""
+    given = np.asarray(wave)
+    if given.dtype.kind != "f":
+        advice = "divide 16-bit samples by 32768"
+        raise AudioError("wave", found=given.dtype, wanted="floats from -1 to 1", next=advice)
+    with np.errstate(over="ignore"):
+        sound: Array = np.atleast_2d(given.astype(np.float32, copy=False))
+    if sound.ndim != 2:
+        raise AudioError("wave", found=f"shape {sound.shape}", wanted="[N] or [C, N]")
+    if not np.isfinite(sound).all():
+        raise AudioError("wave", found="NaN or infinite samples", wanted="finite numbers")
+    return sound
+
+
+def check_shape(rate_hz: float, channels: int) -> int:
+    """The rate as a whole number; raises AudioError where rate or channels cannot be coded."""
+    fits = MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and rate_hz == int(rate_hz)
+    if not fits or not 1 <= channels <= MAX_CHANNELS:
+        wanted = f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, 1 to {MAX_CHANNELS} channels"
+        raise AudioError("sound", found=f"{rate_hz} Hz, {channels} channels", wanted=wanted)
+    return int(rate_hz)
 
 
 def pad(wave: Array, multiple: int) -> Array:
@@ -208,9 +250,10 @@ class ChannelEncoder:
 
     def group(self, wave: Array, level: int) -> Packet:
         """wave [N], N a multiple of the hop and at most a group -> packet."""
-        codec = self.codec
+        codec, before = self.codec, self.code
         latents = self.latents(wave, level)
         if np.abs(wave).max() < SILENCE:
+            self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
             return Packet(level, b"")
         steps, zone = codec.bundle.steps[level], codec.bundle.dead_zone[level]
         symbols = quantise(latents, steps, zone, codec.prior.limits(level))
@@ -223,9 +266,6 @@ class StreamEncoder:
     """Samples in, packets out, in pieces of any size; the packets do not depend on the pieces."""
 
     def __init__(self, codec: Codec, rate_hz: int, channels: int, plan: RatePlan):
-        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ or not 1 <= channels <= MAX_CHANNELS:
-            wanted = f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, 1 to {MAX_CHANNELS} channels"
-            raise AudioError("sound", found=f"{rate_hz} Hz, {channels} channels", wanted=wanted)
         self.codec, self.plan, config = codec, plan, codec.config
         kind = Kind(codec.bundle.kind)
         self.header = Header(codec.bundle.fingerprint, rate_hz, channels, None, config.group_frames, kind)
@@ -236,7 +276,7 @@ class StreamEncoder:
 
     def push(self, wave: Array) -> list[Packet]:
         """wave [C, N] (or [N]) float32 at the stream's rate -> packets of the groups it completes."""
-        wave = np.atleast_2d(np.asarray(wave, np.float32))
+        wave = as_sound(wave)
         if len(wave) != self.header.channels:
             raise AudioError("wave", found=f"{len(wave)} channels", wanted=self.header.channels)
         packets = []
@@ -333,10 +373,10 @@ class ChannelDecoder:
 
 def unpack_symbols(codec: Codec, packet: Packet, frames: int) -> tuple[Array | None, int]:
     """Symbols [T, D] and gain code of a packet, None for silence. Raises StreamError on damage."""
-    if not packet.payload:
-        return None, 0
     if packet.level >= codec.config.levels:
         raise StreamError("quality level", found=packet.level, wanted=f"below {codec.config.levels}")
+    if not packet.payload:
+        return None, 0
     symbols = entropy.decode(packet.payload[1:], frames, codec.prior.tables(packet.level))
     code, found = packet.payload[0], entropy.check_value(symbols, packet.level, packet.payload[0])
     if found != packet.check or code >= GAIN_CODES:
@@ -354,7 +394,7 @@ class StreamDecoder:
 
     def __init__(self, codec: Codec, contents: Contents, rate_hz: int | None = None):
         self.codec, self.contents, self.header = codec, contents, contents.header
-        self.rate_hz = rate_hz or contents.header.rate_hz
+        self.rate_hz = contents.header.rate_hz if rate_hz is None else rate_hz
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
             raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         self.damage: list[Damage] = []

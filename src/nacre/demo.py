@@ -121,10 +121,10 @@ def _clip(path: Path, origin: str) -> Clip:
 
 
 def _check_free(out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise AudioError(str(out), found="a file", wanted="a folder", next="choose another name")
     try:
-        used = out.is_dir() and any(out.iterdir())
+        if out.exists() and not out.is_dir():
+            raise AudioError(str(out), found="a file", wanted="a folder", next="choose another name")
+        used = out.exists() and any(out.iterdir())
     except OSError as error:
         raise AudioError(str(out), found=error.strerror, wanted="a folder that may be read and written") from error
     if used and not force:
@@ -200,8 +200,6 @@ def _table(coded: list[Coded]) -> Table:
 
 
 def _page(codec: Codec, clips: list[Clip], coded: list[Coded]) -> str:
-    from nacre import __version__
-
     page, section, row = _templates()
     sections = []
     for clip in clips:
@@ -218,7 +216,6 @@ def _page(codec: Codec, clips: list[Clip], coded: list[Coded]) -> str:
     return page.substitute(
         model=escape(codec.bundle.name),
         fingerprint=codec.bundle.fingerprint.hex(),
-        version=escape(__version__),
         count=len(clips),
         rates=", ".join(dict.fromkeys(f"{item.asked_kbps:g}" for item in coded)),
         links=" ".join(f'<a href="#{escape(clip.name)}">{escape(clip.name)}</a>' for clip in clips),

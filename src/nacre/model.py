@@ -27,10 +27,10 @@ class Network:
         except Exception as error:  # onnxruntime raises its own classes, which share no base
             raise BundleError(str(path), found=str(error)[:200], wanted="a graph that onnxruntime opens") from error
         inputs = {item.name: item.shape for item in self._session.get_inputs()}
-        outputs = [item.name for item in self._session.get_outputs()]
+        outputs = {item.name: item.shape for item in self._session.get_outputs()}
         if list(inputs) != ["frames", "level", "past"] or len(outputs) != 2:
-            raise BundleError(str(path), found=(list(inputs), outputs), wanted="frames, level, past and two outputs")
-        self.width_in = inputs["frames"][2]
+            raise BundleError(str(path), found=(list(inputs), list(outputs)), wanted="frames, level, past and two outputs")
+        self.width_in, self.width_out = inputs["frames"][-1], next(iter(outputs.values()))[-1]
         self._past_shape = (1, *inputs["past"][1:])
 
     def start(self) -> Array:

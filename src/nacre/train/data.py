@@ -7,6 +7,7 @@ one recording into the next, as speech on a line does.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sources at `rate_hz`, and what could not be read."""
+    """Sources at `rate_hz`, and which of the `files` could not be read, with reasons."""
 
     sources: list[Source]
     skipped: list[str]
     rate_hz: int
+    files: int
 
     @property
     def seconds(self) -> float:
@@ -48,22 +50,28 @@ class Corpus:
         return sum(len(source.samples) for source in self.sources) / self.rate_hz
 
 
-def load_corpus(folder: Path, cache: Path, rate_hz: int) -> Corpus:
+def load_corpus(folder: Path, cache: Path, rate_hz: int, quiet: bool = False) -> Corpus:
     """Corpus below `folder`, read from `cache` where the list of files and their sizes is unchanged."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not folder.is_dir():
+        raise TrainError(str(folder), found="no such folder", wanted="a folder of recordings", next="check the name")
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    files.sort(key=lambda path: (_source(path, folder), path))  # a source's samples lie in one row
     if not files:
-        raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --data")
+        raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --help")
     listing = [[str(p.relative_to(folder)), p.stat().st_size] for p in files]
+    wanted = {"listing": listing, "rate_hz": rate_hz}
     index_path = cache.with_suffix(".json")
-    if index_path.exists():
+    try:
         index = json.loads(index_path.read_text())
-        if index["listing"] == listing and index["rate_hz"] == rate_hz:
+        if wanted.items() <= index.items():
             return open_cache(cache)
-    index = _decode(folder, files, cache.with_suffix(".i16"), rate_hz) | {
-        "listing": listing,
-        "rate_hz": rate_hz,
-    }
-    index_path.write_text(json.dumps(index))
+    except (OSError, ValueError, AttributeError, TrainError):
+        pass  # none yet, or one that a kill left unfinished
+    index_path.unlink(missing_ok=True)  # before its samples change
+    index = _decode(folder, files, cache.with_suffix(".i16"), rate_hz, quiet) | wanted
+    part = index_path.with_suffix(".part")
+    part.write_text(json.dumps(index))
+    os.replace(part, index_path)
     return open_cache(cache)
 
 
@@ -74,32 +82,37 @@ def open_cache(cache: Path) -> Corpus:
         flat = np.memmap(cache.with_suffix(".i16"), np.int16, "r")
         if len(flat) != sum(index["counts"].values()):
             raise ValueError(f"{len(flat)} samples")
-    except (OSError, ValueError, KeyError) as error:
+        skipped, rate_hz, files = index["skipped"], index["rate_hz"], len(index["listing"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainError(str(cache), found=str(error), wanted="recordings decoded by `nacre train`") from error
     sources, start = [], 0
     for name, count in index["counts"].items():
         sources.append(Source(name, flat[start : start + count]))
         start += count
-    return Corpus(sources, index["skipped"], index["rate_hz"])
+    return Corpus(sources, skipped, rate_hz, files)
 
 
-def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int) -> dict[str, Any]:
+def _source(path: Path, folder: Path) -> str:
+    parts = path.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else "."
+
+
+def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int, quiet: bool) -> dict[str, Any]:
     counts: dict[str, int] = {}
     skipped = []
     data_path.parent.mkdir(parents=True, exist_ok=True)
     with data_path.open("wb") as out:
-        for path in track(files, "reading recordings"):
-            parts = path.relative_to(folder).parts
+        for path in track(files, "reading recordings", disable=quiet):
             try:
                 mono = _mono(path, rate_hz)
             except AudioError as error:
                 skipped.append(str(error))
                 continue
-            name = parts[0] if len(parts) > 1 else "."
+            name = _source(path, folder)
             counts[name] = counts.get(name, 0) + len(mono)
             out.write(np.clip(np.round(mono * 32767), -32768, 32767).astype("<i2").tobytes())
     if not counts:
-        raise TrainError(str(folder), found="no readable audio", wanted="recordings", next=skipped[0])
+        raise TrainError(str(folder), found="no readable audio", wanted="recordings", next=f"the first: {skipped[0]}")
     return {"counts": counts, "skipped": skipped}
 
 
@@ -107,7 +120,8 @@ def _mono(path: Path, rate_hz: int) -> Array:
     with AudioReader(path) as reader:
         resampler = Resampler(reader.rate_hz, rate_hz, 1)
         pieces = [resampler.push(block.mean(0, keepdims=True)) for block in reader.blocks(1 << 20)]
-    return np.concatenate([*pieces, resampler.flush()], 1)[0]
+    mono: Array = np.concatenate([*pieces, resampler.flush()], 1)[0]
+    return mono
 
 
 class Sampler:
@@ -118,6 +132,8 @@ class Sampler:
     ):
         self.codec, self.degrade = codec, degrade
         self.sources = [s.samples for s in corpus.sources if len(s.samples) > codec.hop_samples]
+        if not self.sources:
+            raise TrainError("recordings", found=f"{corpus.seconds:.3f} s", wanted="speech", next="see --data")
         self.noises = [s.samples for s in noise.sources] if noise else []
         sizes = np.array([len(s) for s in self.sources], np.float64) ** balance
         self.share = sizes / sizes.sum()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import soxr
 
+from nacre.train.checks import above_zero, check, not_negative, rising, share
 from nacre.units import db_to_gain
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,10 +26,18 @@ class DegradeConfig:
     noise_probability: float = 0.12
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
 
+    def __post_init__(self) -> None:
+        chances = ("speed_probability", "quiet_probability", "tilt_probability", "noise_probability")
+        check(self, "degrade", "0 to 1", share, *chances)
+        check(self, "degrade", "0 or more", not_negative, "level_spread_db")
+        check(self, "degrade", "a range from low to high", rising, "speed_range", "noise_snr_db")
+        check(self, "degrade", "speeds above 0", lambda speeds: above_zero(speeds[0]), "speed_range")
+
 
 def change_speed(wave: Array, factor: float, samples: int) -> Array:
     """wave [N] played `factor` times as fast, cut to `samples`; pitch and formants move with it."""
-    return soxr.resample(wave, factor, 1.0, quality="MQ")[:samples]
+    changed: Array = soxr.resample(wave, factor, 1.0, quality="MQ")[:samples]
+    return changed
 
 
 def tilt(wave: Array, amount: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from nacre.errors import TrainError
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import DegradeConfig
 from nacre.train.loop import CHECKPOINT, Run, new_run
-from nacre.train.nets import CodecNet
+from nacre.train.nets import CodecNet, Decoder, Encoder
 from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.validate import DEAD_ZONE, fit_prior
 from nacre.units import kbps
@@ -33,7 +34,7 @@ LARGE = 1024  # tensors of at least so many numbers are stored as float16
 class _Step(nn.Module):
     """A network with its list of pasts packed along the frames of one tensor."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: Encoder | Decoder):
         super().__init__()
         self.net = net
 
@@ -44,7 +45,7 @@ class _Step(nn.Module):
         return out, torch.cat(after, 1)
 
 
-def write_graph(net: nn.Module, path: Path) -> None:
+def write_graph(net: Encoder | Decoder, path: Path) -> None:
     """One network as an ONNX graph with weights in float16; the graph computes in float32."""
     net = net.eval().cpu()
     width_in = net.inward.in_features
@@ -62,6 +63,7 @@ def write_graph(net: nn.Module, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None
     model = program.model_proto
     _halve(model.graph)
     del model.metadata_props[:]
@@ -91,14 +93,16 @@ def _halve(graph: Any) -> None:
 
 def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bundle:
     """Export the checkpoint of a run folder; tables and rates come from its own training recordings."""
+    check_free(out)
     recipe = recipe_of(folder)
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
     corpus = open_cache(folder / "corpus")
     clean = DegradeConfig(0.0, (1.0, 1.0), recipe.degrade.level_spread_db, 0.0, 0.0, 0.0)
     sampler = Sampler(corpus, recipe.codec, clean, None, recipe.data.balance)
-    groups = TABLE_SECONDS * recipe.codec.rate_hz // recipe.codec.group_samples
-    waves = sampler.batch(groups // TABLE_GROUPS, TABLE_GROUPS * recipe.codec.group_samples, (recipe.seed, 1 << 30))
+    samples = TABLE_GROUPS * recipe.codec.group_samples
+    items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
+    waves = sampler.batch(items, samples, (recipe.seed, 1 << 30))
     return export(run, waves, out, name or recipe.name, card(recipe, run, corpus))
 
 
@@ -128,20 +132,30 @@ def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
     """kb/s of each level [L] on waves [B, N], from the bytes of the packets."""
     rates = []
     for level in range(codec.config.levels):
-        stream = codec.encoder(codec.config.rate_hz, quality=100 * level / (codec.config.levels - 1))
+        stream = codec.encoder(codec.config.rate_hz, quality=100 * level / max(1, codec.config.levels - 1))
         packets = [packet for wave in waves for packet in stream.push(wave)]
         duration_s = len(packets) * codec.config.group_samples / codec.config.rate_hz
         rates.append(round(kbps(sum(len(pack_packet(packet)) for packet in packets), duration_s), 3))
     return rates
 
 
+def check_free(out: Path) -> None:
+    """Raise TrainError unless `out` is a new name or an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = "a folder that is not empty" if out.is_dir() else "a file"
+        raise TrainError(str(out), found=found, wanted="a new folder", next="choose another -o")
+
+
 def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
     """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
-    if out.exists() and any(out.iterdir()):
-        raise TrainError(str(out), found="a folder that is not empty", wanted="a new folder", next="choose another -o")
+    check_free(out)
+    out = out.resolve()
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise TrainError(str(out), found=error.strerror, wanted="a new folder", next="choose another -o") from error
     try:
         net = averaged(run)
         write_graph(net.encoder, part / "encoder.onnx")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -48,6 +49,7 @@ def optimisers(net: CodecNet, stage: StageConfig) -> list[torch.optim.Optimizer]
     for name, parameter in net.named_parameters():
         trained = name.split(".")[0] in stage.train
         parameter.requires_grad_(trained)
+        parameter.grad = None  # a frozen part must not count in the norm of the gradient
         if trained:
             (matrices if name.endswith(("up.weight", "down.weight")) else others).append(parameter)
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
@@ -90,27 +92,48 @@ class Run:
         facts = json.dumps({"step": self.step, "stage": self.stage, "seconds_seen": self.seconds_seen})
         temporary = folder / f".{CHECKPOINT}.part"
         contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        save_file(contiguous, temporary, {"run": facts})
-        os.replace(temporary, folder / f"{CHECKPOINT}.safetensors")
+        try:
+            save_file(contiguous, temporary, {"run": facts})
+            os.replace(temporary, folder / f"{CHECKPOINT}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise TrainError(f"{folder}: cannot save", found=str(error), wanted="a folder with room") from error
 
     def load(self, path: Path, recipe: Recipe) -> None:
         """Continue from a checkpoint of the same recipe; raises TrainError where it does not fit."""
         facts, tensors = read_checkpoint(path)
         try:
             self.net.load_state_dict(_part(tensors, "net."))
-        except RuntimeError as error:
-            raise TrainError(str(path), found="other sizes than the recipe's", wanted="the same network") from error
-        device = next(self.net.parameters()).device
-        self.mean = {k: v.to(device) for k, v in _part(tensors, "mean.").items()}
-        self.control.log_weight = tensors["control"]
-        self.step, self.seconds_seen = facts["step"], facts["seconds_seen"]
+            self.mean = {k: tensors[f"mean.{k}"].to(value.device) for k, value in self.mean.items()}
+            self.control.log_weight = tensors["control"]
+            self.step, self.seconds_seen = facts["step"], facts["seconds_seen"]
+        except (RuntimeError, KeyError) as error:
+            found = "other parts or sizes than the recipe's"
+            raise TrainError(str(path), found=found, wanted="a checkpoint of the same network") from error
+        if self.step == 0:
+            return
+        if recipe.stage_at(self.step - 1)[0] != facts["stage"]:
+            place = f"step {self.step} of stage {facts['stage'] + 1}"
+            raise TrainError(str(path), found=place, wanted="stages as long as the recipe's", next="keep the recipe")
         self.enter(facts["stage"], recipe.stage[facts["stage"]])
         for index, optimiser in enumerate(self.optimisers):
-            whole = optimiser.state_dict()
-            for key, value in _part(tensors, f"optimiser.{index}.").items():
-                number, name = key.split(".", 1)
-                whole["state"].setdefault(int(number), {})[name] = value
-            optimiser.load_state_dict(whole)
+            _restore(optimiser, _part(tensors, f"optimiser.{index}."), path)
+
+
+def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path) -> None:
+    """Give an optimiser the state it had, tensors "number.name"."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    whole = optimiser.state_dict()
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        whole["state"].setdefault(int(number), {})[name] = value
+    fits = whole["state"].keys() == set(range(len(parameters))) and all(
+        value.dim() == 0 or value.shape == parameters[number].shape
+        for number, state in whole["state"].items()
+        for value in state.values()
+    )
+    if not fits:
+        raise TrainError(str(path), found="a stage that trained other parts", wanted="the recipe's", next="keep it")
+    optimiser.load_state_dict(whole)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -119,13 +142,11 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(facts, tensors) of a checkpoint file."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["run"])
         return facts, load_file(path)
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainError(str(path), found=str(error), wanted="a checkpoint written by `nacre train`") from error
 
 
@@ -252,16 +273,27 @@ def train(
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
     place = Place.here()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        wanted = "a folder for the run"
+        raise TrainError(str(out), found=error.strerror, wanted=wanted, next="choose another") from error
     checkpoint = out / f"{CHECKPOINT}.safetensors"
     if checkpoint.exists() and not resume:
         raise TrainError(str(out), found="a run that has begun", wanted="a new folder", next="or go on with --resume")
+    silent = quiet or place.rank > 0
+    if place.rank > 0:
+        dist.barrier()  # the first process decodes for all
     corpora = [
-        load_corpus(folder, out / name, recipe.codec.rate_hz) if folder else None
+        load_corpus(folder, out / name, recipe.codec.rate_hz, silent) if folder else None
         for folder, name in ((data, "corpus"), (noise, "noise"), (valid, "valid"))
     ]
     corpus, noises, validation = corpora
     assert corpus is not None
+    if place.world > 1 and place.rank == 0:
+        dist.barrier()
+    if place.rank == 0:
+        report_skipped([found for found in corpora if found], out / "skipped.txt", quiet)
     run = new_run(recipe, place.device)
     if resume and checkpoint.exists():
         run.load(checkpoint, recipe)
@@ -269,7 +301,7 @@ def train(
     trainer = Trainer(recipe, run, Sampler(corpus, recipe.codec, recipe.degrade, noises, recipe.data.balance), place)
     judge = Judge(trainer, corpus, validation or corpus)
     last = min(recipe.steps, max_steps or recipe.steps)
-    with Log(out, run, last, quiet or place.rank > 0) as log, interrupted() as stop:
+    with Log(out, run, last, silent) as log, interrupted() as stop:
         while run.step < last and not stop.is_set():
             log.add(trainer.step())
             if place.rank == 0 and run.step % recipe.validate_steps == 0:
@@ -283,6 +315,18 @@ def train(
     if stop.is_set():
         raise KeyboardInterrupt
     return run
+
+
+def report_skipped(corpora: list[Corpus], path: Path, quiet: bool) -> None:
+    """Say how many files could not be read; write which, and why, to `path`."""
+    skipped = [line for corpus in corpora for line in corpus.skipped]
+    path.unlink(missing_ok=True)
+    if not skipped:
+        return
+    path.write_text("\n".join(skipped) + "\n", "utf-8")
+    if not quiet:
+        total = sum(corpus.files for corpus in corpora)
+        print(f"{len(skipped)} of {total} files skipped, listed in {path}", flush=True)
 
 
 @contextmanager
@@ -363,9 +407,10 @@ class Log:
             if self.writer:
                 self.writer.add_scalar(f"valid/kbps_level_{item.level}", item.kbps, self.run.step)
                 self.writer.add_scalar(f"valid/distortion_level_{item.level}", item.distortion, self.run.step)
-        text = "  ".join(f"{item.kbps:.2f} kb/s: {item.distortion:.3f}" for item in figures)
+        pairs = "  ".join(f"{item.kbps:.2f} kb/s: {item.distortion:.3f}" for item in figures)
         if not self.quiet:
-            self.bar.console.print(f"step {self.run.step}, validation distortion at  {text}", highlight=False)
+            text = f"step {self.run.step}, validation distortion at  {pairs}"
+            self.bar.console.print(text, highlight=False, soft_wrap=True)
 
     def add(self, figures: dict[str, float]) -> None:
         """Take the figures of one step; show their mean every few steps."""

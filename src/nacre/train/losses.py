@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nacre.train.checks import above_zero, check, not_negative
 from nacre.train.nets import frame
 
 
@@ -26,6 +27,14 @@ class LossConfig:
     log_mel: float = 1.0
     complex: float = 2.0
     exponent: float = 0.3
+
+    def __post_init__(self) -> None:
+        framed = "at least one window, each a multiple of 4 samples"
+        check(self, "loss", framed, lambda sizes: sizes and all(n > 0 and n % 4 == 0 for n in sizes), "windows")
+        bands = f"{len(self.windows)} numbers above 0, one a window"
+        check(self, "loss", bands, lambda n: len(n) == len(self.windows) and min(n) > 0, "mel_bands")
+        check(self, "loss", "0 or more", not_negative, "magnitude", "log_mel", "complex")
+        check(self, "loss", "above 0", above_zero, "exponent")
 
 
 def hz_to_mel(hz: Tensor) -> Tensor:
@@ -77,7 +86,8 @@ class SpectralLoss(nn.Module):
 
     def forward(self, decoded: Tensor, wave: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """decoded, wave [B, N] -> (distortion [B], its weighted parts, each [B])."""
-        c, total = self.config, {}
+        c = self.config
+        total: dict[str, Tensor] = {}
         for size in c.windows:
             for name, value in self._view(size, decoded, wave).items():
                 total[name] = total.get(name, 0) + value / len(c.windows)

@@ -10,7 +10,7 @@ and a live step. Blocks follow ConvNeXt (Liu et al., 2022); level conditioning i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nacre.analysis import COMPRESSION, hann_root
 from nacre.config import CodecConfig
+from nacre.train.checks import above_zero, check
 from nacre.train.quantisers import ScalarQuantiser
 
 
@@ -31,6 +32,9 @@ class NetConfig:
     encoder_blocks: int = 4
     decoder_blocks: int = 4  # at the latent frame rate
     output_blocks: int = 4  # at the rate of spectra
+
+    def __post_init__(self) -> None:
+        check(self, "net", "a whole number above 0", above_zero, *(f.name for f in fields(self)))
 
 
 class CausalBlock(nn.Module):
@@ -124,6 +128,8 @@ class Decoder(nn.Module):
 
 class Analysis(nn.Module):
     """The fixed transforms of nacre.analysis in torch, so that gradients pass. Parity is tested against numpy."""
+
+    window: Tensor
 
     def __init__(self, codec: CodecConfig):
         super().__init__()

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from nacre.config import CodecConfig
 
+HIGHEST_WEIGHT = 0.3  # of a bit against distortion
+
 
 @dataclass(frozen=True)
 class Quantised:
@@ -75,7 +77,7 @@ class RateControl:
         self.targets = targets  # [L] bits a frame
         self.log_weight = torch.full_like(targets, math.log(start))
         self.climb, self.gain = climb, gain
-        self.lowest, self.highest = math.log(start), math.log(0.3)
+        self.lowest, self.highest = math.log(start / 100), math.log(HIGHEST_WEIGHT)
 
     def weight(self, level: Tensor) -> Tensor:
         """Lagrange weights [B] of these levels."""
@@ -91,5 +93,7 @@ class RateControl:
 
 def smooth(values: Tensor, share: float = 0.02) -> Tensor:
     """values [L] pulled a little towards the mean of their neighbours: rates of adjacent levels stay in order."""
+    if len(values) == 1:
+        return values
     padded = torch.cat([2 * values[:1] - values[1:2], values, 2 * values[-1:] - values[-2:-1]])
     return values + share * ((padded[:-2] + padded[2:]) / 2 - values)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import sys
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nacre.config import CodecConfig
 from nacre.errors import TrainError
+from nacre.train.checks import above_zero, check, not_negative, share
 from nacre.train.degrade import DegradeConfig
 from nacre.train.losses import LossConfig
 from nacre.train.nets import NetConfig
+from nacre.train.quantisers import HIGHEST_WEIGHT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +25,7 @@ else:
 
 PARTS = ("encoder", "decoder", "quantiser")
 KINDS = ("scalar",)
+KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class RateConfig:
     highest_kbps: float = 16.0
     start_weight: float = 1e-4
 
+    def __post_init__(self) -> None:
+        check(self, "rate", "above 0", above_zero, "lowest_kbps")
+        check(self, "rate", "lowest_kbps or more", lambda kbps: kbps >= self.lowest_kbps, "highest_kbps")
+        check(self, "rate", f"above 0, at most {HIGHEST_WEIGHT}", lambda w: 0 < w <= HIGHEST_WEIGHT, "start_weight")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -40,6 +49,10 @@ class DataConfig:
     excerpt_s: float = 1.5
     batch: int = 16
     balance: float = 0.6
+
+    def __post_init__(self) -> None:
+        check(self, "data", "above 0", above_zero, "excerpt_s", "batch")
+        check(self, "data", "0 or more", not_negative, "balance")
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,9 @@ class StageConfig:
         wrong = [part for part in self.train if part not in PARTS]
         if wrong or not self.train:
             raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=f"some of {list(PARTS)}")
-        if self.steps <= 0 or self.learning_rate <= 0 or self.warmup_steps < 0:
-            raise TrainError(f"stage {self.name}", found=asdict(self), wanted="steps and learning_rate above 0")
+        check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate")
+        check(self, f"stage {self.name}", "0 or more", not_negative, "warmup_steps")
+        check(self, f"stage {self.name}", "0 to 1", share, "decay_share")
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,11 @@ class Recipe:
             raise TrainError("kind", found=self.kind, wanted=" or ".join(KINDS))
         if not self.stage:
             raise TrainError("recipe", found="no stage", wanted="at least one [[stage]]")
+        check(self, "", "0 or more", not_negative, "seed")
+        check(self, "", "above 0", above_zero, "checkpoint_steps", "validate_steps")
+        check(self, "", "0 to 1", share, "ema_decay")
+        shortest_s = (self.codec.delay_samples + self.codec.hop_samples) / self.codec.rate_hz
+        check(self.data, "data", f"at least {shortest_s:g} s", lambda s: s >= shortest_s, "excerpt_s")
 
     @property
     def steps(self) -> int:
@@ -105,7 +124,7 @@ class Recipe:
 def build(kind: type[Any], values: Any, where: str = "") -> Any:
     """A frozen dataclass from plain TOML values; raises TrainError naming the key and the nearest valid one."""
     if not isinstance(values, dict):
-        raise TrainError(where or "recipe", found=values, wanted="a table of settings")
+        raise TrainError(where.removesuffix(".") or "recipe", found=values, wanted="a table of settings")
     hints = get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
     for key in values:
@@ -124,7 +143,7 @@ def build(kind: type[Any], values: Any, where: str = "") -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return build(hint, value, where + ".")
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
@@ -136,30 +155,36 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:
-        raise TrainError(where, found=repr(value), wanted=hint.__name__)
+        raise TrainError(where, found=repr(value), wanted=KIND_NAMES[hint])
+    if hint is float and not math.isfinite(value):
+        raise TrainError(where, found=value, wanted="a finite number")
     return value
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     """Recipe from a TOML file; `changes` are key=value overrides such as `data.batch=8` or `stage.0.steps=100`."""
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainError(str(path), found=str(error), wanted="a recipe", next="see the folder recipes/") from error
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise TrainError(str(path), found=error.strerror, wanted="a recipe", next="see the folder recipes/") from error
+    except UnicodeDecodeError as error:
+        raise TrainError(str(path), found="no text", wanted="a recipe", next="see the folder recipes/") from error
     except tomllib.TOMLDecodeError as error:
         raise TrainError(str(path), found=str(error), wanted="TOML", next="mend that line") from error
     for change in changes:
         _override(values, change)
-    return build(Recipe, values)
+    recipe: Recipe = build(Recipe, values)
+    return recipe
 
 
 def recipe_of(run: Path) -> Recipe:
     """The recipe that a run folder was trained with."""
     path = run / "recipe.json"
     try:
-        return build(Recipe, json.loads(path.read_text()))
+        recipe: Recipe = build(Recipe, json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise TrainError(str(run), found=str(error), wanted="a folder written by `nacre train`") from error
+    return recipe
 
 
 def _override(values: Any, change: str) -> None:
@@ -170,7 +195,7 @@ def _override(values: Any, change: str) -> None:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         value = text
-    *path, last = key.split(".")
+    *path, last = key.strip().split(".")
     try:
         for name in path:
             values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})

@@ -17,7 +17,7 @@ from nacre.units import kbps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-REACH = 63  # symbols -63..63
+REACH = 191  # symbols -191..191: the widest dimensions at the finest steps
 DEAD_ZONE = 0.05
 
 

@@ -1,0 +1,31 @@
+"""What an evaluation finds: one row for each clip, system and rate. Everything else is worked out from these rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Score:
+    """One clip through one codec at one rate. `failure` says why `metrics` is empty or incomplete."""
+
+    clip: str  # path relative to the evaluated folder
+    system: str  # "nacre speech-16k", "opus", ...
+    target_kbps: float
+    seconds: float  # duration of the clip
+    file_bytes: int = 0
+    payload_bytes: int = 0  # without the container's paging and headers; nacre: the whole file
+    encode_s: float = 0.0  # seconds of one thread
+    decode_s: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)  # by name, see metrics.METRICS
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished evaluation: rows, and the facts that a reader needs to trust them."""
+
+    scores: list[Score]
+    facts: dict[str, str]  # command, versions, machine's processor, model fingerprints, date, notes
+    skipped: list[str]  # clips left out, with the reason
+    examples: list[str]  # clips whose sound and spectrograms the page shows

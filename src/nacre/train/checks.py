@@ -1,0 +1,42 @@
+"""What settings of the training room must satisfy: one check, one wording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nacre.errors import TrainError
+
+
+def check(settings: Any, section: str, wanted: str, fits: Callable[[Any], bool], *names: str) -> None:
+    """Raise TrainError for the first of the named settings that does not fit.
+
+    >>> from types import SimpleNamespace
+    >>> check(SimpleNamespace(batch=0), "data", "above 0", lambda value: value > 0, "batch")
+    Traceback (most recent call last):
+    nacre.errors.TrainError: data.batch: found 0, wanted above 0; change it in the recipe
+    """
+    for name in names:
+        key, value = f"{section}.{name}" if section else name, getattr(settings, name)
+        if not fits(value):
+            raise TrainError(key, found=value, wanted=wanted, next="change it in the recipe")
+
+
+def above_zero(value: float) -> bool:
+    """Whether a number is above 0."""
+    return value > 0
+
+
+def not_negative(value: float) -> bool:
+    """Whether a number is 0 or more."""
+    return value >= 0
+
+
+def share(value: float) -> bool:
+    """Whether a number is in 0..1."""
+    return 0 <= value <= 1
+
+
+def rising(value: tuple[float, float]) -> bool:
+    """Whether a range goes from less to more."""
+    return value[0] <= value[1]
