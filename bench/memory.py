@@ -38,7 +38,7 @@ def write_speech(path: Path, folder: Path, hours: float) -> int:
 def peak(what: str, command: list[str]) -> Peak:
     """Run a command; ru_maxrss of that child alone (kB, on Apple systems bytes)."""
     start = time.perf_counter()
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from nacre import audio, demo
+from nacre import audio, demo, page
 from nacre.demo import read_clips
 from nacre.errors import AudioError, UsageError
 
@@ -74,7 +74,9 @@ def tone(frequency_hz: float, peak: float = 0.5) -> np.ndarray:
 def clips():
     """Half a second of two of the clips, in place of all, to be quick."""
     cut = [clip.wave[:, 8_000:16_000] for clip in read_clips()[:2]]
-    short = [demo.Clip(name, "<here>", demo._flac(wave), wave) for name, wave in zip(("one", "two"), cut, strict=True)]
+    short = [
+        demo.Clip(name, "<here>", page.flac(wave, 16_000), wave) for name, wave in zip(("one", "two"), cut, strict=True)
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "read_clips", lambda: short)
         yield short
@@ -92,14 +94,14 @@ def made(clips, tiny, tiny_model, tmp_path_factory):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (160, 600)])
 def test_png_decodes_to_its_pixels(shape):
-    pixels = np.random.default_rng(0).integers(0, demo.SHADES, shape).astype(np.uint8)
-    data = demo.png(pixels, demo.palette())
+    pixels = np.random.default_rng(0).integers(0, page.SHADES, shape).astype(np.uint8)
+    data = page.png(pixels, page.palette())
     assert np.array_equal(png_pixels(data), pixels)
-    assert png_parts(data)[b"PLTE"] == demo.palette().tobytes()
+    assert png_parts(data)[b"PLTE"] == page.palette().tobytes()
 
 
 def test_palette_grows_brighter_from_black():
-    brightness = demo.palette().astype(int) @ [299, 587, 114]
+    brightness = page.palette().astype(int) @ [299, 587, 114]
     assert (np.diff(brightness) > 0).all()
     assert brightness[0] < 2_000
     assert brightness[-1] > 240_000
@@ -108,20 +110,20 @@ def test_palette_grows_brighter_from_black():
 @pytest.mark.parametrize("frequency_hz", [1_000, 4_000, 7_500])
 def test_spectrogram_shows_a_tone_in_its_place(frequency_hz):
     wave = tone(frequency_hz)
-    loudest_db = demo.spectrum_db(wave).max()
-    pixels = png_pixels(demo.spectrogram(wave, loudest_db))
-    assert pixels.shape == (demo.ROWS, demo.COLUMNS)
-    middle = pixels[:, demo.COLUMNS // 2]
-    assert abs((demo.ROWS - 0.5 - middle.argmax()) * 50 - frequency_hz) <= 50
-    assert middle.max() >= demo.SHADES - 2
+    loudest_db = page.spectrum_db(wave).max()
+    pixels = png_pixels(page.spectrogram(page.spectrum_db(wave), loudest_db))
+    assert pixels.shape == (page.ROWS, page.COLUMNS)
+    middle = pixels[:, page.COLUMNS // 2]
+    assert abs((page.ROWS - 0.5 - middle.argmax()) * 50 - frequency_hz) <= 50
+    assert middle.max() >= page.SHADES - 2
     assert np.median(middle) == 0
-    quiet = png_pixels(demo.spectrogram(wave / 100, loudest_db))  # 40 dB down is half of the range
-    assert abs(int(quiet.max()) - demo.SHADES // 2) <= 1
+    quiet = png_pixels(page.spectrogram(page.spectrum_db(wave / 100), loudest_db))  # 40 dB down is half of the range
+    assert abs(int(quiet.max()) - page.SHADES // 2) <= 1
 
 
 @pytest.mark.parametrize("samples", [1, 2, 639, 16_000])
 def test_spectrogram_of_any_length_and_of_silence(samples):
-    assert not png_pixels(demo.spectrogram(np.zeros(samples, np.float32), 0.0)).any()
+    assert not png_pixels(page.spectrogram(page.spectrum_db(np.zeros(samples, np.float32)), 0.0)).any()
 
 
 def test_clips_are_all_attributed():
@@ -231,10 +233,10 @@ def test_unknown_model_writes_nothing(tmp_path):
 
 
 def test_failure_while_coding_writes_nothing(made, tiny_model, tmp_path, monkeypatch):
-    def fail(wave):
+    def fail(wave, rate_hz):
         raise AudioError("wave")
 
-    monkeypatch.setattr(demo, "_flac", fail)
+    monkeypatch.setattr(demo, "flac", fail)
     with pytest.raises(AudioError):
         demo.run(tmp_path / "out", made[1][:1], str(tiny_model), False)
     assert not (tmp_path / "out").exists()

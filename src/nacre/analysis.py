@@ -110,8 +110,8 @@ class Synthesiser:
         """spectra [T * steps, 2 * bins] float32 -> wave [N] float32, N = T * hop."""
         c = self.config
         real, imag = spectra[:, : c.bins], spectra[:, c.bins :]
-        magnitude = np.minimum(np.sqrt(real * real + imag * imag) + np.float32(1e-5), np.float32(LARGEST_LOG))
-        scale = np.expm1(magnitude) / (np.float32(COMPRESSION) * magnitude)
+        magnitude = np.sqrt(real * real + imag * imag) + np.float32(1e-5)
+        scale = np.expm1(np.minimum(magnitude, np.float32(LARGEST_LOG))) / (np.float32(COMPRESSION) * magnitude)
         spectrum = np.empty(real.shape, np.complex64)
         spectrum.real, spectrum.imag = real * scale, imag * scale
         frames = np.fft.irfft(spectrum, n=c.window_samples, norm="ortho") * self._window

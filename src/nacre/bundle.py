@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -157,9 +158,9 @@ def bundled() -> Iterator[Path]:
 def find(name: str | Path) -> Bundle:
     """A model by the name of one in the package, or by its folder."""
     inside = MODELS / str(name)
-    if (inside / "model.json").is_file():
+    if os.path.isfile(inside / "model.json"):  # False where the name is none at all, too long say
         return load(inside)
-    if (Path(name) / "model.json").is_file():
+    if os.path.isfile(Path(name) / "model.json"):
         return load(Path(name))
     known = ", ".join(path.name for path in bundled()) or "none in this package"
     raise UsageError(

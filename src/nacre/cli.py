@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 from rich.console import Console
@@ -153,7 +156,7 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on your own recordings. Needs `pip install nacre[train]`; see tensorboard --logdir OUT."""
+    """Train a model on your own recordings. Needs `pip install nacre\\[train]`; see tensorboard --logdir OUT."""
     with _torch_room():
         from nacre.train.loop import train as run
         from nacre.train.recipe import load_recipe
@@ -203,7 +206,7 @@ def _encode_file(
         stream = codec.encoder(reader.rate_hz, reader.channels, bitrate_kbps=bitrate_kbps, quality=quality)
         with output_file(target, force) as file:
             counted = _Counted(file)
-            writer = Writer(counted, stream.header)
+            writer = Writer(cast("BinaryIO", counted), stream.header)
             for block in reader.blocks(reader.rate_hz):
                 for packet in stream.push(block):
                     writer.add(packet)
@@ -410,8 +413,42 @@ def _results(
         for pair in pairs:
             yield _attempt(work, pair, options, tick)
         return
-    with ProcessPoolExecutor(min(jobs, len(pairs))) as pool:
-        yield from pool.map(_attempt, [work] * len(pairs), pairs, [options] * len(pairs))
+    with ProcessPoolExecutor(min(jobs, len(pairs)), initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(_attempt_apart, [work] * len(pairs), pairs, [options] * len(pairs))
+        except BrokenProcessPool as error:
+            advice = "try fewer --jobs"
+            raise NacreError("a process of --jobs", found="its sudden end", wanted="memory", next=advice) from error
+        except BaseException:  # Ctrl-C: without this the files under way would be worked to their end
+            for process in multiprocessing.active_children():
+                with suppress(OSError):
+                    if process.pid:
+                        os.kill(process.pid, signal.SIGINT)
+            raise
+
+
+_WORKER = {"busy": False, "stop": False}
+
+
+def _start_worker() -> None:
+    """Ctrl-C stops a worker's work, and is only noted while it waits, where it would end in a traceback."""
+
+    def interrupt(*_: object) -> None:
+        _WORKER["stop"] = True
+        if _WORKER["busy"]:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _attempt_apart(work: Callable[..., str], pair: tuple[str, str], options: dict[str, Any]) -> str | NacreError:
+    if _WORKER["stop"]:
+        raise KeyboardInterrupt
+    _WORKER["busy"] = True
+    try:
+        return _attempt(work, pair, options)
+    finally:
+        _WORKER["busy"] = False
 
 
 def _no_tick(share: float) -> None:
@@ -428,6 +465,8 @@ def _attempt(
         return work(*pair, **options, tick=tick)
     except NacreError as error:
         return error
+    except OSError as error:  # not of the files themselves: a full folder for passing files, say
+        return AudioError(pair[0], found=error.strerror, wanted="a file system that works", next=str(error.filename))
 
 
 def _numbers(text: str) -> list[float]:
@@ -451,13 +490,19 @@ def _torch_room() -> Iterator[None]:
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told of
     except NacreError as error:
         say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say.print("stopped")
         sys.exit(130)
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            place = error.filename or "output"
+            say.print(f"error: {place}: {error.strerror}", style="red", markup=False, soft_wrap=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

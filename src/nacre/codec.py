@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,9 @@ class Codec:
         """Packets of a file, checked to be for this model."""
         contents = container.unpack(data, lambda header, samples: packet_count(self.bundle, header, samples))
         self.check_model(contents.header)
+        missing = contents.missing
+        if 0 < missing <= contents.header.channels and contents.skipped_bytes:  # the last group is there, in ruins
+            contents = replace(contents, packets=[*contents.packets, *missing * [None]], missing=0, truncated=False)
         return contents
 
     def check_model(self, header: Header) -> None:
@@ -336,11 +339,13 @@ class ChannelDecoder:
         self.code: int | None = None
         self.latents = np.zeros((1, codec.config.latent_dims), np.float32)
         self.level = codec.config.levels // 2
+        self._lost_samples = 0
         self._curve = np.zeros(codec.config.delay_samples, np.float32)  # nothing is heard before the first sample
 
     def group(self, packet: Packet, frames: int) -> Array:
         """Packet -> wave [frames * hop]. Raises StreamError on damage and is then as it was."""
         symbols, code = unpack_symbols(self.codec, packet, frames)
+        self._lost_samples = 0
         if symbols is None:
             return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), packet.level, None)
         latents = dequantise(symbols, self.codec.bundle.steps[packet.level])
@@ -349,19 +354,18 @@ class ChannelDecoder:
     def conceal(self, frames: int) -> Array:
         """wave [frames * hop] in place of a lost packet: the last sound, fading."""
         fade = 0.8 ** np.arange(1, frames + 1, dtype=np.float32)[:, None]
-        wave_before = self.code
-        wave = self._render(self.latents * fade, self.level, wave_before)
-        hop = self.codec.config.hop_samples
-        seconds = np.arange(frames * hop, dtype=np.float32) / self.codec.config.rate_hz
-        return wave * np.exp(-seconds / np.float32(FADE_S))
+        samples, config = frames * self.codec.config.hop_samples, self.codec.config
+        seconds = (self._lost_samples + np.arange(samples)) / config.rate_hz
+        self._lost_samples += samples  # a second lost group goes on where the first one faded to
+        falling = np.exp(-seconds / FADE_S).astype(np.float32)
+        return self._render(self.latents * fade, self.level, self.code, falling)
 
-    def _render(self, latents: Array, level: int, code: int | None) -> Array:
-        """`code` None mutes the group."""
+    def _render(self, latents: Array, level: int, code: int | None, falling: Array | None = None) -> Array:
+        """`code` None mutes the group; `falling` [N] is one more factor on its samples."""
         hop, samples = self.codec.config.hop_samples, len(latents) * self.codec.config.hop_samples
-        if code is None:
-            curve = np.zeros(samples, np.float32)
-        else:
-            curve = 1 / gain_curve(self.code, code, samples, hop)
+        curve: Array = np.zeros(samples, np.float32)
+        if code is not None:
+            curve = (1 if falling is None else falling) / gain_curve(self.code, code, samples, hop)
             self.code = code
         spectra, self.past = self.codec.decoder_net.step(latents, level, self.past)
         self.latents, self.level = latents[-1:], level

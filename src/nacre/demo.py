@@ -6,18 +6,12 @@ clips/*.flac -> encode -> name-rate.nacre -> decode -> name-rate.wav
 
 from __future__ import annotations
 
-import struct
-import tempfile
 import time
-import zlib
-from base64 import b64encode
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -25,18 +19,12 @@ from rich.table import Table
 from nacre import audio
 from nacre.codec import Codec, load
 from nacre.errors import AudioError, UsageError
+from nacre.page import COLUMNS, ONE_PLAYER, ROWS, Array, data_uri, flac, spectrogram, spectrum_db, style
 from nacre.units import kbps
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 CLIPS = Path(__file__).with_name("clips")
 NEXT = "<!-- next template"  # page, recording and row are three templates in one file
 CLIP_RATE_HZ = 16_000
-WINDOW_SAMPLES = 640  # bins of 25 Hz: wide enough to part the harmonics of a voice
-COLUMNS, ROWS = 600, 160  # a row is two bins, 50 Hz
-RANGE_DB = 80.0
-SHADES = 64
-ANCHORS = "000004 1c1044 4f127b 812581 b5367a e55064 fb8761 fec287 fcfdbf"  # dark to bright, equal steps in lightness
 
 
 @dataclass(frozen=True)
@@ -204,16 +192,24 @@ def _page(codec: Codec, clips: list[Clip], coded: list[Coded]) -> str:
     sections = []
     for clip in clips:
         of_clip = [item for item in coded if item.clip is clip]
-        loudest_db = float(spectrum_db(clip.wave[0]).max())
         facts = {"name": escape(clip.name), "seconds": f"{clip.duration_s:.1f}", "width": COLUMNS, "height": ROWS}
         rows = [_original_facts(clip), *map(_coded_facts, of_clip)]
-        sounds = [(clip.flac, clip.wave), *((_flac(item.wave), item.wave) for item in of_clip)]
+        sounds = [clip.flac, *(flac(item.wave, CLIP_RATE_HZ) for item in of_clip)]
+        levels_db = [spectrum_db(wave[0]) for wave in (clip.wave, *(item.wave for item in of_clip))]
+        loudest_db = float(levels_db[0].max())
         filled = [
-            row.substitute(facts, **texts, sound=_base64(flac), picture=_base64(spectrogram(wave[0], loudest_db)))
-            for texts, (flac, wave) in zip(rows, sounds, strict=True)
+            row.substitute(
+                facts,
+                **texts,
+                sound=data_uri("audio/flac", sound),
+                picture=data_uri("image/png", spectrogram(level_db, loudest_db)),
+            )
+            for texts, sound, level_db in zip(rows, sounds, levels_db, strict=True)
         ]
         sections.append(section.substitute(name=facts["name"], origin=escape(clip.origin), rows="".join(filled)))
     return page.substitute(
+        style=style(),
+        one_player=ONE_PLAYER,
         model=escape(codec.bundle.name),
         fingerprint=codec.bundle.fingerprint.hex(),
         count=len(clips),
@@ -238,54 +234,3 @@ def _coded_facts(item: Coded) -> dict[str, str]:
     label = f"{item.asked_kbps:g} kb/s"
     numbers = f"{len(item.data):,} bytes = {item.rate_kbps:.2f} kb/s, {item.times_smaller:.0f} times smaller"
     return {"label": label, "spoken": f"coded at {label}", "numbers": numbers}
-
-
-def _flac(wave: Array) -> bytes:
-    """wave [C, N] as the bytes of a FLAC file, which every browser plays and which is half the size of WAV."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sound.flac"
-        audio.write(path, wave, CLIP_RATE_HZ)
-        return path.read_bytes()
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode()
-
-
-def spectrum_db(wave: Array) -> Array:
-    """Level [ROWS, COLUMNS] in dB of wave [N] at 16 kHz: 8 kHz in the first row, the whole length across."""
-    padded = np.pad(wave.astype(np.float64), WINDOW_SAMPLES // 2)
-    starts = np.linspace(0, len(wave), COLUMNS, endpoint=False).astype(int)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[starts]  # [COLUMNS, WINDOW_SAMPLES]
-    power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW_SAMPLES))) ** 2
-    rows = power[:, 1:].reshape(COLUMNS, ROWS, -1).mean(2)  # without the bin at 0 Hz
-    level_db: Array = 10 * np.log10(rows + 1e-12)
-    return level_db.T[::-1]
-
-
-def spectrogram(wave: Array, loudest_db: float) -> bytes:
-    """A PNG picture of wave [N]: `loudest_db` is the brightest shade, RANGE_DB below it the darkest."""
-    share = 1 + (spectrum_db(wave) - loudest_db) / RANGE_DB
-    return png(np.clip(share * (SHADES - 1), 0, SHADES - 1).round().astype(np.uint8), palette())
-
-
-def palette() -> Array:
-    """Colours [SHADES, 3] uint8 from dark to bright, between the anchors in straight lines."""
-    anchors = np.array([list(bytes.fromhex(code)) for code in ANCHORS.split()])  # [A, 3]
-    places = np.linspace(0, len(anchors) - 1, SHADES)
-    mixed = [np.interp(places, range(len(anchors)), column) for column in anchors.T]
-    return np.stack(mixed, 1).round().astype(np.uint8)
-
-
-def png(pixels: Array, colours: Array) -> bytes:
-    """A PNG file of pixels [height, width] uint8 that index colours [A, 3] uint8."""
-    assert pixels.dtype == colours.dtype == np.uint8, (pixels.dtype, colours.dtype)
-    height, width = pixels.shape
-    lines = np.pad(pixels, ((0, 0), (1, 0)))  # each line starts with its filter, 0 for none
-    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits, palette
-    parts = (b"IHDR", head), (b"PLTE", colours.tobytes()), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_part(name, data) for name, data in parts)
-
-
-def _png_part(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -29,7 +29,9 @@ class Network:
         inputs = {item.name: item.shape for item in self._session.get_inputs()}
         outputs = {item.name: item.shape for item in self._session.get_outputs()}
         if list(inputs) != ["frames", "level", "past"] or len(outputs) != 2:
-            raise BundleError(str(path), found=(list(inputs), list(outputs)), wanted="frames, level, past and two outputs")
+            raise BundleError(
+                str(path), found=(list(inputs), list(outputs)), wanted="frames, level, past and two outputs"
+            )
         self.width_in, self.width_out = inputs["frames"][-1], next(iter(outputs.values()))[-1]
         self._past_shape = (1, *inputs["past"][1:])
 

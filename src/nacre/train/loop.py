@@ -230,7 +230,7 @@ class Trainer:
         if not math.isfinite(norm):
             raise TrainError(
                 f"step {run.step}: gradient",
-                found=f"{norm} (loss {float(loss)}, distortion {float(distortion.mean())}, bits {float(bits.mean())})",
+                found=f"{norm} (loss {loss.item()}, distortion {distortion.mean().item()}, bits {bits.mean().item()})",
                 wanted="finite numbers",
                 next="the last checkpoint is kept; lower learning_rate and use --resume",
             )
@@ -301,7 +301,7 @@ def train(
     trainer = Trainer(recipe, run, Sampler(corpus, recipe.codec, recipe.degrade, noises, recipe.data.balance), place)
     judge = Judge(trainer, corpus, validation or corpus)
     last = min(recipe.steps, max_steps or recipe.steps)
-    with Log(out, run, last, silent) as log, interrupted() as stop:
+    with Log(out if place.rank == 0 else None, run, last, silent) as log, interrupted() as stop:
         while run.step < last and not stop.is_set():
             log.add(trainer.step())
             if place.rank == 0 and run.step % recipe.validate_steps == 0:
@@ -375,11 +375,11 @@ class Judge:
 class Log:
     """Progress line and TensorBoard events of one process."""
 
-    def __init__(self, out: Path, run: Run, last: int, quiet: bool, every: int = 20):
+    def __init__(self, out: Path | None, run: Run, last: int, quiet: bool, every: int = 20):
         from torch.utils.tensorboard import SummaryWriter
 
         self.run, self.every, self.quiet = run, every, quiet
-        self.writer = None if quiet else SummaryWriter(str(out / "events"))
+        self.writer = SummaryWriter(str(out / "events"), purge_step=run.step or None) if out else None
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -417,6 +417,7 @@ class Log:
         for name, value in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
+        self.bar.update(self.task, completed=self.run.step)
         if self.count < self.every:
             return
         now = time.perf_counter()
@@ -429,7 +430,7 @@ class Log:
             weights = self.run.control.weight(torch.arange(len(self.run.control.targets)))
             self.writer.add_histogram("rate_weight", weights, self.run.step)
         text = f"distortion {mean['distortion']:.3f}  bits/frame {mean['bits']:.0f}  {mean['audio_s_per_s']:.0f} x"
-        self.bar.update(self.task, completed=self.run.step, description=text)
+        self.bar.update(self.task, description=text)
         if not self.quiet and not self.bar.console.is_terminal and self.run.step % (5 * self.every) == 0:
             parts = " ".join(f"{k} {v:.3f}" for k, v in mean.items())
             print(f"{clock(self.run.seconds_seen)} seen, step {self.run.step}: {parts}", flush=True)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nacre.analysis import COMPRESSION, hann_root
+from nacre.analysis import COMPRESSION, LARGEST_LOG, hann_root
 from nacre.config import CodecConfig
 from nacre.train.checks import above_zero, check
 from nacre.train.quantisers import ScalarQuantiser
@@ -152,7 +152,7 @@ class Analysis(nn.Module):
         c = self.codec
         parts = spectra.float().unflatten(2, (2, c.bins))
         magnitude = parts.square().sum(-2, keepdim=True).add(1e-9).sqrt()
-        parts = parts * (torch.expm1(magnitude.clamp(max=12.0)) / (COMPRESSION * magnitude))
+        parts = parts * (torch.expm1(magnitude.clamp(max=LARGEST_LOG)) / (COMPRESSION * magnitude))
         frames = torch.fft.irfft(torch.complex(parts[:, :, 0], parts[:, :, 1]), n=c.window_samples, norm="ortho")
         overlap = c.window_samples // c.step_samples
         pieces = (frames * (self.window * (2 / overlap))).unflatten(2, (overlap, c.step_samples))

@@ -1,0 +1,231 @@
+"""The page's sounds: players, spectrograms, and the pairs that a blind test draws from."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from nacre.audio import Resampler
+from nacre.evaluate.results import Run, Score
+from nacre.page import RANGE_DB, Array, data_uri, palette, png, sound_uri, spectrogram, spectrum_db
+from nacre.units import kbps
+
+Sounds = dict[tuple[str, str, float], tuple[Array, int]]  # (clip, system, target kb/s): wave [N], rate in Hz
+
+ORIGINAL = "original"
+LONGEST_S = 10.0  # of an example; more is cut off
+COLUMNS = 420  # of a picture; half as many bytes as the demo's
+QUIETEST_DB = -40.0  # of a picture's brightest shade, so that silence is black
+DIFFERENCE_DB = 24.0
+DIFFERENCE_ANCHORS = "041c4a 1f4e8c 7d8795 a9a9a9 b8a68a e0913a fff0c0"  # dark is missing, bright is added
+DIFFERENCE_SHADES = 25
+NEAR = 0.25  # two rates make a pair if the larger is at most so much above the smaller
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, its name and its text for those who do not see it."""
+
+    what: str
+    words: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One row: a player, its numbers and its pictures."""
+
+    id: str
+    system: str
+    target_kbps: float
+    rate_kbps: float  # of the file; of 16-bit samples for the original
+    label: str
+    numbers: str
+    uri: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sounds of a clip that were asked for at one rate."""
+
+    name: str
+    sounds: list[Sound]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip with all that was made of it."""
+
+    name: str
+    note: str
+    seconds: str
+    top_khz: str
+    middle_khz: str
+    groups: list[Group]
+
+    @property
+    def sounds(self) -> list[Sound]:
+        """All of them, the original first."""
+        return [sound for group in self.groups for sound in group.sounds]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it adds to the page."""
+        return sum(len(s.uri) + sum(len(picture.uri) for picture in s.pictures) for s in self.sounds)
+
+
+def examples(run: Run, sounds: Sounds, order: list[str], room_bytes: int) -> tuple[list[Example], list[str]]:
+    """The clips of `run.examples` that fit into the room, and a sentence for each that is not shown."""
+    shown: list[Example] = []
+    notes = []
+    for clip in dict.fromkeys(run.examples):
+        if not _has_sound(sounds.get((clip, ORIGINAL, 0.0))):
+            notes.append(f"{clip} is not shown: its original is not at hand.")
+            continue
+        example = _example(run, sounds, order, clip, len(shown))
+        if example.size_bytes > room_bytes:
+            notes.append(f"{clip} is not shown, to keep this page small.")
+            continue
+        room_bytes -= example.size_bytes
+        shown.append(example)
+    return shown, notes
+
+
+def key_picture() -> str:
+    """The colours of a difference, from missing to added."""
+    shades = np.arange(DIFFERENCE_SHADES, dtype=np.uint8)[None]
+    return data_uri("image/png", png(shades, palette(DIFFERENCE_ANCHORS, DIFFERENCE_SHADES)))
+
+
+def pairs(shown: list[Example]) -> dict[str, object]:
+    """What the blind test needs: sounds by id, and pairs of nacre with others at a near rate and with the original."""
+    sounds = {
+        sound.id: {
+            "clip": example.name,
+            "system": sound.system,
+            "label": sound.label,
+            "kbps": f"{sound.rate_kbps:.2f}",
+        }
+        for example in shown
+        for sound in example.sounds
+    }
+    found = [pair for example in shown for pair in _pairs_of(example)]
+    key = zlib.crc32("".join(sound.uri for example in shown for sound in example.sounds).encode())
+    return {"key": f"{key:08x}", "sounds": sounds, "pairs": found}
+
+
+def is_nacre(system: str) -> bool:
+    """Whether a system is one of ours."""
+    return system.split()[0] == "nacre"
+
+
+def _pairs_of(example: Example) -> list[dict[str, object]]:
+    original, *coded = example.sounds
+    found: list[dict[str, object]] = []
+    for ours in (sound for sound in coded if is_nacre(sound.system)):
+        peers = dict.fromkeys(sound.system for sound in coded if not is_nacre(sound.system))
+        others = [_nearest([s for s in coded if s.system == peer], ours.rate_kbps) for peer in peers]
+        for other in [original, *filter(None, others)]:
+            group = f"{ours.system} with {'the original' if other is original else other.system}"
+            found.append({"one": ours.id, "two": other.id, "group": group, "rate": f"{ours.target_kbps:g}"})
+    return found
+
+
+def _nearest(sounds: list[Sound], rate_kbps: float) -> Sound | None:
+    def distance(sound: Sound) -> float:
+        return abs(math.log(sound.rate_kbps / rate_kbps)) if sound.rate_kbps > 0 < rate_kbps else math.inf
+
+    best = min(sounds, key=distance)
+    return best if distance(best) <= math.log(1 + NEAR) else None
+
+
+def _has_sound(sound: tuple[Array, int] | None) -> bool:
+    return sound is not None and len(sound[0]) > 0
+
+
+def _example(run: Run, sounds: Sounds, order: list[str], clip: str, number: int) -> Example:
+    whole, rate_hz = sounds[clip, ORIGINAL, 0.0]
+    wave = _cut(whole, rate_hz)  # [N]
+    seconds = len(wave) / rate_hz
+    level_db = spectrum_db(wave, COLUMNS)
+    loudest_db = max(float(level_db.max()), QUIETEST_DB)
+    first = Sound(
+        f"s{number}-0",
+        ORIGINAL,
+        0.0,
+        kbps(2 * rate_hz, 1),
+        ORIGINAL,
+        f"{rate_hz:,} Hz; {kbps(2 * rate_hz, 1):.0f} kb/s as 16-bit samples",
+        sound_uri(wave[None], rate_hz),
+        [Picture(ORIGINAL, "Spectrogram", data_uri("image/png", spectrogram(level_db, loudest_db)))],
+    )
+    scores = {(score.system, score.target_kbps): score for score in run.scores if score.clip == clip}
+    keys = sorted(
+        (target, order.index(system), system)
+        for of, system, target in sounds
+        if of == clip and system in order and _has_sound(sounds[of, system, target])
+    )
+    groups: dict[float, list[Sound]] = {}
+    for target, _, system in keys:
+        decoded = _like(sounds[clip, system, target], rate_hz, len(wave))
+        pictures = _pictures(spectrum_db(decoded, COLUMNS), level_db, loudest_db)
+        row = groups.setdefault(target, [])
+        name = f"s{number}-{1 + sum(map(len, groups.values()))}"
+        row.append(_coded(name, system, target, sounds[clip, system, target], scores.get((system, target)), pictures))
+    named = [Group("asked for " + f"{target:g} kb/s", row) for target, row in groups.items()]
+    cut = f", the first {seconds:.0f} s of {len(whole) / rate_hz:.1f} s" if len(wave) < len(whole) else ""
+    half_khz = rate_hz / 2000
+    return Example(
+        clip,
+        f"{seconds:.1f} s{cut}",
+        f"{seconds:.1f}",
+        f"{half_khz:g} kHz",
+        f"{half_khz / 2:g}",
+        [Group("as recorded", [first]), *named],
+    )
+
+
+def _coded(
+    name: str, system: str, target: float, sound: tuple[Array, int], score: Score | None, pictures: list[Picture]
+) -> Sound:
+    rate_kbps = kbps(score.file_bytes, score.seconds) if score else 0.0
+    label = f"{system} at {rate_kbps:.2f} kb/s" if score else f"{system}, asked for {target:g} kb/s"
+    numbers = _numbers(score, rate_kbps) if score else "not scored"
+    return Sound(name, system, target, rate_kbps, label, numbers, sound_uri(_cut(*sound)[None], sound[1]), pictures)
+
+
+def _numbers(score: Score, rate_kbps: float) -> str:
+    some = list(score.metrics.items())[:3]
+    measured = "".join(f", {name} {value:.2f}" for name, value in some if math.isfinite(value))
+    return f"{score.file_bytes:,} bytes = {rate_kbps:.2f} kb/s{measured}"
+
+
+def _pictures(decoded_db: Array, original_db: Array, loudest_db: float) -> list[Picture]:
+    floor_db = loudest_db - RANGE_DB
+    change_db = np.maximum(decoded_db, floor_db) - np.maximum(original_db, floor_db)  # [ROWS, COLUMNS]
+    share = np.clip(change_db / DIFFERENCE_DB, -1, 1) / 2 + 0.5
+    pixels = (share * (DIFFERENCE_SHADES - 1)).round().astype(np.uint8)
+    change = png(pixels, palette(DIFFERENCE_ANCHORS, DIFFERENCE_SHADES))
+    decoded = spectrogram(decoded_db, loudest_db)
+    return [
+        Picture("decoded", "Spectrogram", data_uri("image/png", decoded)),
+        Picture("difference", "Difference from the original", data_uri("image/png", change)),
+    ]
+
+
+def _cut(wave: Array, rate_hz: int) -> Array:
+    """The part that is shown, [N] float32 without what no player plays."""
+    return np.nan_to_num(wave[: round(LONGEST_S * rate_hz)].astype(np.float32), posinf=1.0, neginf=-1.0)
+
+
+def _like(sound: tuple[Array, int], rate_hz: int, samples: int) -> Array:
+    """A sound at the original's rate and length, for pictures."""
+    wave, from_hz = _cut(*sound), sound[1]
+    if from_hz != rate_hz:
+        resampler = Resampler(from_hz, rate_hz, 1)
+        wave = np.concatenate([resampler.push(wave[None]), resampler.flush()], axis=1)[0]
+    return np.pad(wave[:samples], (0, max(0, samples - len(wave))))

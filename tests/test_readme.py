@@ -1,0 +1,79 @@
+"""What the README tells people to type works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nacre
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CLIPS = Path(nacre.__file__).parent / "clips"
+
+
+def block(mark: str, language: str) -> str:
+    """The first code block in this language behind <!-- mark -->."""
+    found = re.search(rf"<!-- {mark} -->\n```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, (mark, language)
+    return found[1]
+
+
+def test_python_example_runs() -> None:
+    names: dict[str, object] = {}
+    exec(block("tested", "python"), names)
+    assert names["decoded"].shape == (1, 48_000)  # type: ignore[attr-defined]
+    assert names["latents"].shape[1] == 64  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def shell(tmp_path: Path):
+    """A folder with what the README's examples expect, and `nacre` on the path."""
+    import soundfile
+
+    wave, rate_hz = soundfile.read(CLIPS / "dutch.flac")
+    soundfile.write(tmp_path / "talk.wav", wave, rate_hz)
+    (tmp_path / "calls").mkdir()
+    for name in ("english", "german"):
+        shutil.copy(CLIPS / f"{name}.flac", tmp_path / "calls")
+    command = tmp_path / "bin" / "nacre"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nacre "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        options = {"cwd": tmp_path, "env": os.environ | {"PATH": path}, "capture_output": True, "text": True}
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", script], **options, timeout=300)
+
+    return run
+
+
+def test_command_examples_run(shell, tmp_path: Path) -> None:
+    done = shell(block("tested", "bash"))
+    assert done.returncode == 0, done.stderr
+    again = (tmp_path / "again.wav").stat().st_size
+    assert again == (tmp_path / "back.wav").stat().st_size
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["english.nacre", "german.nacre"]
+
+
+def test_demo_command_runs(shell, tmp_path: Path) -> None:
+    command = block("demo command", "bash")
+    assert command.rstrip().endswith("&& .venv/bin/nacre demo")
+    done = shell("nacre demo")  # the rest of the line is an installation
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "nacre-demo" / "index.html").stat().st_size > 100_000
+
+
+def test_recipes_named_in_documents_exist() -> None:
+    texts = README + (ROOT / "docs" / "training.md").read_text()
+    for name in set(re.findall(r"recipes/[\w-]+\.toml", texts)):
+        assert (ROOT / name).is_file(), name
+    for name in set(re.findall(r"\]\(((?:docs|src)/[^)#]+)\)", README)):
+        assert (ROOT / name).exists(), name
