@@ -301,12 +301,8 @@ def test_two_heads_destroyed() -> None:
     for one, two in itertools.combinations(range(0, 40, 3), 2):
         damaged = bytearray(data)
         damaged[edges[one] : edges[one] + 3] = damaged[edges[two] : edges[two] + 3] = bytes(3)
-        between = (
-            set(range(one + 1, two)) if two - one <= 4 else set()
-        )  # a short chain between may be given up
-        check_survivors(
-            unpack(bytes(damaged), count_packets), packets, {one, two} | between, where=(one, two)
-        )
+        between = set(range(one + 1, two)) if two - one <= 4 else set()  # a short chain between may be given up
+        check_survivors(unpack(bytes(damaged), count_packets), packets, {one, two} | between, where=(one, two))
 
 
 @pytest.mark.parametrize("filler", ["zeros", "random"])

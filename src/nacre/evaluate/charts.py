@@ -1,8 +1,8 @@
 """Rate-distortion curves as geometry: what the page's SVG needs, in its own coordinates. The template draws it.
 
- y |        /~~~~  band: interval of the mean        marks, dashes and colours differ by system, so that
-   |   .---o~~~~   line and marks: mean over clips    curves stay apart in grey and for any eye
-   +-----------------> kb/s, logarithmic
+y |        /~~~~  band: interval of the mean        marks, dashes and colours differ by system, so that
+  |   .---o~~~~   line and marks: mean over clips    curves stay apart in grey and for any eye
+  +-----------------> kb/s, logarithmic
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def _draw(curve: Curve, x_of: _Axis, y_of: _Axis) -> Drawn:
     highs = [(x, y_of.place(point.high)) for x, point in zip(xs, points, strict=True)]
     lows = [(x, y_of.place(point.low)) for x, point in zip(xs, points, strict=True)]
     if len(points) == 1:  # a bar in place of a band
-        band = _path([(xs[0] - 2, highs[0][1]), (xs[0] + 2, highs[0][1]), (xs[0] + 2, lows[0][1]), (xs[0] - 2, lows[0][1])])
+        band = _path(
+            [(xs[0] - 2, highs[0][1]), (xs[0] + 2, highs[0][1]), (xs[0] + 2, lows[0][1]), (xs[0] - 2, lows[0][1])]
+        )
     else:
         band = _path(highs + lows[::-1])
     marks = [(x, y, f"{curve.system}: {point.words}") for (x, y), point in zip(means, points, strict=True)]

@@ -305,7 +305,9 @@ def voicing_percent(original: Sound, decoded: Sound) -> float:
     return float(100 * np.mean((original.pitch > 0) != (decoded.pitch > 0)))
 
 
-_STOI = "Speed, loudness and bandwidth above 5 kHz. It hears no hoarseness, no wrong speaker and little noise in pauses."
+_STOI = (
+    "Speed, loudness and bandwidth above 5 kHz. It hears no hoarseness, no wrong speaker and little noise in pauses."
+)
 _TABLE = (
     Metric(
         "pesq_wb",

@@ -27,7 +27,7 @@ from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.validate import DEAD_ZONE, fit_prior
 from nacre.units import kbps
 
-TABLE_SECONDS, TABLE_GROUPS = 1800, 10  # of speech for the tables, in excerpts of so many groups
+TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups
 LARGE = 1024  # tensors of at least so many numbers are stored as float16
 
 
@@ -103,10 +103,33 @@ def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bund
     samples = TABLE_GROUPS * recipe.codec.group_samples
     items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
     waves = sampler.batch(items, samples, (recipe.seed, 1 << 30))
-    return export(run, waves, out, name or recipe.name, card(recipe, run, corpus))
+    found = export(run, waves, out, name or recipe.name, making(recipe, run, corpus))
+    (out / "README.md").write_text(card(found, recipe))
+    return found
 
 
-def card(recipe: Recipe, run: Run, corpus: Corpus) -> dict[str, Any]:
+def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
+    """The model card, Markdown."""
+    made = bundle.facts["training"]
+    rates = ", ".join(f"{rate:.2f}" for rate in bundle.rates_kbps)
+    lines = [
+        f"# {bundle.name}",
+        f"{recipe.description}. Licence of the weights: {recipe.licence or 'not stated'}.",
+        f"Fingerprint {bundle.fingerprint.hex()}, {bundle.size_bytes / 1e6:.1f} MB, "
+        f"algorithmic latency {bundle.config.latency_ms:.0f} ms when frames are sent one by one.",
+        f"Mean rate of each quality level on training speech, kb/s of packets: {rates}.",
+        "## Training",
+        f"Recipe `{recipe.name}`, seed {recipe.seed}: {made['steps']} steps, "
+        f"{made['audio_seconds_seen']} s of excerpts from {made['corpus_hours']} h of recordings. All settings are in model.json.",
+        "## Data and licences",
+        "\n".join(f"- {source}" for source in recipe.card.sources or made["sources"]),
+        "## Known weaknesses",
+        "\n".join(f"- {weakness}" for weakness in recipe.card.weaknesses) or "Not stated.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def making(recipe: Recipe, run: Run, corpus: Corpus) -> dict[str, Any]:
     """What a user of the model should know about its making, for model.json."""
     return {
         "description": recipe.description,

@@ -76,6 +76,14 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class CardConfig:
+    """What the model card says beyond the run's own figures: one line a source with its licence, known weaknesses."""
+
+    sources: tuple[str, ...] = ()
+    weaknesses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole training run."""
 
@@ -95,6 +103,7 @@ class Recipe:
     loss: LossConfig = field(default_factory=LossConfig)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
