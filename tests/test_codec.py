@@ -19,6 +19,7 @@ import nacre
 from nacre import bundle as bundles
 from nacre import codec as codecs
 from nacre import container
+from nacre.analysis import Analyser, LevelState, Synthesiser, choose_gain, gain_curve
 from nacre.codec import packet_count, unpack_symbols
 from nacre.container import Contents, Packet
 from nacre.errors import AudioError, BundleError, NacreError, StreamError, UsageError
@@ -173,6 +174,26 @@ def test_blocks_are_the_whole(tiny, speech, rate_hz):
     assert max(block.shape[1] for block in blocks) <= rate_hz  # memory does not grow with the file
     if rate_hz == 16_000:
         assert np.array_equal(whole, tiny.decode(data)[0])
+
+
+def test_groups_leave_no_seam(tiny, speech):
+    """Coded group by group or in one step of each network: the same latents, the same sound."""
+    wave, c = speech[: 12 * GROUP], tiny.config
+    state, before, curves = LevelState(), None, []
+    for at in range(0, len(wave), GROUP):
+        code = choose_gain(state, wave[at : at + GROUP], HOP)
+        curves.append(gain_curve(before, code, GROUP, HOP))
+        before = code
+    curve = np.concatenate(curves)
+    spectra = Analyser(c).push(wave * curve)
+    whole, _ = tiny.encoder_net.step(spectra, 3, tiny.encoder_net.start())
+    assert np.allclose(tiny.latents(wave, 16_000, level=3), whole, atol=1e-3)
+
+    data = tiny.encode(wave, 16_000, quality=100)
+    symbols = np.concatenate(symbols_of(tiny, tiny.parse(data)))
+    rendered, _ = tiny.decoder_net.step(symbols * tiny.bundle.steps[3], 3, tiny.decoder_net.start())
+    sound = Synthesiser(c).push(rendered)[DELAY : DELAY + len(wave)] / curve
+    assert np.allclose(tiny.decode(data)[0][0], sound, atol=1e-4)
 
 
 def test_encoders_and_decoders_do_not_share_state(tiny, speech):

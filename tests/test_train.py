@@ -920,12 +920,8 @@ def test_the_bundle_says_how_it_was_made(exported, trained):
     assert facts["training"]["steps"] == 40
     assert facts["training"]["audio_seconds_seen"] == 80
     assert facts["training"]["recipe"] == json.loads((trained / "recipe.json").read_text())
-    assert sorted(path.name for path in exported.iterdir()) == [
-        "decoder.onnx",
-        "encoder.onnx",
-        "model.json",
-        "prior.npz",
-    ]
+    names = {path.name for path in exported.iterdir()}
+    assert {"decoder.onnx", "encoder.onnx", "model.json", "prior.npz"} <= names
     for path in exported.iterdir():  # nothing of the machine it was made on
         data = path.read_bytes()
         assert not [

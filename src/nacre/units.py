@@ -22,7 +22,7 @@ def kbps(size_bytes: float, duration_s: float) -> float:
 
 def db_to_gain(level_db: float) -> float:
     """Amplitude factor of a level in dB."""
-    return 10.0 ** (level_db / 20.0)
+    return float(10.0 ** (level_db / 20.0))
 
 
 def power_to_db(power: float, floor_db: float = -120.0) -> float:

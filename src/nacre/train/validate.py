@@ -18,7 +18,7 @@ from nacre.units import kbps
 Array = np.ndarray[Any, np.dtype[Any]]
 
 REACH = 191  # symbols -191..191: the widest dimensions at the finest steps
-DEAD_ZONE = 0.05
+DEAD_ZONE = 0.0  # 0.05 to 0.2 cost more distortion than the bits they saved, at 1.5, 2.7, 5 and 8 kb/s
 
 
 @dataclass(frozen=True)
