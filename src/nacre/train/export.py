@@ -120,7 +120,8 @@ def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
         f"Mean rate of each quality level on training speech, kb/s of packets: {rates}.",
         "## Training",
         f"Recipe `{recipe.name}`, seed {recipe.seed}: {made['steps']} steps, "
-        f"{made['audio_seconds_seen']} s of excerpts from {made['corpus_hours']} h of recordings. All settings are in model.json.",
+        f"{made['audio_seconds_seen']} s of excerpts from {made['corpus_hours']} h of recordings. "
+        "All settings are in model.json.",
         "## Data and licences",
         "\n".join(f"- {source}" for source in recipe.card.sources or made["sources"]),
         "## Known weaknesses",
