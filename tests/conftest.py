@@ -54,7 +54,7 @@ def speech() -> np.ndarray:
 def environment() -> dict[str, str]:
     """Variables for a process that finds this very package."""
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": ""}  # buffered, as for users
 
 
 @pytest.fixture

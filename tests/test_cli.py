@@ -396,7 +396,9 @@ def test_full_disk(nacre, tiny_model, tmp_path, coded, command):
 
 
 @linux
-@pytest.mark.parametrize("arguments", [["encode", ENGLISH, "-o", "-"], ["info", "talk.nacre"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["encode", ENGLISH, "-o", "-"], ["info", "talk.nacre"], ["verify", "talk.nacre"]], ids=str
+)
 def test_full_standard_output(tiny_model, tmp_path, coded, environment, arguments):
     command = [sys.executable, "-m", "nacre", *map(str, arguments), "-m", str(tiny_model)]
     with open("/dev/full", "wb") as full:

@@ -24,6 +24,7 @@ from nacre.codec import packet_count, unpack_symbols
 from nacre.container import Contents, Packet
 from nacre.errors import AudioError, BundleError, NacreError, StreamError, UsageError
 from nacre.model import Network
+from nacre.quantise import dequantise
 from nacre.units import kbps, resampled_count
 
 DATA = Path(__file__).parent / "data"
@@ -191,7 +192,7 @@ def test_groups_leave_no_seam(tiny, speech):
 
     data = tiny.encode(wave, 16_000, quality=100)
     symbols = np.concatenate(symbols_of(tiny, tiny.parse(data)))
-    rendered, _ = tiny.decoder_net.step(symbols * tiny.bundle.steps[3], 3, tiny.decoder_net.start())
+    rendered, _ = tiny.decoder_net.step(dequantise(symbols, tiny.bundle.steps[3]), 3, tiny.decoder_net.start())
     sound = Synthesiser(c).push(rendered)[DELAY : DELAY + len(wave)] / curve
     assert np.allclose(tiny.decode(data)[0][0], sound, atol=1e-4)
 

@@ -489,9 +489,13 @@ def _torch_room() -> Iterator[None]:
 
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
+    told = False
     try:
         try:
             app()
+        except SystemExit as end:
+            told = bool(end.code)
+            raise
         finally:
             sys.stdout.flush()  # here, where a full disk can still be told of
     except NacreError as error:
@@ -501,7 +505,7 @@ def main() -> None:
         say.print("stopped")
         sys.exit(130)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
+        if not told and not isinstance(error, BrokenPipeError):
             place = error.filename or "output"
             say.print(f"error: {place}: {error.strerror}", style="red", markup=False, soft_wrap=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
