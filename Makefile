@@ -1,17 +1,17 @@
-# make check is what .ci/run and a commit hook call
+# `make check` is the README's test command without its installation
 PYTHON ?= python
 .PHONY: check format test lint bench
 
 check: lint test
 
 lint:
-	$(PYTHON) -m ruff check src tests bench
-	$(PYTHON) -m ruff format --check src tests bench
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
 format:
-	$(PYTHON) -m ruff check --fix src tests bench
-	$(PYTHON) -m ruff format src tests bench
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
 
 test:
 	$(PYTHON) -m pytest

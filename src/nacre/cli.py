@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import time
@@ -133,7 +134,7 @@ def models() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("nacre-demo"),
-    bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9,12",
+    bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9",
     model: Model = "speech-16k",
     force: Force = False,
 ) -> None:
@@ -142,6 +143,63 @@ def demo(
 
     page = room.run(out, _numbers(bitrates), model, force)
     say.print(f"open {page} in a browser")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of recordings, any depth, format and rate.")],
+    models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
+    bitrates: Annotated[str, typer.Option(help="kb/s asked of nacre.")] = "1.5,3,6,9",
+    peers: Annotated[
+        str | None, typer.Option(help="Of opus,codec2,speex,mp3. Default: those found here; '' none.")
+    ] = None,
+    peer_cmd: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=CMD", help='name="enc {in} {out} {kbps} ::: dec {in} {out}", repeatable.'),
+    ] = None,
+    peer_bitrates: Annotated[str | None, typer.Option(help="kb/s asked of the others. Default: each its own.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The page, one HTML file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="A row for each clip, codec and rate.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Rows, means, intervals and facts.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Names with commas, or all. Default: the quick ones.")] = None,
+    asr: Annotated[bool, typer.Option("--asr", help="Word error of a recogniser as well; slow, English.")] = False,
+    examples: Annotated[int, typer.Option(min=0, help="Clips to hear on the page.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many clips, spread over all.")] = None,
+    jobs: Jobs = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after a run that was stopped.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure rate, quality and speed on a folder of speech, beside other codecs. Needs nacre\\[evaluate].
+
+    nacre evaluate speech --peers opus,codec2,speex,mp3 --report out.html
+    Exit code 1 if a clip was left out or a codec failed.
+    """
+    from nacre.evaluate.choice import Options
+    from nacre.evaluate.run import evaluate as run
+
+    options = Options(
+        folder=folder,
+        models=tuple(models or ["speech-16k"]),
+        bitrates_kbps=tuple(_numbers(bitrates)),
+        peers=None if peers is None else tuple(name.strip() for name in peers.split(",") if name.strip()),
+        peer_commands=tuple(peer_cmd or ()),
+        peer_bitrates_kbps=None if peer_bitrates is None else tuple(_numbers(peer_bitrates)),
+        metrics=metrics,
+        asr=asr,
+        report=report,
+        csv=csv,
+        json=as_json,
+        jobs=jobs,
+        limit=limit,
+        examples=examples,
+        resume=resume,
+        force=force,
+        quiet=quiet,
+        command=shlex.join(["nacre", *sys.argv[1:]]),
+    )
+    if not run(options, say):
+        raise typer.Exit(1)
 
 
 @app.command()
