@@ -296,7 +296,9 @@ def _decode_file(
             tick(written / max(1, stream.samples))
     if stream.damage or contents.truncated:
         _report_damage(source, stream.damage, contents)
-        raise StreamError(f"{source}: damaged", found=f"{written / stream.rate_hz:.2f} s", next="the rest was decoded")
+        lost = len(stream.damage) + contents.missing
+        kept = f"{lost} of {len(contents.packets) + contents.missing} groups lost"
+        raise StreamError(f"{source}: damaged", found=kept, next=f"{clock(written / stream.rate_hz)} of sound written")
     return _summary(source, written / stream.rate_hz, contents.size_bytes, started)
 
 
