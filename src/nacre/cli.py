@@ -494,8 +494,8 @@ def _start_worker() -> None:
     """Ctrl-C stops a worker's work, and is only noted while it waits, where it would end in a traceback."""
 
     def interrupt(*_: object) -> None:
-        _WORKER["stop"] = True
-        if _WORKER["busy"]:
+        first, _WORKER["stop"] = not _WORKER["stop"], True
+        if first and _WORKER["busy"]:  # a second one must not disturb the cleaning up after the first
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
