@@ -16,5 +16,8 @@ format:
 test:
 	$(PYTHON) -m pytest
 
+# the figures of a folder of speech, as a page and as dated rows of bench/history.csv: make bench DATA=FOLDER
 bench:
-	$(PYTHON) bench/quality.py --data $(DATA)
+	mkdir -p build && rm -f build/bench.json
+	-$(PYTHON) -m nacre evaluate $(DATA) --report build/bench.html --json build/bench.json --force
+	$(PYTHON) bench/history.py build/bench.json

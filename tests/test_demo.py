@@ -23,7 +23,7 @@ INSIDE = ("data:", "#")
 class Page(HTMLParser):
     """Elements of a page as (name, attributes); every one that opens must close."""
 
-    VOID = ("meta", "link", "img")
+    VOID = ("meta", "link", "img", "input")
 
     def __init__(self, text: str):
         super().__init__()

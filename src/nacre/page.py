@@ -21,8 +21,9 @@ RANGE_DB = 80.0
 SHADES = 64
 ANCHORS = "000004 1c1044 4f127b 812581 b5367a e55064 fb8761 fec287 fcfdbf"  # dark to bright, equal steps in lightness
 ONE_PLAYER = """addEventListener("play", event => {
+  if (event.target.paused) return;
   for (const player of document.querySelectorAll("audio")) if (player !== event.target) player.pause();
-}, true);"""  # starting one player stops the others
+}, true);"""  # starting one player stops the others; an event that comes too late does nothing
 
 
 def style() -> str:

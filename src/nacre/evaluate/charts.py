@@ -25,6 +25,7 @@ MARKS = (  # paths about (0, 0)
 )
 DASHES = ("", "8 4", "2 3", "10 3 2 3", "14 4")
 RATE_TICKS_KBPS = (0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+SPARE = 1.15  # room left and right of the outermost marks
 TICKS_Y = 6  # about as many as fit
 
 
@@ -104,9 +105,10 @@ def panel(title: str, better: str, curves: Sequence[Curve]) -> Panel | None:
     points = [point for curve in curves for point in curve.points]
     if not points:
         return None
-    ticks_x = _rate_ticks([point.rate_kbps for point in points])
+    rates = [point.rate_kbps for point in points]
+    low, high = min(rates) / SPARE, max(rates) * SPARE
     ticks_y = value_ticks(min(point.low for point in points), max(point.high for point in points))
-    x_of = _Axis(math.log(ticks_x[0]), math.log(ticks_x[-1]), LEFT, RIGHT)
+    x_of = _Axis(math.log(low), math.log(high), LEFT, RIGHT)
     y_of = _Axis(ticks_y[0], ticks_y[-1], BOTTOM, TOP)
     drawn = [_draw(curve, x_of, y_of) for curve in curves if curve.points]
     spoken = "; ".join(f"{curve.system}: " + ", ".join(p.words for p in curve.points) for curve in curves)
@@ -114,7 +116,7 @@ def panel(title: str, better: str, curves: Sequence[Curve]) -> Panel | None:
         title,
         better,
         f"{title} over rate. {spoken}",
-        _labelled_x(ticks_x, x_of),
+        _labelled_x(_rate_ticks(low, high), x_of),
         [Tick(y_of.place(value), f"{value:.6g}") for value in ticks_y],
         drawn,
     )
@@ -151,14 +153,10 @@ def _path(places: list[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:g},{y:g}" for x, y in places)
 
 
-def _rate_ticks(rates_kbps: list[float]) -> list[float]:
-    """From the tick at or below the lowest rate to the one at or above the highest."""
-    low, high = min(rates_kbps), max(rates_kbps)
-    below = max((tick for tick in RATE_TICKS_KBPS if tick <= low), default=low)
-    above = min((tick for tick in RATE_TICKS_KBPS if tick >= high), default=high)
-    if below >= above:
-        below, above = low / 1.5, high * 1.5
-    return sorted({below, *(tick for tick in RATE_TICKS_KBPS if below < tick < above), above})
+def _rate_ticks(low_kbps: float, high_kbps: float) -> list[float]:
+    """Round rates from low to high; the two themselves where there are none between."""
+    inside = [tick for tick in RATE_TICKS_KBPS if low_kbps <= tick <= high_kbps]
+    return inside or [low_kbps, high_kbps]
 
 
 def _labelled_x(ticks: list[float], x_of: _Axis) -> list[Tick]:

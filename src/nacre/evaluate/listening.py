@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nacre.audio import Resampler
+from nacre.evaluate import words
 from nacre.evaluate.results import Run, Score
+from nacre.evaluate.stats import NEAR, is_nacre
 from nacre.page import RANGE_DB, Array, data_uri, palette, png, sound_uri, spectrogram, spectrum_db
 from nacre.units import kbps
 
@@ -18,11 +20,11 @@ Sounds = dict[tuple[str, str, float], tuple[Array, int]]  # (clip, system, targe
 ORIGINAL = "original"
 LONGEST_S = 10.0  # of an example; more is cut off
 COLUMNS = 420  # of a picture; half as many bytes as the demo's
+ROW_BYTES = 2_500  # of a sound, without itself and its pictures
 QUIETEST_DB = -40.0  # of a picture's brightest shade, so that silence is black
 DIFFERENCE_DB = 24.0
 DIFFERENCE_ANCHORS = "041c4a 1f4e8c 7d8795 a9a9a9 b8a68a e0913a fff0c0"  # dark is missing, bright is added
 DIFFERENCE_SHADES = 25
-NEAR = 0.25  # two rates make a pair if the larger is at most so much above the smaller
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Sound:
     id: str
     system: str
     target_kbps: float
-    rate_kbps: float  # of the file; of 16-bit samples for the original
+    rate_kbps: float  # of the payload; of 16-bit samples for the original
     label: str
     numbers: str
     uri: str
@@ -50,7 +52,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Group:
-    """Sounds of a clip that were asked for at one rate."""
+    """Sounds of a clip at nearly one rate."""
 
     name: str
     sounds: list[Sound]
@@ -75,7 +77,8 @@ class Example:
     @property
     def size_bytes(self) -> int:
         """What it adds to the page."""
-        return sum(len(s.uri) + sum(len(picture.uri) for picture in s.pictures) for s in self.sounds)
+        data = sum(len(sound.uri) + sum(len(picture.uri) for picture in sound.pictures) for sound in self.sounds)
+        return data + ROW_BYTES * len(self.sounds)
 
 
 def examples(run: Run, sounds: Sounds, order: list[str], room_bytes: int) -> tuple[list[Example], list[str]]:
@@ -95,10 +98,11 @@ def examples(run: Run, sounds: Sounds, order: list[str], room_bytes: int) -> tup
     return shown, notes
 
 
-def key_picture() -> str:
-    """The colours of a difference, from missing to added."""
+def key_picture() -> Picture:
+    """The colours of a difference."""
     shades = np.arange(DIFFERENCE_SHADES, dtype=np.uint8)[None]
-    return data_uri("image/png", png(shades, palette(DIFFERENCE_ANCHORS, DIFFERENCE_SHADES)))
+    colours = palette(DIFFERENCE_ANCHORS, DIFFERENCE_SHADES)
+    return Picture("key", "from dark over grey to bright", data_uri("image/png", png(shades, colours)))
 
 
 def pairs(shown: list[Example]) -> dict[str, object]:
@@ -118,11 +122,6 @@ def pairs(shown: list[Example]) -> dict[str, object]:
     return {"key": f"{key:08x}", "sounds": sounds, "pairs": found}
 
 
-def is_nacre(system: str) -> bool:
-    """Whether a system is one of ours."""
-    return system.split()[0] == "nacre"
-
-
 def _pairs_of(example: Example) -> list[dict[str, object]]:
     original, *coded = example.sounds
     found: list[dict[str, object]] = []
@@ -140,7 +139,7 @@ def _nearest(sounds: list[Sound], rate_kbps: float) -> Sound | None:
         return abs(math.log(sound.rate_kbps / rate_kbps)) if sound.rate_kbps > 0 < rate_kbps else math.inf
 
     best = min(sounds, key=distance)
-    return best if distance(best) <= math.log(1 + NEAR) else None
+    return best if distance(best) <= math.log(NEAR) else None
 
 
 def _has_sound(sound: tuple[Array, int] | None) -> bool:
@@ -164,19 +163,16 @@ def _example(run: Run, sounds: Sounds, order: list[str], clip: str, number: int)
         [Picture(ORIGINAL, "Spectrogram", data_uri("image/png", spectrogram(level_db, loudest_db)))],
     )
     scores = {(score.system, score.target_kbps): score for score in run.scores if score.clip == clip}
-    keys = sorted(
-        (target, order.index(system), system)
-        for of, system, target in sounds
-        if of == clip and system in order and _has_sound(sounds[of, system, target])
-    )
+    heard = [(s, t) for c, s, t in sounds if c == clip and s in order and _has_sound(sounds[c, s, t])]
+    anchors = sorted({target for system, target in heard if is_nacre(system)})
+    heard.sort(key=lambda key: (_anchor(key[1], anchors), order.index(key[0]), key[1]))
     groups: dict[float, list[Sound]] = {}
-    for target, _, system in keys:
-        decoded = _like(sounds[clip, system, target], rate_hz, len(wave))
-        pictures = _pictures(spectrum_db(decoded, COLUMNS), level_db, loudest_db)
-        row = groups.setdefault(target, [])
-        name = f"s{number}-{1 + sum(map(len, groups.values()))}"
-        row.append(_coded(name, system, target, sounds[clip, system, target], scores.get((system, target)), pictures))
-    named = [Group("asked for " + f"{target:g} kb/s", row) for target, row in groups.items()]
+    for count, (system, target) in enumerate(heard, 1):
+        sound = sounds[clip, system, target]
+        pictures = _pictures(spectrum_db(_like(sound, rate_hz, len(wave)), COLUMNS), level_db, loudest_db)
+        row = groups.setdefault(_anchor(target, anchors), [])
+        row.append(_coded(f"s{number}-{count}", system, target, sound, scores.get((system, target)), pictures))
+    named = [Group(f"about {rate:g} kb/s", row) for rate, row in groups.items()]
     cut = f", the first {seconds:.0f} s of {len(whole) / rate_hz:.1f} s" if len(wave) < len(whole) else ""
     half_khz = rate_hz / 2000
     return Example(
@@ -189,19 +185,27 @@ def _example(run: Run, sounds: Sounds, order: list[str], clip: str, number: int)
     )
 
 
+def _anchor(target_kbps: float, anchors: list[float]) -> float:
+    """The rate of ours that a sound is shown under; its own if none is near."""
+    near = min(anchors, key=lambda anchor: abs(math.log(anchor / target_kbps)), default=target_kbps)
+    return near if max(near / target_kbps, target_kbps / near) <= NEAR else target_kbps
+
+
 def _coded(
     name: str, system: str, target: float, sound: tuple[Array, int], score: Score | None, pictures: list[Picture]
 ) -> Sound:
-    rate_kbps = kbps(score.file_bytes, score.seconds) if score else 0.0
+    rate_kbps = kbps(score.payload_bytes, score.seconds) if score else 0.0
     label = f"{system} at {rate_kbps:.2f} kb/s" if score else f"{system}, asked for {target:g} kb/s"
     numbers = _numbers(score, rate_kbps) if score else "not scored"
     return Sound(name, system, target, rate_kbps, label, numbers, sound_uri(_cut(*sound)[None], sound[1]), pictures)
 
 
 def _numbers(score: Score, rate_kbps: float) -> str:
-    some = list(score.metrics.items())[:3]
-    measured = "".join(f", {name} {value:.2f}" for name, value in some if math.isfinite(value))
-    return f"{score.file_bytes:,} bytes = {rate_kbps:.2f} kb/s{measured}"
+    file_kbps = kbps(score.file_bytes, score.seconds)
+    file = "" if score.file_bytes == score.payload_bytes else f" ({file_kbps:.2f} as a file)"
+    some = {name: score.metrics[name] for name in words.HEADLINE if name in score.metrics}
+    told = words.scores(replace(score, metrics=some or score.metrics))
+    return f"{rate_kbps:.2f} kb/s{file}" + (f", {told}" if told else "")
 
 
 def _pictures(decoded_db: Array, original_db: Array, loudest_db: float) -> list[Picture]:

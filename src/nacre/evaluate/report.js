@@ -163,14 +163,14 @@ function reveal() {
     return row([group, `${hits} of ${some.length}`, wordsFor(pValue(hits, some.length)), likes]);
   }));
   at("by-trial").replaceChildren(...trials.map((trial, i) => row([
-    String(i + 1), data.sounds[trial.a].clip, named(trial.a), named(trial.b), trial.x, trial.answer,
-    isRight(trial) ? "right" : "wrong", trial.better || "-",
+    String(i + 1), `${trial.answer}, ${isRight(trial) ? "right" : "wrong"}`, named(trial.a), named(trial.b), trial.better || "-",
+    data.sounds[trial.a].clip,
   ])));
 }
 
 function csv() {
   const quoted = text => '"' + String(text).replaceAll('"', '""') + '"';
-  const head = ["trial", "clip", "a", "b", "a_file_kbps", "b_file_kbps", "x", "answer", "right", "better"];
+  const head = ["trial", "clip", "a", "b", "a_kbps", "b_kbps", "x", "answer", "right", "better"];
   const lines = test.trials.filter(trial => trial.answer).map((trial, i) => [
     i + 1, data.sounds[trial.a].clip, data.sounds[trial.a].system, data.sounds[trial.b].system,
     data.sounds[trial.a].kbps, data.sounds[trial.b].kbps, trial.x, trial.answer, isRight(trial) ? 1 : 0, trial.better,
@@ -190,6 +190,7 @@ function download() {
 function play(name) {
   const player = players[name];
   if (last && last !== player && !last.ended) player.currentTime = last.currentTime;
+  for (const other of Object.values(players)) if (other !== player) other.pause();
   player.play().catch(() => { /* another key was quicker */ });
 }
 

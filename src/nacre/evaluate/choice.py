@@ -1,0 +1,127 @@
+"""What an evaluation is to run: models, other codecs and their rates, clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nacre import __version__, audio
+from nacre import bundle as bundles
+from nacre.codec import load
+from nacre.errors import AudioError, UsageError
+from nacre.evaluate import peers
+from nacre.evaluate.metrics import METRICS
+from nacre.evaluate.work import Plan, System
+
+SUFFIXES = {*audio.FORMATS, ".aiff", ".aif"}
+USUAL_PEERS = ("opus", "codec2", "speex")  # as far as they are on the machine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    folder: Path
+    models: tuple[str, ...] = ("speech-16k",)
+    bitrates_kbps: tuple[float, ...] = (1.5, 3, 6, 9, 12)
+    peers: tuple[str, ...] | None = None  # None: the usual ones that are there
+    peer_commands: tuple[str, ...] = ()
+    peer_bitrates_kbps: tuple[float, ...] | None = None  # None: each peer's own
+    metrics: str | None = None
+    asr: bool = False
+    report: Path | None = None
+    csv: Path | None = None
+    json: Path | None = None
+    jobs: int = 2
+    limit: int | None = None
+    examples: int = 4
+    resume: bool = False
+    force: bool = False
+    quiet: bool = False
+    command: str = ""
+
+
+def check_rates(options: Options) -> None:
+    """Raise UsageError for a rate that no codec could have."""
+    rates = [*options.bitrates_kbps, *(options.peer_bitrates_kbps or ())]
+    if wrong := [kbps for kbps in rates if not 0.1 <= kbps <= 1000]:  # nan is wrong too
+        raise UsageError("bitrates", found=f"{wrong[0]:g}", wanted="0.1 to 1000 kb/s")
+
+
+def choose_systems(options: Options, notes: list[str]) -> tuple[list[System], bool]:
+    """Models and peers with their rates; what is left out is said in `notes`. False where a wanted peer is missing."""
+    systems = _nacre_systems(options, notes)
+    names = USUAL_PEERS if options.peers is None else options.peers
+    complete = True
+    for peer in peers.choose(list(names), list(options.peer_commands)):
+        wanted = options.peer_bitrates_kbps
+        rates = peer.settings(None if wanted is None else list(wanted))
+        if missing := peer.missing():
+            notes.append(f"{peer.name} left out: it needs {missing}")
+            complete &= options.peers is None and peer.name in USUAL_PEERS
+        elif not rates:
+            notes.append(f"{peer.name} left out: it has none of the asked rates")
+        else:
+            systems.append(System(peer.name, tuple(rates), peer=peer))
+    return systems, complete
+
+
+def _nacre_systems(options: Options, notes: list[str]) -> list[System]:
+    loaded = {model: load(model) for model in dict.fromkeys(options.models)}
+    names = [codec.bundle.name for codec in loaded.values()]
+    systems = []
+    for model, codec in loaded.items():
+        name, mark = codec.bundle.name, codec.bundle.fingerprint.hex()
+        rates = []
+        for kbps in sorted(set(options.bitrates_kbps)):
+            try:
+                codec.rate_plan(1, kbps, None)
+                rates.append(kbps)
+            except UsageError as error:
+                notes.append(f"left out: {error}")
+        if not rates:
+            found = ", ".join(f"{kbps:g}" for kbps in options.bitrates_kbps)
+            span = f"{codec.bundle.rates_kbps[0]:.1f} to {codec.bundle.rates_kbps[-1]:.1f} kb/s"
+            raise UsageError("bitrates", found=found, wanted=span, next=f"model {name}")
+        twice = names.count(name) > 1
+        systems.append(System(f"nacre {name} ({mark})" if twice else f"nacre {name}", tuple(rates), model=model))
+    if len({system.name for system in systems}) < len(systems):
+        raise UsageError("model", found="the same one twice", wanted="different ones")
+    return systems
+
+
+def find_clips(folder: Path, limit: int | None) -> list[str]:
+    """Sound files below `folder` by path; with a limit, that many spread evenly over all of them."""
+    if not folder.is_dir():
+        raise AudioError(str(folder), found="no folder", wanted="a folder of recordings", next="check the name")
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    clips = sorted(path.relative_to(folder).as_posix() for path in files)
+    if not clips:
+        raise AudioError(str(folder), found="no sound files", wanted=", ".join(sorted(SUFFIXES)))
+    return clips if limit is None or limit >= len(clips) else spread(clips, limit)
+
+
+def spread(items: list[str], count: int) -> list[str]:
+    """`count` of the items, evenly apart."""
+    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(min(count, len(items)))]
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """What must be the same for two runs to belong together; rates and commands decide about figures, paths do not."""
+    facts: dict[str, Any] = {"metrics": list(plan.metrics), "releases": releases(plan)}
+    for system in plan.systems:
+        if system.peer:
+            how: Any = [system.peer.encode, system.peer.decode, system.peer.version()]
+        else:
+            how = bundles.find(system.model).fingerprint.hex()
+        facts[system.name] = [list(system.rates_kbps), how]
+    return facts
+
+
+def releases(plan: Plan) -> str:
+    """Packages behind the figures."""
+    used = [package for name in plan.metrics for package in METRICS[name].packages]
+    wanted = dict.fromkeys(["numpy", "onnxruntime", *used])
+    return ", ".join([f"nacre {__version__}", *(f"{name} {metadata.version(name)}" for name in wanted)])

@@ -1,0 +1,48 @@
+"""Other people's programs: run to the end, watched, their processor time taken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from nacre.errors import NacreError
+
+
+class PeerError(NacreError):
+    """A codec that crashed or returned something else than the sound."""
+
+
+def run_command(words: list[str], target: Path, limit_s: float) -> float:
+    """Run to the end; gives its processor time. Raises PeerError unless it succeeds and leaves `target`."""
+    start_s = children_cpu_s()
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False, env=one_thread()
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(words[0], found=f"no end after {limit_s:.0f} s") from error
+    except OSError as error:
+        raise PeerError(words[0], found=error.strerror, wanted="a program that can be run") from error
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-1:]
+        raise PeerError(words[0], found=f"exit code {done.returncode}" + "".join(f", {line[:200]}" for line in last))
+    if not target.is_file() or target.stat().st_size == 0:
+        raise PeerError(words[0], found="nothing written", wanted=target.name)
+    return children_cpu_s() - start_s
+
+
+def children_cpu_s() -> float:
+    """Processor seconds of all programs run from this process so far; where that is not told, wall seconds."""
+    if os.name != "posix":
+        return time.perf_counter()
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def one_thread() -> dict[str, str]:
+    """This environment, with libraries told to use one thread."""
+    return os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}

@@ -1,0 +1,257 @@
+"""An evaluation from folder to results: systems chosen, clips spread over processes, every result kept at once.
+
+folder -> clips -> workers -> journal (a line for each clip) -> Run -> table, CSV, JSON, page
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nacre import bundle as bundles
+from nacre.errors import AudioError, NacreError
+from nacre.evaluate import choice, metrics, stats, tables, work
+from nacre.evaluate.choice import Options
+from nacre.evaluate.journal import Journal
+from nacre.evaluate.measures import RATE_HZ
+from nacre.evaluate.results import Run, Score
+from nacre.evaluate.work import Plan, Result
+from nacre.units import clock
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Sounds = dict[tuple[str, str, float], tuple[Array, int]]
+
+EXAMPLE_S, EXAMPLE_LEAST_S = 8.0, 2.0
+
+
+def evaluate(options: Options, say: Console) -> bool:
+    """Measure, print tables, write what was asked for; gives whether all went well.
+
+    Raises UsageError for what cannot be meant, NacreError where nothing can be measured.
+    """
+    choice.check_rates(options)
+    names = metrics.choose(options.metrics, options.asr)
+    metrics.require(["scipy", *(["jinja2"] if options.report else [])])
+    notes: list[str] = []
+    systems, all_there = choice.choose_systems(options, notes)
+    for note in notes:
+        say.print(note, style="yellow", markup=False, soft_wrap=True)
+    plan = Plan(options.folder, tuple(systems), tuple(names))
+    clips = choice.find_clips(options.folder, options.limit)
+    _check_outputs(options)
+    journal = Journal(_journal_path(options), choice.plan_facts(plan))
+    known = journal.start(options.resume, options.force)
+    results = measure(clips, plan, options, journal, known, say)
+    found = gather(results, plan, options, notes)
+    if options.quiet:
+        tables.show_failures(say, found)
+    else:
+        tables.show(tables.wide_console(), found)
+    written = write_all(options, plan, found, say)
+    if written:
+        journal.close()
+    return written and all_there and not found.skipped and all(map(stats.coded, found.scores))
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measure(
+    clips: list[str], plan: Plan, options: Options, journal: Journal, known: dict[str, Result], say: Console
+) -> list[Result]:
+    """Results of all clips, by name; those in the journal are not measured again unless their file has changed."""
+    kept = {
+        clip: known[clip] for clip in clips if clip in known and known[clip].sha256 == work.digest(plan.folder / clip)
+    }
+    results = dict(kept)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=say, disable=options.quiet or not say.is_terminal, transient=True) as bar:
+        task = bar.add_task(f"clips, {plan.rows} codings each", total=len(clips), completed=len(kept))
+
+        def record(result: Result) -> None:
+            journal.add(result)
+            results[result.clip] = result
+            bar.advance(task)
+
+        _spread_work([clip for clip in clips if clip not in kept], plan, options.jobs, record)
+    return [results[clip] for clip in clips]
+
+
+def _spread_work(clips: list[str], plan: Plan, jobs: int, record: Callable[[Result], None]) -> None:
+    """Every clip through a pool. A worker that dies takes the pool with it, so the clips then under way run alone."""
+    waiting = list(reversed(clips))
+    while waiting:
+        running: dict[Future[Result], str] = {}
+        with work.workers(min(jobs, len(waiting))) as pool:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        running[pool.submit(work.measure_clip, waiting[-1], plan)] = waiting[-1]
+                        waiting.pop()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        record(future.result())
+                        del running[future]
+            except BrokenProcessPool:
+                pass
+        for clip in running.values():
+            record(_alone(clip, plan))
+
+
+def _alone(clip: str, plan: Plan) -> Result:
+    """A clip in a process of its own, so that it is known which one does the harm."""
+    with work.workers(1) as pool:
+        try:
+            return pool.submit(work.measure_clip, clip, plan).result()
+        except BrokenProcessPool:
+            return work.failed(clip, plan, "the process died on this clip")
+
+
+def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[str]) -> Run:
+    """All rows, with the facts that a reader needs to trust them."""
+    results = list(results)
+    scores = [score for result in results for score in result.scores]
+    skipped = [f"{result.clip}: {result.skipped}" for result in results if result.skipped]
+    facts = {
+        "command": options.command,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **_model_facts(plan),
+        **{f"codec {system.name}": system.peer.version() for system in plan.systems if system.peer},
+        "releases": choice.releases(plan),
+        "processor": processor(),
+        "clips": _clips_fact(results),
+        "memory": _memory(results, plan),
+        "sound": "Clips are mixed to mono, resampled to 16 kHz and rounded to 16 bits; that is what every codec gets.",
+        "rates": "nacre is charged for its whole files, other codecs for their packets without the container.",
+        "speed": "Processor time of one thread. nacre from samples in memory to bytes and back; programs with their "
+        "file handling, less what they take to start.",
+        "means": "Each mean is over the clips that all systems have the metric for; intervals are bootstrap, 95 %.",
+        "notes": "; ".join(notes),
+    }
+    kept = {name: fact for name, fact in facts.items() if fact}
+    return Run(scores, kept, skipped, choose_examples(scores, options.examples))
+
+
+def _model_facts(plan: Plan) -> dict[str, str]:
+    facts = {}
+    for system in plan.systems:
+        if not system.peer:
+            bundle = bundles.find(system.model)
+            facts[f"model {system.name.removeprefix('nacre ')}"] = (
+                f"fingerprint {bundle.fingerprint.hex()}, {bundle.size_bytes / 1e6:.1f} MB"
+            )
+    return facts
+
+
+def _clips_fact(results: list[Result]) -> str:
+    lengths = [result.scores[0].seconds for result in results if result.scores]
+    return f"{len(lengths)} of {len(results)}, {clock(sum(lengths))} min of sound"
+
+
+def _memory(results: list[Result], plan: Plan) -> str:
+    """Peak memory of nacre alone on the longest clip, and of a worker with all its metrics."""
+    texts = []
+    lengths = {score.clip: score.seconds for result in results for score in result.scores if stats.coded(score)}
+    for system in (system for system in plan.systems if not system.peer and lengths):
+        longest = max(lengths, key=lambda clip: (lengths[clip], clip))
+        with work.workers(1) as pool:
+            try:
+                peak = pool.submit(work.memory_mb, system.model, plan.folder / longest, system.rates_kbps[0]).result()
+            except (BrokenProcessPool, NacreError):
+                continue
+        if peak:
+            texts.append(f"{system.name} {peak:.0f} MB on {lengths[longest]:.0f} s of sound, Python included")
+    most = max((result.peak_mb for result in results), default=0.0)
+    return "; ".join(texts + ([f"a worker with all metrics {most:.0f} MB"] if most else []))
+
+
+def processor() -> str:
+    """Name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+# ---------------------------------------------------------------- writing
+
+
+def choose_examples(scores: Iterable[Score], count: int) -> list[str]:
+    """Clips to listen to: spread evenly over those of two seconds or more, the last one the worst of all."""
+    scores = list(scores)
+    lengths = {score.clip: score.seconds for score in scores if stats.coded(score)}
+    long = sorted(clip for clip, seconds in lengths.items() if seconds >= EXAMPLE_LEAST_S)
+    chosen = choice.spread(long or sorted(lengths), count)
+    names = tables.measured(scores)
+    worst = [score.clip for score in stats.worst(scores, names[0], 1)] if names else []
+    return [*chosen[:-1], *worst] if worst and worst[0] not in chosen and len(chosen) > 1 else chosen
+
+
+def decode_examples(plan: Plan, found: Run, jobs: int) -> Sounds:
+    """The example clips again, this time for their sound."""
+    sounds: Sounds = {}
+    if not found.examples:
+        return sounds
+    with work.workers(min(jobs, len(found.examples))) as pool:
+        coded = pool.map(partial(work.code_clip, plan=plan, seconds=EXAMPLE_S), found.examples)
+        for clip, waves in zip(found.examples, coded, strict=True):
+            sounds |= {(clip, system, kbps): (wave, RATE_HZ) for (system, kbps), wave in waves.items()}
+    return sounds
+
+
+def write_all(options: Options, plan: Plan, found: Run, say: Console) -> bool:
+    """CSV, JSON and page; one that cannot be written does not keep the others back."""
+    force = options.force or options.resume
+    todo: list[Callable[[], None]] = []
+    if options.csv:
+        path = options.csv
+        todo.append(lambda: tables.write_csv(path, found, force))
+    if options.json:
+        other = options.json
+        todo.append(lambda: tables.write_json(other, found, force))
+    if options.report:
+        todo.append(lambda: _write_page(options, plan, found))
+    good = True
+    for write in todo:
+        try:
+            write()
+        except (NacreError, OSError) as error:
+            say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            good = False
+    return good
+
+
+def _write_page(options: Options, plan: Plan, found: Run) -> None:
+    from nacre.evaluate.report import write_page
+
+    assert options.report is not None
+    write_page(found, decode_examples(plan, found, options.jobs), options.report)
+
+
+def _journal_path(options: Options) -> Path | None:
+    beside = options.report or options.json or options.csv
+    return beside.with_suffix(".journal.jsonl") if beside else None
+
+
+def _check_outputs(options: Options) -> None:
+    """Raise before the work begins where its results could not be written."""
+    for path in (options.report, options.csv, options.json):
+        if path is None:
+            continue
+        if path.exists() and not (options.force or options.resume):
+            advice = "use --force to replace it"
+            raise AudioError(str(path), found="a file already there", wanted="a new name", next=advice)
+        if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise AudioError(str(path), found="no place for a file", wanted="a folder that exists and may be written")

@@ -1,0 +1,211 @@
+"""What a worker does with a clip: read it, send it through every system at every rate, score what comes back.
+
+A worker is a fresh process with one thread. Anything that goes wrong becomes words in the result; the others go on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nacre import audio
+from nacre.codec import Codec, load
+from nacre.errors import AudioError, NacreError
+from nacre.evaluate import metrics
+from nacre.evaluate.measures import RATE_HZ, Sound
+from nacre.evaluate.peers import Coded, Peer, lag_samples
+from nacre.evaluate.programs import one_thread
+from nacre.evaluate.results import Score
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SHORTEST_S, LONGEST_S = 0.5, 600.0
+SILENT = 1e-3  # peak, -60 dB of full scale
+BLOCK_SAMPLES = 1 << 16
+
+
+@dataclass(frozen=True)
+class System:
+    """A model of ours or another codec, and the rates to run it at."""
+
+    name: str
+    rates_kbps: tuple[float, ...]
+    model: str = ""
+    peer: Peer | None = None
+
+    def code(self, wave: Array, kbps: float) -> Coded:
+        """wave [N] at 16 kHz there and back; raises NacreError."""
+        return self.peer.code(wave, kbps) if self.peer else code_nacre(self.model, wave, kbps)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker has to know."""
+
+    folder: Path
+    systems: tuple[System, ...]
+    metrics: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows for each clip."""
+        return sum(len(system.rates_kbps) for system in self.systems)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a clip: its rows, or why it was left out."""
+
+    clip: str
+    sha256: str
+    scores: list[Score]
+    skipped: str = ""
+    peak_mb: float = 0.0  # of the worker so far
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Fresh processes that see one-thread settings before any library starts its threads."""
+    os.environ.update(one_thread())
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+
+
+def digest(path: Path) -> str:
+    """A mark of the file's content; '' where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def read_clip(path: Path) -> Array:
+    """[N] float32 at 16 kHz, channels mixed, rounded to 16 bits, which is what every codec gets. Raises AudioError."""
+    with audio.AudioReader(path) as reader:
+        resampler, parts = audio.Resampler(reader.rate_hz, RATE_HZ, 1), []
+        for block in reader.blocks(BLOCK_SAMPLES):
+            parts.append(resampler.push(block.mean(0, keepdims=True)))
+            if reader.samples_read > LONGEST_S * reader.rate_hz:
+                raise AudioError("length", found="over 10 minutes", wanted="less", next="cut it into clips")
+        wave = np.concatenate([*parts, resampler.flush()], 1)[0]
+    rounded: Array = np.clip(np.rint(wave * 32768), -32768, 32767) / np.float32(32768)
+    return rounded
+
+
+def check_clip(wave: Array) -> None:
+    """Raise AudioError where there is nothing to judge."""
+    seconds, peak = len(wave) / RATE_HZ, float(np.abs(wave).max(initial=0))
+    if seconds < SHORTEST_S:
+        raise AudioError("length", found=f"{seconds:.2f} s", wanted=f"{SHORTEST_S} s or more")
+    if peak < SILENT:
+        raise AudioError("sound", found="silence", wanted="a peak above -60 dB")
+
+
+def measure_clip(clip: str, plan: Plan) -> Result:
+    """A clip through every system at every rate."""
+    path = plan.folder / clip
+    mark = digest(path)
+    try:
+        wave = read_clip(path)
+        check_clip(wave)
+    except NacreError as error:
+        return Result(clip, mark, [], str(error).removeprefix(f"{path}: "), peak_mb())
+    original = metrics.pieces(wave)
+    scores = [
+        _measure(system, kbps, clip, wave, original, plan) for system in plan.systems for kbps in system.rates_kbps
+    ]
+    return Result(clip, mark, scores, peak_mb=peak_mb())
+
+
+def _measure(system: System, kbps: float, clip: str, wave: Array, original: list[Sound], plan: Plan) -> Score:
+    row = Score(clip, system.name, kbps, len(wave) / RATE_HZ)
+    try:
+        coded = system.code(wave, kbps)
+    except Exception as error:
+        text = str(error) if isinstance(error, NacreError) else f"{type(error).__name__} {error}"
+        return replace(row, failure=f"codec: {text}")
+    figures, failures = metrics.score(original, coded.wave, plan.metrics)
+    return replace(
+        row,
+        file_bytes=coded.file_bytes,
+        payload_bytes=coded.payload_bytes,
+        encode_s=coded.encode_s,
+        decode_s=coded.decode_s,
+        metrics=figures,
+        failure="; ".join(failures),
+        lag_samples=lag_samples(wave, coded.wave),
+    )
+
+
+def failed(clip: str, plan: Plan, reason: str) -> Result:
+    """A clip that took its worker down with it."""
+    rows = [
+        Score(clip, system.name, kbps, 0.0, failure=f"codec: {reason}")
+        for system in plan.systems
+        for kbps in system.rates_kbps
+    ]
+    return Result(clip, digest(plan.folder / clip), rows)
+
+
+def code_clip(clip: str, plan: Plan, seconds: float) -> dict[tuple[str, float], Array]:
+    """The start of a clip as it was and as each system gives it back, by system and rate."""
+    wave, end = read_clip(plan.folder / clip), round(seconds * RATE_HZ)
+    sounds = {("original", 0.0): wave[:end]}
+    for system in plan.systems:
+        for kbps in system.rates_kbps:
+            try:
+                sounds[system.name, kbps] = system.code(wave, kbps).wave[:end]
+            except Exception:  # its row says why
+                continue
+    return sounds
+
+
+@functools.cache
+def _codec(model: str) -> Codec:
+    """A codec after its first run, which is slow and not to be timed."""
+    codec = load(model)
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE_HZ).astype(np.float32)
+    codec.decode(codec.encode(noise, RATE_HZ))
+    return codec
+
+
+def code_nacre(model: str, wave: Array, kbps: float) -> Coded:
+    """wave [N] at 16 kHz to file bytes and back, in memory."""
+    codec = _codec(model)
+    start_s = time.process_time()
+    data = codec.encode(wave, RATE_HZ, bitrate_kbps=kbps)
+    middle_s = time.process_time()
+    decoded, rate_hz = codec.decode(data)
+    end_s = time.process_time()
+    if decoded.shape != (1, len(wave)) or rate_hz != RATE_HZ:
+        raise AudioError("decoded", found=f"{decoded.shape} at {rate_hz} Hz", wanted=f"{(1, len(wave))} at {RATE_HZ}")
+    return Coded(decoded[0], len(data), len(data), middle_s - start_s, end_s - middle_s)
+
+
+def memory_mb(model: str, path: Path, kbps: float) -> float:
+    """Peak memory of this process, a fresh one, after a model was loaded and a clip went there and back."""
+    code_nacre(model, read_clip(path), kbps)
+    return peak_mb()
+
+
+def peak_mb() -> float:
+    """Most memory that this process has held; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()  # without what it was born with, unlike ru_maxrss
+        return next(int(line.split()[1]) / 1000 * 1.024 for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        pass
+    if os.name != "posix":
+        return 0.0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,615 @@
+"""Evaluation: figures against known values, peers that misbehave, runs that are killed and go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+
+from rich.console import Console
+
+from nacre import audio
+from nacre.errors import NacreError, UsageError
+from nacre.evaluate import choice, journal, measures, metrics, payload, peers, programs, run, stats, work
+from nacre.evaluate.measures import Sound
+from nacre.evaluate.metrics import METRICS
+from nacre.evaluate.programs import PeerError
+from nacre.evaluate.results import Score
+
+RATE_HZ = 16_000
+QUICK = "si_sdr_db,logmel_db"  # metrics that need no further package
+FAKE = """
+import sys, time, wave
+verb, source, target = sys.argv[1:4]
+data = open(source, "rb").read()
+if verb == "crash":
+    sys.exit("out of cheese")
+if verb == "nothing":
+    sys.exit(0)
+if verb == "slow":
+    time.sleep(0.2)
+if verb == "short":
+    with wave.open(source) as file, wave.open(target, "wb") as out:
+        out.setparams(file.getparams())
+        out.writeframes(file.readframes(file.getnframes() - 100))
+elif verb == "late":
+    with wave.open(source) as file, wave.open(target, "wb") as out:
+        out.setparams(file.getparams())
+        out.writeframes(bytes(640) + file.readframes(file.getnframes() - 320))
+else:
+    open(target, "wb").write(data)
+"""
+
+
+@pytest.fixture
+def clips(tmp_path, speech) -> Path:
+    """Three clips of a second or so, in a tree."""
+    folder = tmp_path / "clips"
+    (folder / "deep").mkdir(parents=True)
+    for index, name in enumerate(("a.wav", "deep/b.flac", "c.wav")):
+        start = 9000 * index
+        audio.write(folder / name, speech[None, start : start + 16_000 + 500 * index], RATE_HZ)
+    return folder
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """`fake("copy", "short")` gives the commands of a codec made of these two verbs."""
+    script = tmp_path / "fake codec.py"
+    script.write_text(FAKE)
+
+    def commands(name: str, encode: str = "copy", decode: str = "copy", delay: str = "") -> str:
+        parts = [
+            f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {verb} {{in}} {{out}}"
+            for verb in (encode, decode)
+        ]
+        return f"{name}=" + " ::: ".join(parts) + delay
+
+    return commands
+
+
+def options(folder: Path, model: Path, **more) -> choice.Options:
+    plain = {"bitrates_kbps": (1.0,), "peers": (), "metrics": QUICK, "jobs": 1, "quiet": True, "examples": 0}
+    return choice.Options(folder, models=(str(model),), **plain | more)
+
+
+def evaluate(chosen: choice.Options) -> tuple[bool, str]:
+    """Whether all went well, and the messages."""
+    say = Console(record=True, stderr=True, width=200)
+    return run.evaluate(chosen, say), say.export_text()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(path: Path) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if not name.endswith("code_s")} for row in rows(path)]
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def curve(factor: float = 1.0, points: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    rates = np.geomspace(1, 16, points)
+    return rates * factor, 1 + np.log2(1 + rates)
+
+
+def test_bd_rate_against_itself_is_nothing():
+    assert stats.bd_rate(*curve(), *curve()) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("factor", "percent"), [(0.5, -50), (2, 100), (0.9, -10)])
+def test_bd_rate_of_a_curve_at_another_rate(factor, percent):
+    assert stats.bd_rate(*curve(factor), *curve()) == pytest.approx(percent, abs=1e-6)
+
+
+def test_bd_rate_does_not_depend_on_order_or_on_points_that_cost_more_for_less():
+    rates, quality = curve()
+    shuffled = [3, 0, 4, 1, 2]
+    more = np.append(rates[shuffled], 20.0), np.append(quality[shuffled], 1.5)
+    assert stats.bd_rate(*more, *curve(2)) == pytest.approx(-50, abs=1e-6)
+
+
+def test_bd_rate_says_what_is_shared():
+    rates, quality = curve()
+    found = stats.log_ratio(rates, quality, rates, quality + 1)
+    assert found is not None
+    assert found.low == pytest.approx(quality[0] + 1)
+    assert found.share == pytest.approx((quality[-1] - quality[0] - 1) / (quality[-1] - quality[0]))
+    assert stats.bd_rate(rates, quality, rates, quality + 9) is None
+    assert stats.bd_rate(rates[:1], quality[:1], rates, quality) is None
+
+
+def test_interval_holds_the_mean_and_repeats():
+    values = np.random.default_rng(1).normal(3, 1, 400)
+    found = stats.interval(values)
+    assert found == stats.interval(list(values))
+    assert found.mean == pytest.approx(values.mean())
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert found.low == pytest.approx(found.mean - half, abs=0.02)
+    assert found.high == pytest.approx(found.mean + half, abs=0.02)
+    assert stats.interval([2.0]) == stats.Interval(2.0, 2.0, 2.0, 1)
+
+
+def made_up(system: str, factor: float, clip_count: int = 6) -> list[Score]:
+    """Rows whose distance falls as the rate rises; `factor` on the bytes."""
+    found = []
+    for clip in range(clip_count):
+        for kbps in (1.0, 2.0, 4.0, 8.0):
+            size = round(1000 * kbps * factor)
+            figures = {"logmel_db": 10 - math.log2(kbps) + 0.1 * clip, "si_sdr_db": math.log2(kbps) + 0.2 * clip}
+            found.append(Score(f"{clip}.wav", system, kbps, 4.0, size + 50, size, 0.04, 0.02, figures))
+    return found
+
+
+def test_points_are_over_common_clips():
+    scores = made_up("nacre a", 1) + made_up("opus", 2)
+    scores = [s for s in scores if (s.clip, s.system, s.target_kbps) != ("0.wav", "opus", 2.0)]
+    scores.append(Score("0.wav", "opus", 2.0, 4.0, failure="codec: crashed"))
+    scores += [Score(f"{clip}.wav", "broken", 1.0, 4.0, failure="codec: crashed") for clip in range(6)]
+    points = {(point.system, point.target_kbps): point for point in stats.points(scores)}
+    assert all(point.metrics["logmel_db"].count == 5 for key, point in points.items() if key[0] != "broken")
+    assert points["opus", 2.0].failed == 1
+    assert points["broken", 1.0].metrics == {}
+    point = points["nacre a", 4.0]
+    assert point.rate_kbps == pytest.approx(8 * 4000 / 4 / 1000)
+    assert point.file_kbps == pytest.approx(8 * 4050 / 4 / 1000)
+    assert (point.encode_x, point.decode_x) == (pytest.approx(100), pytest.approx(200))
+
+
+def test_bd_rates_know_which_way_is_better():
+    found = stats.bd_rates(made_up("nacre a", 1) + made_up("opus", 2))
+    assert {(bd.system, bd.peer, bd.metric) for bd in found} == {
+        ("nacre a", "opus", "si_sdr_db"),
+        ("nacre a", "opus", "logmel_db"),
+    }
+    for bd in found:
+        assert bd.percent == pytest.approx(-50, abs=1e-6)
+        assert bd.low <= bd.percent + 1e-6
+        assert bd.high >= bd.percent - 1e-6
+        assert bd.from_quality < bd.to_quality
+
+
+def test_differences_pair_clips_at_the_nearest_rate():
+    scores = made_up("nacre a", 1) + made_up("opus", 1.1)
+    found = [d for d in stats.differences(scores) if d.metric == "si_sdr_db" and d.target_kbps == 4.0]
+    assert len(found) == 1
+    assert found[0].difference == stats.Interval(0, 0, 0, 6)
+    assert not stats.differences(made_up("nacre a", 1) + made_up("opus", 1.4))
+
+
+def test_worst_lists_each_clip_once():
+    scores = made_up("nacre a", 1) + made_up("opus", 1)
+    assert [score.clip for score in stats.worst(scores, "si_sdr_db", 3)] == ["0.wav", "1.wav", "2.wav"]
+    assert [score.clip for score in stats.worst(scores, "logmel_db", 2)] == ["5.wav", "4.wav"]
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def test_every_metric_says_what_it_cannot_see():
+    assert all(metric.blind and metric.meaning and metric.better in (1, -1) for metric in METRICS.values())
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("dnsmos", "wer")])
+def test_metric_prefers_the_same_to_a_little_noise_to_much(name, speech):
+    for package in METRICS[name].packages:
+        pytest.importorskip(package)
+    clip = speech[:40_000]
+    noise = np.random.default_rng(0).normal(0, 1, len(clip)).astype(np.float32)
+    original = metrics.pieces(clip)
+    figures = []
+    for amount in (0, 0.003, 0.05):
+        found, failures = metrics.score(original, clip + amount * noise, [name])
+        assert not failures
+        figures.append(METRICS[name].better * found[name])
+    assert figures[0] > figures[1] > figures[2]
+
+
+def test_copies_score_as_copies(speech):
+    found, _ = metrics.score(metrics.pieces(speech), speech, QUICK.split(",") + ["f0_cents", "voicing_percent"])
+    assert found == {"si_sdr_db": 100.0, "logmel_db": 0.0, "f0_cents": 0.0, "voicing_percent": 0.0}
+    assert measures.si_sdr_db(Sound(speech), Sound(0.5 * speech)) > 90
+
+
+def test_long_sound_is_scored_in_pieces(speech):
+    wave = np.tile(speech, 5)[: 21 * RATE_HZ]
+    parts = metrics.pieces(wave)
+    assert [len(part.wave) for part in parts] == [168_000, 168_000]
+    quiet = wave.copy()
+    quiet[168_000:] = 0  # one piece cannot be measured
+    found, failures = metrics.score(metrics.pieces(quiet), wave, ["f0_cents"])
+    assert found
+    assert not failures
+
+
+@pytest.mark.parametrize("hz", [70, 133.3, 220, 390])
+def test_pitch_of_a_tone(hz):
+    at_s = np.arange(16_000) / RATE_HZ
+    tone = 0.3 * np.sin(2 * np.pi * hz * at_s) + 0.1 * np.sin(4 * np.pi * hz * at_s + 1)
+    pitch = measures.pitch_hz(tone.astype(np.float32))[5:-10]
+    assert np.abs(1200 * np.log2(pitch / hz)).max() < 5
+
+
+def test_noise_has_no_pitch():
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert np.mean(measures.pitch_hz(noise) > 0) < 0.05
+
+
+def test_what_cannot_be_measured_is_said(speech):
+    original = metrics.pieces(speech[:16_000])
+    found, failures = metrics.score(original, np.zeros(16_000, np.float32), ["f0_cents", "si_sdr_db"])
+    assert found == {"si_sdr_db": -100.0}
+    assert failures == ["f0_cents: 0 frames voiced in both, wanted 10"]
+
+
+def test_silence_has_no_pesq(speech):
+    pytest.importorskip("pesq")
+    found, failures = metrics.score(metrics.pieces(speech), np.zeros_like(speech), ["pesq_wb"])
+    assert not found
+    assert "silence" in failures[0]
+
+
+def test_dnsmos_hears_noise(speech):
+    pytest.importorskip("speechmos")
+    noise = np.random.default_rng(0).normal(0, 0.02, 40_000).astype(np.float32)
+    clean, noisy = (
+        measures.dnsmos(Sound(speech), Sound(sound)) for sound in (speech[:40_000], speech[:40_000] + noise)
+    )
+    assert 1 < noisy < clean - 0.3 < 5
+
+
+def test_recogniser_hears_the_same_whatever_came_before(speech):
+    pytest.importorskip("pocketsphinx")
+    pytest.importorskip("jiwer")
+    first = measures.transcript(speech[:40_000])
+    assert first
+    measures.transcript(speech[40_000:60_000])
+    assert measures.word_error(Sound(speech[:40_000]), Sound(speech[:40_000])) == 0
+
+
+def test_metrics_by_name():
+    assert metrics.choose(QUICK, asr=False) == ["si_sdr_db", "logmel_db"]
+    for wrong in ("pesq", ""):
+        with pytest.raises(UsageError, match="metrics"):
+            metrics.choose(wrong, asr=False)
+    with pytest.raises(NacreError, match=r"pip install 'nacre\[evaluate\]'"):
+        metrics.require(["numpy", "no_such_package"])
+
+
+def test_lag(speech):
+    late = np.pad(speech, (7, 0))[: len(speech)]
+    assert peers.lag_samples(speech, late) == 7
+    assert peers.lag_samples(late, speech) == -7
+    noise = np.random.default_rng(0).normal(0, 0.1, len(speech)).astype(np.float32)
+    assert peers.lag_samples(speech, noise) is None
+    assert peers.lag_samples(speech, np.zeros_like(speech)) is None
+
+
+# ---------------------------------------------------------------- peers
+
+
+def ogg_page(packets: list[bytes], open_end: bool = False) -> bytes:
+    lacing = b""
+    for packet in packets:
+        lacing += bytes([255] * (len(packet) // 255) + [len(packet) % 255])
+    if open_end:
+        lacing = lacing[:-1]
+    head = struct.pack("<4sBBQIIIB", b"OggS", 0, 0, 0, 1, 0, 0, len(lacing))
+    return head + lacing + b"".join(packets)
+
+
+@pytest.mark.parametrize("sizes", [[1], [254, 255, 256], [0, 3, 510], [1000]])
+def test_ogg_payload_leaves_pages_and_headers_out(sizes):
+    packets = [bytes(size) for size in sizes]
+    stream = ogg_page([b"head"]) + ogg_page([b"tags" * 90]) + ogg_page(packets) + ogg_page(packets)
+    assert payload.ogg_payload_bytes(stream) == 2 * sum(sizes)
+
+
+def test_ogg_packet_over_two_pages_counts_once():
+    stream = ogg_page([b"h", b"t"]) + ogg_page([bytes(510)], open_end=True) + ogg_page([bytes(7), bytes(5)])
+    assert payload.ogg_payload_bytes(stream) == 510 + 7 + 5
+    split = ogg_page([b"h"]) + ogg_page([bytes(255)], open_end=True) + ogg_page([b"t", b"ab"])
+    assert payload.ogg_payload_bytes(split) == 2  # the header went on over the page
+
+
+def test_ogg_damage_is_said():
+    with pytest.raises(PeerError, match="no page at byte"):
+        payload.ogg_payload_bytes(ogg_page([b"h"]) + b"junk")
+
+
+def test_mp3_payload_leaves_tags_out():
+    frame = bytes.fromhex("fff348c4") + bytes(140)  # MPEG 2, 32 kb/s at 16 kHz: 144 bytes
+    info = frame[:13] + b"Info" + frame[17:]
+    tag = b"ID3\x04\0\0\0\0\0\x05" + bytes(5)
+    assert payload.mp3_payload_bytes(tag + info + 3 * frame) == 3 * 144
+    assert payload.mp3_payload_bytes(2 * frame + b"TAG" + bytes(125)) == 2 * 144
+    with pytest.raises(PeerError, match="MP3"):
+        payload.mp3_payload_bytes(b"RIFF" + bytes(200))
+
+
+def test_modes_are_the_nearest_to_the_asked():
+    codec2, opus = peers.builtin()["codec2"], peers.builtin()["opus"]
+    assert codec2.settings([1.5, 1.55, 3, 6, 9, 12]) == [1.6, 3.2]
+    assert opus.settings([1.5, 3, 6, 9]) == [6, 9]
+    assert opus.settings(None) == [6, 8, 10, 12, 16]
+    assert codec2.mode(0.7).delay_samples == 480
+
+
+@pytest.mark.parametrize("name", ["opus", "codec2", "speex", "mp3"])
+def test_builtin_peer_is_aligned_at_every_length(name, speech):
+    peer = peers.builtin()[name]
+    if peer.missing():
+        pytest.skip(peer.missing())
+    kbps = peer.usual_kbps[-1]
+    for samples in (16_001, 45_360, 80_000):
+        coded = peer.code(speech[:samples], kbps)
+        assert len(coded.wave) == samples
+        assert 0 < coded.payload_bytes <= coded.file_bytes
+        assert coded.encode_s > 0
+        lag = peers.lag_samples(speech[:samples], coded.wave)
+        assert lag is None if name == "codec2" else abs(lag) <= 4
+
+
+def test_custom_peer_fills_in_names_with_spaces():
+    peer = peers.custom("x=my\\ enc -b {kbps} -r {bps} {in} {out} ::: dec {in} {out} ::: 320")
+    words = peers.fill(peer.encode, Path("a b.wav"), Path("c"), peer.mode(6.5))
+    assert words == ["my enc", "-b", "6.5", "-r", "6500", "a b.wav", "c"]
+    assert peer.mode(6.5).delay_samples == 320
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "=a {in} {out} ::: b {in} {out}",
+        "x=a {in} {out}",
+        "x=a {in} ::: b {in} {out}",
+        "x=a '{in} {out} ::: b {in} {out}",
+    ],
+)
+def test_commands_that_cannot_be_meant(text):
+    with pytest.raises(UsageError, match="peer-cmd"):
+        peers.custom(text)
+
+
+def test_names_are_taken_once(fake):
+    for names, commands in (["opus"], [fake("opus")]), ([], [fake("x"), fake("x")]), ([], [fake("nacre y")]):
+        with pytest.raises(UsageError, match="a name of its own"):
+            peers.choose(names, commands)
+    with pytest.raises(UsageError, match="flac"):
+        peers.choose(["flac"], [])
+
+
+def test_known_delay_is_taken_off(fake, speech):
+    peer = peers.custom(fake("late", decode="late", delay=" ::: 320"))
+    coded = peer.code(speech[:20_000], 6)
+    assert np.abs(coded.wave - speech[:20_000]).max() < 1e-4
+    assert coded.file_bytes == coded.payload_bytes == 44 + 2 * 20_320
+
+
+@pytest.mark.parametrize(
+    ("verbs", "message"),
+    [
+        (("crash", "copy"), "exit code 1, out of cheese"),
+        (("nothing", "copy"), "nothing written"),
+        (("copy", "short"), "found 19900 samples, wanted 20000"),
+    ],
+)
+def test_peer_that_misbehaves(fake, speech, verbs, message):
+    with pytest.raises(PeerError, match=message):
+        peers.custom(fake("bad", *verbs)).code(speech[:20_000], 6)
+
+
+def test_peer_that_never_ends_is_stopped(tmp_path):
+    with pytest.raises(PeerError, match="no end after"):
+        programs.run_command([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path / "out", 0.2)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_run_from_folder_to_tables(clips, tiny_model, fake, tmp_path):
+    audio.write(clips / "silent.wav", np.zeros((1, 16_000), np.float32), RATE_HZ)
+    audio.write(clips / "short.wav", np.full((1, 4_000), 0.1, np.float32), RATE_HZ)
+    (clips / "text.wav").write_text("not sound")
+    (clips / "notes.txt").write_text("not looked at")
+    table, whole = tmp_path / "out.csv", tmp_path / "out.json"
+    commands = (fake("good"), fake("bad", "crash"), fake("cut", "copy", "short"))
+    chosen = options(clips, tiny_model, peer_commands=commands, peer_bitrates_kbps=(6, 9), csv=table, json=whole)
+    good, said = evaluate(chosen)
+    assert not good
+    assert "bad: codec failed on 6 of 6 rows" in said
+    assert "out of cheese" in said
+
+    found = json.loads(whole.read_text())
+    skipped = dict(text.split(": ", 1) for text in found["skipped"])
+    assert set(skipped) == {"silent.wav", "short.wav", "text.wav"}
+    assert "0.25 s" in skipped["short.wav"]
+    assert "silence" in skipped["silent.wav"]
+    assert "not a sound file" in skipped["text.wav"]
+
+    lines = rows(table)
+    assert len(lines) == 3 * (1 + 2 + 2 + 2)
+    failures = {(line["system"], line["failure"].partition(":")[0]) for line in lines}
+    assert failures == {("nacre tiny", ""), ("good", ""), ("bad", "codec"), ("cut", "codec")}
+    best = [line for line in lines if line["system"] == "good"]
+    assert all(float(line["si_sdr_db"]) == 100 and int(line["lag_samples"]) == 0 for line in best)
+    assert {point["failed"] for point in found["points"] if point["system"] == "bad"} == {3}
+    assert found["facts"]["model tiny"].startswith("fingerprint ")
+    assert not (tmp_path / "out.journal.jsonl").exists()
+
+
+def test_two_runs_give_the_same_figures(clips, tiny_model, tmp_path):
+    tables = [tmp_path / name for name in ("one.csv", "two.csv")]
+    for table, jobs in zip(tables, (1, 2), strict=True):
+        assert evaluate(options(clips, tiny_model, csv=table, jobs=jobs))[0]
+    assert without_times(tables[0]) == without_times(tables[1])
+    assert [row["clip"] for row in rows(tables[0])] == ["a.wav", "c.wav", "deep/b.flac"]
+
+
+def test_killed_run_goes_on_where_it_stood(clips, tiny_model, fake, tmp_path, environment):
+    for index in range(4):
+        shutil.copy(clips / "a.wav", clips / f"more{index}.wav")
+    table, kept, slow = tmp_path / "out.csv", tmp_path / "out.journal.jsonl", fake("slow", "slow")
+    asked = {"--model": tiny_model, "--peers": "", "--peer-cmd": slow, "--peer-bitrates": 6, "--bitrates": 1}
+    asked |= {"--metrics": QUICK, "--jobs": 1, "--csv": table}
+    words = [str(word) for pair in asked.items() for word in pair]
+    command = [sys.executable, "-m", "nacre", "evaluate", str(clips), *words]
+    started = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not kept.exists() or kept.read_bytes().count(b"\n") < 3:
+        assert started.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    before = kept.read_bytes().splitlines()[1]
+    marked = json.loads(before)
+    marked["scores"][0]["metrics"]["si_sdr_db"] = 55.5  # to see that it is not measured again
+    torn = b'{"clip": "more'
+    kept.write_bytes(kept.read_bytes().replace(before, json.dumps(marked).encode()) + torn)
+
+    again = options(clips, tiny_model, csv=table, peer_commands=(slow,), peer_bitrates_kbps=(6,))
+    with pytest.raises(NacreError, match="--resume"):
+        evaluate(again)
+    with pytest.raises(UsageError, match="nacre tiny"):
+        evaluate(replace(again, bitrates_kbps=(0.8, 1.0), resume=True))
+    assert evaluate(replace(again, resume=True))[0]
+    assert len(rows(table)) == 7 * 2
+    assert [row["clip"] for row in rows(table) if row["si_sdr_db"] == "55.5"] == [marked["clip"]]
+    assert not kept.exists()
+
+
+def test_changed_clip_is_measured_again(clips, tiny_model, tmp_path, speech):
+    plan = work.Plan(clips, (work.System("nacre tiny", (1.0,), str(tiny_model)),), ("si_sdr_db",))
+    before = journal.Journal(tmp_path / "x.jsonl", choice.plan_facts(plan))
+    before.start(resume=False, force=False)
+    first = work.measure_clip("a.wav", plan)
+    before.add(first)
+    known = journal.Journal(tmp_path / "x.jsonl", choice.plan_facts(plan)).start(resume=True, force=False)
+    assert known == {"a.wav": first}
+    audio.write(clips / "a.wav", speech[None, :12_000], RATE_HZ, overwrite=True)
+    assert work.digest(clips / "a.wav") != first.sha256
+
+
+def test_clip_that_kills_its_worker_is_named(clips, tiny_model, tmp_path, monkeypatch):
+    deadly = work.Plan(clips, (work.System("nacre tiny", (1.0,), str(tiny_model)),), ("si_sdr_db",))
+    monkeypatch.setattr(work, "workers", lambda jobs: Deadly(work_of=os.getpid()))
+    found: list[work.Result] = []
+    run._spread_work(["a.wav", "c.wav"], deadly, 1, found.append)
+    by_clip = {result.clip: result for result in found}
+    assert "died" in by_clip["a.wav"].scores[0].failure
+    assert stats.coded(by_clip["c.wav"].scores[0])
+
+
+class Deadly:
+    """A pool whose process dies whenever it meets a.wav."""
+
+    def __init__(self, work_of: int):
+        self.broken = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        return False
+
+    def submit(self, function, clip, plan):
+        from concurrent.futures import Future
+        from concurrent.futures.process import BrokenProcessPool
+
+        future: Future = Future()
+        if clip == "a.wav":
+            future.set_exception(BrokenProcessPool("died"))
+        else:
+            future.set_result(function(clip, plan))
+        return future
+
+
+def test_nothing_to_evaluate(tmp_path, tiny_model):
+    with pytest.raises(NacreError, match="no sound files"):
+        evaluate(options(tmp_path, tiny_model))
+    with pytest.raises(NacreError, match="no folder"):
+        evaluate(options(tmp_path / "gone", tiny_model))
+
+
+def test_only_unusable_clips(tmp_path, tiny_model):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    audio.write(folder / "silent.wav", np.zeros((1, 16_000), np.float32), RATE_HZ)
+    assert not evaluate(options(folder, tiny_model, json=tmp_path / "out.json"))[0]
+    assert json.loads((tmp_path / "out.json").read_text())["scores"] == []
+
+
+def test_missing_peer_is_named_with_its_package(clips, tiny_model, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    good, said = evaluate(options(clips, tiny_model, peers=("codec2",)))
+    assert not good
+    assert "c2enc, Debian package codec2" in said
+    good, said = evaluate(options(clips, tiny_model, peers=None))  # nobody asked for them
+    assert good
+    assert "opus left out" in said
+
+
+def test_places_that_cannot_be_written(clips, tiny_model, tmp_path):
+    with pytest.raises(NacreError, match="a folder that exists"):
+        evaluate(options(clips, tiny_model, report=tmp_path / "gone" / "out.html"))
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(NacreError, match="--force"):
+        evaluate(options(clips, tiny_model, csv=tmp_path / "out.csv"))
+    assert (tmp_path / "out.csv").read_text() == "mine"
+
+
+def test_rates_that_the_model_lacks(clips, tiny_model):
+    with pytest.raises(UsageError, match="bitrates"):
+        evaluate(options(clips, tiny_model, bitrates_kbps=(900.0,)))
+    with pytest.raises(UsageError, match=r"0\.1 to 1000"):
+        evaluate(options(clips, tiny_model, bitrates_kbps=(math.nan,)))
+
+
+def test_limit_spreads(clips):
+    assert choice.find_clips(clips, 1) == ["c.wav"]
+    assert choice.find_clips(clips, 9) == ["a.wav", "c.wav", "deep/b.flac"]
+
+
+def test_page_gets_the_sound_of_the_examples(clips, tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip("jinja2")
+    from nacre.evaluate import report
+
+    seen = {}
+    monkeypatch.setattr(
+        report, "write_page", lambda *args: seen.update(zip(("run", "sounds", "path"), args, strict=True))
+    )
+    chosen = options(clips, tiny_model, report=tmp_path / "out.html", examples=2)
+    assert evaluate(chosen)[0]
+    found, sounds = seen["run"], seen["sounds"]
+    assert len(found.examples) == 2
+    assert set(sounds) == {(clip, *key) for clip in found.examples for key in (("original", 0.0), ("nacre tiny", 1.0))}
+    wave, rate_hz = sounds[found.examples[0], "nacre tiny", 1.0]
+    assert (wave.dtype, rate_hz) == (np.float32, RATE_HZ)
+    assert seen["path"] == chosen.report
+
+
+def test_command_line(clips, tiny_model, run):
+    done = run(
+        "evaluate", clips, "-m", tiny_model, "--bitrates", 1, "--metrics", QUICK, "--peers", "", "--csv", "o.csv"
+    )
+    assert done.rc == 0, done.stderr
+    assert b"nacre tiny" in done.stdout
+    assert run("evaluate", clips, "-m", tiny_model, "--peers", "flac").rc == 2
