@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shlex
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -223,6 +221,13 @@ def test_metric_prefers_the_same_to_a_little_noise_to_much(name, speech):
     assert figures[0] > figures[1] > figures[2]
 
 
+def test_estoi_repeats_to_the_last_digit(speech):
+    pytest.importorskip("pystoi")
+    noisy = speech + np.random.default_rng(0).normal(0, 0.01, len(speech)).astype(np.float32)
+    first, second = (measures.intelligibility(Sound(speech), Sound(noisy), extended=True) for _ in range(2))
+    assert first == second
+
+
 def test_copies_score_as_copies(speech):
     found, _ = metrics.score(metrics.pieces(speech), speech, QUICK.split(",") + ["f0_cents", "voicing_percent"])
     assert found == {"si_sdr_db": 100.0, "logmel_db": 0.0, "f0_cents": 0.0, "voicing_percent": 0.0}
@@ -279,10 +284,10 @@ def test_dnsmos_hears_noise(speech):
 def test_recogniser_hears_the_same_whatever_came_before(speech):
     pytest.importorskip("pocketsphinx")
     pytest.importorskip("jiwer")
-    first = measures.transcript(speech[:40_000])
+    first = measures.transcript(speech[:20_000])
     assert first
-    measures.transcript(speech[40_000:60_000])
-    assert measures.word_error(Sound(speech[:40_000]), Sound(speech[:40_000])) == 0
+    measures.transcript(speech[40_000:56_000])
+    assert measures.word_error(Sound(speech[:20_000]), Sound(speech[:20_000])) == 0
 
 
 def test_metrics_by_name():
@@ -473,11 +478,11 @@ def test_killed_run_goes_on_where_it_stood(clips, tiny_model, fake, tmp_path, en
     asked |= {"--metrics": QUICK, "--jobs": 1, "--csv": table}
     words = [str(word) for pair in asked.items() for word in pair]
     command = [sys.executable, "-m", "nacre", "evaluate", str(clips), *words]
-    started = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     while not kept.exists() or kept.read_bytes().count(b"\n") < 3:
         assert started.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    os.killpg(started.pid, signal.SIGKILL)
+    started.kill()  # its worker ends by itself
     started.wait()
     before = kept.read_bytes().splitlines()[1]
     marked = json.loads(before)
@@ -510,7 +515,7 @@ def test_changed_clip_is_measured_again(clips, tiny_model, tmp_path, speech):
 
 def test_clip_that_kills_its_worker_is_named(clips, tiny_model, tmp_path, monkeypatch):
     deadly = work.Plan(clips, (work.System("nacre tiny", (1.0,), str(tiny_model)),), ("si_sdr_db",))
-    monkeypatch.setattr(work, "workers", lambda jobs: Deadly(work_of=os.getpid()))
+    monkeypatch.setattr(work, "workers", lambda jobs: Deadly())
     found: list[work.Result] = []
     run._spread_work(["a.wav", "c.wav"], deadly, 1, found.append)
     by_clip = {result.clip: result for result in found}
@@ -520,9 +525,6 @@ def test_clip_that_kills_its_worker_is_named(clips, tiny_model, tmp_path, monkey
 
 class Deadly:
     """A pool whose process dies whenever it meets a.wav."""
-
-    def __init__(self, work_of: int):
-        self.broken = False
 
     def __enter__(self):
         return self

@@ -193,11 +193,11 @@ def _troubles(run: Run) -> str:
     broken = sum(not coded(score) for score in run.scores)
     partly = sum(bool(score.failure) and coded(score) for score in run.scores)
     told = [
-        f"{broken} of {len(run.scores)} codings failed" if broken else "",
-        f"{partly} codings lack a score" if partly else "",
-        f"{len(run.skipped)} clips were left out" if run.skipped else "",
+        f"codings that failed: {broken} of {len(run.scores)}" if broken else "",
+        f"codings without some of the scores: {partly}" if partly else "",
+        f"clips left out: {len(run.skipped)}" if run.skipped else "",
     ]
-    found = listed([text for text in told if text])
+    found = "; ".join(filter(None, told))
     return (
-        f"{found[0].upper()}{found[1:]}; the lists are below." if found else "Nothing failed and no clip was left out."
+        f"{found[0].upper()}{found[1:]}. They are listed below." if found else "Nothing failed, no clip was left out."
     )
