@@ -221,6 +221,14 @@ class Resampler:
         return np.ascontiguousarray(self._stream.resample_chunk(data, last).T)
 
 
+def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[np.ndarray]:
+    """What `reader` holds as float32 [N] at another rate, channels averaged, about a second at a time."""
+    resampler = Resampler(reader.rate_hz, rate_hz, 1)
+    for block in reader.blocks(reader.rate_hz):
+        yield resampler.push(block.mean(0, keepdims=True))[0]
+    yield resampler.flush()[0]
+
+
 def read(path: Name) -> tuple[np.ndarray, int]:
     """A whole small file: float32 [C, N] and its rate in Hz."""
     with AudioReader(path) as reader:

@@ -33,6 +33,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SILENCE = 2.0**-17  # below half a step of 16-bit sound
 HORIZON_S = 3.0  # rate control aims to be back on target after this long
 DEFAULT_KBPS = 6.0  # a channel
+LOST = "packet lost"
 FADE_S = 0.1  # concealment falls to silence over a few of these
 
 
@@ -453,16 +454,21 @@ class StreamDecoder:
             yield np.stack(waves)
 
     def _wave(self, channel: int, group: int, packet: Packet | None, frames: int) -> Array:
-        reason = "packet lost"
+        reason = LOST
         if packet is not None:
             try:
                 return self._channels[channel].group(packet, frames)
             except StreamError as error:
                 reason = str(error)
-        start_s = group * self.codec.config.group_samples / self.codec.config.rate_hz
-        stop_s = start_s + frames * self.codec.config.hop_samples / self.codec.config.rate_hz
-        self.damage.append(Damage(channel, start_s, stop_s, reason))
+        self.note_damage(channel, group, reason)
         return self._channels[channel].conceal(frames)
+
+    def note_damage(self, channel: int, group: int, reason: str) -> None:
+        """Add a lost group to `damage`, with its place in time."""
+        config = self.codec.config
+        start_s = group * config.group_samples / config.rate_hz
+        stop_s = start_s + self.group_frames(group) * config.hop_samples / config.rate_hz
+        self.damage.append(Damage(channel, start_s, stop_s, reason))
 
 
 def verify(codec: Codec, contents: Contents) -> list[Damage]:
@@ -470,13 +476,10 @@ def verify(codec: Codec, contents: Contents) -> list[Damage]:
     stream = StreamDecoder(codec, contents)
     for index, packet in enumerate(contents.packets):
         group, channel = divmod(index, contents.header.channels)
-        frames = stream.group_frames(group)
         try:
             if packet is None:
-                raise StreamError("packet lost")
-            unpack_symbols(codec, packet, frames)
+                raise StreamError(LOST)
+            unpack_symbols(codec, packet, stream.group_frames(group))
         except StreamError as error:
-            start_s = group * codec.config.group_samples / codec.config.rate_hz
-            stop_s = start_s + frames * codec.config.hop_samples / codec.config.rate_hz
-            stream.damage.append(Damage(channel, start_s, stop_s, str(error)))
+            stream.note_damage(channel, group, str(error))
     return stream.damage

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from nacre.errors import BundleError
+from nacre.units import ceil_div
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class CodecConfig:
 
     def frames_for(self, samples: int) -> int:
         """Latent frames that cover `samples` at the model's rate, the output's lag included; 0 for no samples."""
-        return -(-(samples + self.delay_samples) // self.hop_samples) if samples else 0
+        return ceil_div(samples + self.delay_samples, self.hop_samples) if samples else 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CodecConfig:

@@ -32,7 +32,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 SHORTEST_S, LONGEST_S = 0.5, 600.0
 SILENT = 1e-3  # peak, -60 dB of full scale
-BLOCK_SAMPLES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,12 @@ def digest(path: Path) -> str:
 def read_clip(path: Path) -> Array:
     """[N] float32 at 16 kHz, channels mixed, rounded to 16 bits, which is what every codec gets. Raises AudioError."""
     with audio.AudioReader(path) as reader:
-        resampler, parts = audio.Resampler(reader.rate_hz, RATE_HZ, 1), []
-        for block in reader.blocks(BLOCK_SAMPLES):
-            parts.append(resampler.push(block.mean(0, keepdims=True)))
+        parts = []
+        for part in audio.mono_blocks(reader, RATE_HZ):
+            parts.append(part)
             if reader.samples_read > LONGEST_S * reader.rate_hz:
                 raise AudioError("length", found="over 10 minutes", wanted="less", next="cut it into clips")
-        wave = np.concatenate([*parts, resampler.flush()], 1)[0]
+        wave = np.concatenate(parts)
     rounded: Array = np.clip(np.rint(wave * 32768), -32768, 32767) / np.float32(32768)
     return rounded
 

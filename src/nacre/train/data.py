@@ -16,7 +16,7 @@ import numpy as np
 from rich.progress import track
 
 from nacre.analysis import LevelState, choose_gain, gain_of
-from nacre.audio import AudioReader, Resampler
+from nacre.audio import FORMATS, AudioReader, mono_blocks
 from nacre.config import CodecConfig
 from nacre.errors import AudioError, TrainError
 from nacre.train.degrade import DegradeConfig, add_noise, change_speed, tilt
@@ -24,7 +24,7 @@ from nacre.units import db_to_gain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+SUFFIXES = set(FORMATS)
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,7 @@ def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int, quie
 
 def _mono(path: Path, rate_hz: int) -> Array:
     with AudioReader(path) as reader:
-        resampler = Resampler(reader.rate_hz, rate_hz, 1)
-        pieces = [resampler.push(block.mean(0, keepdims=True)) for block in reader.blocks(1 << 20)]
-    mono: Array = np.concatenate([*pieces, resampler.flush()], 1)[0]
-    return mono
+        return np.concatenate(list(mono_blocks(reader, rate_hz)))
 
 
 class Sampler:
