@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from conftest import PACKAGE
 
-RANK = dict.fromkeys(["errors", "units", "config"], 0)
-RANK |= dict.fromkeys(["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle"], 1)
+RANK = dict.fromkeys(["errors", "units", "config", "npz"], 0)
+RANK |= dict.fromkeys(
+    ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel"], 1
+)
 RANK |= {"codec": 2, "page": 2} | dict.fromkeys(["stream", "generate", "restore", "evaluate", "train", "demo"], 3)
+RANK |= dict.fromkeys(["features", "view"], 3)
 RANK |= {"cli": 4, "__main__": 5, "__init__": 6}
 HOME = {
     "torch": {"train"},
@@ -24,16 +27,18 @@ HOME = {
     "constriction": {"entropy"},
     "soundfile": {"audio"},
     "soxr": {"audio", "train/degrade"},
-    "matplotlib": {"evaluate"},
+    "matplotlib": {"evaluate", "view"},
     "jinja2": {"evaluate"},
     "pesq": {"evaluate"},
     "pystoi": {"evaluate"},
     "scipy": {"evaluate"},
     "jiwer": {"evaluate"},
     "pocketsphinx": {"evaluate"},
+    "sklearn": {"features"},  # for its tags, when it asks for them
     "typer": {"cli"},
     "rich": {"cli", "demo", "train", "evaluate"},
     "numpy": {"audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "codec", "page"}
+    | {"npz", "rate", "mel"}
     | {room for room, rank in RANK.items() if rank == 3},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

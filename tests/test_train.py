@@ -264,7 +264,7 @@ def test_quantiser_rounds_and_lets_gradients_through(net):
     symbols = found.latents / net.quantiser.steps()[level].unsqueeze(1)
     torch.testing.assert_close(symbols, symbols.round(), atol=1e-4, rtol=0)
     assert (found.latents - latents).abs().max() <= net.quantiser.steps().max() / 2 + 1e-5
-    assert found.soft_bits.shape == found.hard_bits.shape == (2,)
+    assert found.soft_bits.shape == found.hard_bits.shape == (2, 20)
     assert not found.hard_bits.requires_grad
     found.latents.square().sum().backward(retain_graph=True)
     through_rounding = [p.grad.clone() for p in net.encoder.parameters()]
@@ -436,13 +436,13 @@ def test_every_step_and_process_hears_other_sound(corpus):
     for rank in range(2):
         trainer = trainer_of(tiny_recipe(*RARELY), corpus)
         trainer.place = loop.Place(torch.device("cpu"), rank)
-        batch = trainer.sampler.batch
+        batch = trainer.sampler.batch_and_lengths
 
         def listening(*arguments, batch=batch):
-            heard.append(batch(*arguments))
-            return heard[-1]
+            heard.append(batch(*arguments)[0])
+            return batch(*arguments)
 
-        trainer.sampler.batch = listening
+        trainer.sampler.batch_and_lengths = listening
         for _ in range(2):
             trainer.step()
     assert len({wave.tobytes() for waves in heard for wave in waves}) == 4 * 4
@@ -605,8 +605,8 @@ def test_quiet_is_quiet(tmp_path, capsys):
 def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(tmp_path, monkeypatch):
     forward, calls = SpectralLoss.forward, []
 
-    def poisoned(self, decoded, wave):
-        distortion, parts = forward(self, decoded, wave)
+    def poisoned(self, decoded, wave, lengths=None):
+        distortion, parts = forward(self, decoded, wave, lengths)
         calls.append(1)
         return (distortion * math.nan if len(calls) > 5 else distortion), parts
 
@@ -842,7 +842,7 @@ def test_excerpts_come_from_the_seed(corpus, degrade):
 
 
 def test_short_recordings_are_padded():
-    source = Source("x", np.full(500, 3276, np.int16))
+    source = Source("x", np.full(500, 3276, np.int16), np.array([500]))
     sampler = Sampler(Corpus([source], [], 16_000, 1), CODEC, STILL, None, 1.0)
     wave = sampler.item(4000, np.random.default_rng(0))
     assert (wave[:500] != 0).all()
@@ -940,7 +940,7 @@ def test_export_takes_a_new_folder_only(trained, tmp_path):
 
 
 def test_a_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_room, "write_graph", lambda net, path: path.write_bytes(b"x"))
+    monkeypatch.setattr(export_room, "write_graph", lambda net, part, path: path.write_bytes(b"x"))
 
     def fail(*_: object) -> None:
         raise TrainError("tables", found="an accident")

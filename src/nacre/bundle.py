@@ -4,6 +4,7 @@ model.json      settings, hashes, quantiser steps, measured rates, licence, trai
 encoder.onnx    spectra -> latents
 decoder.onnx    latents -> spectra
 prior.npz       integer count tables
+quantiser.npz   steps, codebooks or sizes, for all kinds but SCALAR, whose steps are in model.json
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,17 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FORMAT = 1
 MODELS = Path(__file__).parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
-DECODES = ("decoder.onnx", "prior.npz")  # what the meaning of a file depends on
+QUANTISER = "quantiser.npz"
+ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
 LARGEST_JSON_BYTES = 1 << 20
-KINDS = (1,)  # container.Kind of those this version can run
+KINDS = (1, 2, 3, 4)  # container.Kind of those this version can run
+UNIFORM = 1
 RATES_HZ = (8_000, 192_000)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked model folder. `steps` [L, D] and `rates_kbps` [L] are in its facts."""
+    """A checked model folder. `rates_kbps` [L] and, of kind SCALAR, `steps` [L, D] are in its facts."""
 
     folder: Path
     name: str
@@ -45,12 +48,12 @@ class Bundle:
     facts: dict[str, Any]
 
     def part(self, name: str) -> Path:
-        """Path of one of PARTS."""
+        """Path of a part."""
         return self.folder / name
 
     @cached_property
     def steps(self) -> Array:
-        """Quantiser steps [L, D] float32."""
+        """Quantiser steps [L, D] float32 of kind SCALAR."""
         return np.asarray(self.facts["steps"], np.float32)
 
     @cached_property
@@ -74,21 +77,29 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def parts_of(kind: int) -> tuple[str, ...]:
+    """Names of the files a model of this kind consists of, model.json apart."""
+    return PARTS if kind == UNIFORM else (*PARTS, QUANTISER)
+
+
 def fingerprint(config: CodecConfig, kind: int, steps: list[list[float]], hashes: dict[str, str]) -> bytes:
-    """Four bytes that change with anything the decoder's output depends on."""
-    parts = [asdict(config), kind, steps, [hashes[name] for name in DECODES]]
+    """Four bytes that change with anything the decoder's output depends on; `steps` are empty but for kind SCALAR."""
+    parts = [config.to_dict(), kind, steps, [hashes[name] for name in parts_of(kind) if name not in ENCODES]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()[:4]
 
 
 def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[str, Any]) -> Bundle:
-    """Write model.json beside parts that are already in `folder`; `facts` hold steps, dead_zone and rates_kbps."""
-    hashes = {part: _hash(folder / part) for part in PARTS}
-    mark = fingerprint(config, kind, facts["steps"], hashes)
+    """Write model.json beside parts that are already in `folder`.
+
+    `facts` hold rates_kbps and, for kind SCALAR, steps and dead_zone.
+    """
+    hashes = {part: _hash(folder / part) for part in parts_of(kind)}
+    mark = fingerprint(config, kind, facts.get("steps", []), hashes)
     head = {"format": FORMAT, "name": name, "kind": kind, "fingerprint": mark.hex(), "sha256": hashes}
-    text = json.dumps(head | {"codec": asdict(config)} | facts, indent=1)
-    for wide in ("steps",):  # one row a line: a matrix, not a column of a thousand numbers
-        rows = ",\n  ".join(json.dumps(row) for row in facts[wide])
-        text = text.replace(json.dumps(facts[wide], indent=1).replace("\n", "\n "), f"[\n  {rows}\n ]")
+    text = json.dumps(head | {"codec": config.to_dict()} | facts, indent=1)
+    if "steps" in facts:  # one row a line: a matrix, not a column of a thousand numbers
+        rows = ",\n  ".join(json.dumps(row) for row in facts["steps"])
+        text = text.replace(json.dumps(facts["steps"], indent=1).replace("\n", "\n "), f"[\n  {rows}\n ]")
     (folder / "model.json").write_text(text + "\n")
     return load(folder)
 
@@ -99,16 +110,18 @@ def load(folder: Path) -> Bundle:
     try:
         config = CodecConfig.from_dict(facts["codec"])
         hashes, kind = dict(facts["sha256"]), int(facts["kind"])
-        mark = fingerprint(config, kind, facts["steps"], hashes)
+        if kind not in KINDS:
+            raise BundleError(f"{folder}/model.json: kind of latents", found=kind, wanted=KINDS, next="update nacre")
+        mark = fingerprint(config, kind, facts["steps"] if kind == UNIFORM else [], hashes)
         bundle = Bundle(folder, str(facts["name"]), kind, config, mark, facts)
-        shape = (config.levels, config.latent_dims)
-        fits = bundle.steps.shape == shape == bundle.dead_zone.shape and bundle.rates_kbps.shape == shape[:1]
+        fits = bundle.rates_kbps.shape == (config.levels,) and (kind != UNIFORM or _steps_fit(bundle))
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"{folder}/model.json", found=repr(error), wanted="all settings of a model") from error
-    if not fits or not np.isfinite(bundle.steps).all() or (bundle.steps <= 0).any():
-        raise BundleError(f"{folder}/model.json: steps", found=bundle.steps.shape, wanted=shape)
+    if not fits:
+        wanted = f"{config.levels} levels, steps and dead zones for {config.latent_dims} dims"
+        raise BundleError(f"{folder}/model.json: rates_kbps, steps, dead_zone", wanted=wanted)
     _check_numbers(bundle)
-    for part in PARTS:
+    for part in parts_of(kind):
         path = folder / part
         found = _hash(path) if path.is_file() else "nothing"
         if found != hashes.get(part):
@@ -118,12 +131,16 @@ def load(folder: Path) -> Bundle:
     return bundle
 
 
+def _steps_fit(bundle: Bundle) -> bool:
+    steps, zones = bundle.steps, bundle.dead_zone
+    sized = steps.shape == zones.shape == (bundle.config.levels, bundle.config.latent_dims)
+    return sized and bool((np.isfinite(steps) & (steps > 0) & (zones >= 0) & (zones < 0.5)).all())
+
+
 def _check_numbers(bundle: Bundle) -> None:
-    place, rates, zones, config = f"{bundle.folder}/model.json", bundle.rates_kbps, bundle.dead_zone, bundle.config
-    if bundle.kind not in KINDS:
-        raise BundleError(f"{place}: kind of latents", found=bundle.kind, wanted=KINDS, next="update nacre")
-    if not (np.isfinite(rates) & (rates > 0)).all() or not ((zones >= 0) & (zones < 0.5)).all():
-        raise BundleError(f"{place}: rates_kbps, dead_zone", wanted="rates above 0, dead zones of 0 to below 0.5")
+    place, rates, config = f"{bundle.folder}/model.json", bundle.rates_kbps, bundle.config
+    if not (np.isfinite(rates) & (rates > 0)).all():
+        raise BundleError(f"{place}: rates_kbps", wanted="rates above 0")
     if not RATES_HZ[0] <= config.rate_hz <= RATES_HZ[1] or config.delay_samples > config.rate_hz:
         found = (config.rate_hz, config.delay_samples)
         raise BundleError(f"{place}: rate_hz, delay_samples", found=found, wanted=f"{RATES_HZ}, at most a second")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,19 @@ from nacre import container, entropy
 from nacre.analysis import GAIN_CODES, Analyser, LevelState, Synthesiser, choose_gain, gain_curve
 from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
 from nacre.bundle import Bundle
+from nacre.config import CodecConfig
 from nacre.container import Contents, Header, Kind, Packet
 from nacre.errors import AudioError, BundleError, StreamError, UsageError
+from nacre.mel import LogMelAnalyser, LogMelSynthesiser
 from nacre.model import Network
-from nacre.priors import StaticPrior
-from nacre.quantise import dequantise, quantise
-from nacre.units import ceil_div, kbps, resampled_count
+from nacre.priors import TOTAL, StaticPrior
+from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, Quantiser, ResidualQuantiser, UniformQuantiser
+from nacre.rate import RatePlan
+from nacre.units import ceil_div, resampled_count
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SILENCE = 2.0**-17  # below half a step of 16-bit sound
-HORIZON_S = 3.0  # rate control aims to be back on target after this long
 DEFAULT_KBPS = 6.0  # a channel
 LOST = "packet lost"
 FADE_S = 0.1  # concealment falls to silence over a few of these
@@ -45,6 +47,7 @@ class Codec:
         self.encoder_net = Network(bundle.part("encoder.onnx"), threads)
         self.decoder_net = Network(bundle.part("decoder.onnx"), threads)
         self.prior = StaticPrior.load(bundle.part("prior.npz"))
+        self.quantiser = quantiser_of(bundle)
         self._check_parts()
 
     def encode(
@@ -111,32 +114,101 @@ class Codec:
 
     def _check_parts(self) -> None:
         """Raise BundleError unless graphs and tables have the sizes the settings ask for."""
-        c, encoder, decoder = self.config, self.encoder_net, self.decoder_net
+        c, encoder, decoder, quantiser = self.config, self.encoder_net, self.decoder_net, self.quantiser
         found = (encoder.width_in, encoder.width_out, decoder.width_in, decoder.width_out, self.prior.counts.shape[:2])
-        wide = 2 * c.bins
-        wanted = (c.steps_per_frame * wide, c.latent_dims, c.latent_dims, wide, (c.levels, c.latent_dims))
-        if found != wanted:
+        widths = (c.steps_per_frame * c.step_width, quantiser.width_in, c.latent_dims, c.step_width)
+        wanted = (*widths, (c.levels, quantiser.columns))
+        if found != wanted or (quantiser.width_out, quantiser.levels) != (c.latent_dims, c.levels):
             raise BundleError(f"{self.bundle.folder}: sizes of graphs and tables", found=found, wanted=wanted)
+        if isinstance(quantiser, ResidualQuantiser):
+            entries = quantiser.codes.shape[1]
+            if self.prior.counts.shape[2] != 2 * (entries // 2) + 1 or (
+                entries % 2 == 0 and self.prior.counts[..., -1].any()
+            ):
+                raise BundleError(f"{self.bundle.folder}: tables", wanted=f"codes for indices of {entries} entries")
 
     def latents(self, wave: Array, rate_hz: int, level: int | None = None) -> Array:
-        """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second."""
-        sound = as_sound(wave)
+        """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second.
+
+        What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest;
+        of kind GAUSSIAN the means.
+        """
+        return np.concatenate(
+            [found[:, : self.config.latent_dims] for found, _ in self._analysed(wave, rate_hz, level)]
+        )
+
+    def tokens(self, wave: Array, rate_hz: int, level: int | None = None) -> Array:
+        """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N] (channels averaged); see `token_format`."""
+        lowest, _ = self.prior.ranges(self._level(level))
+        return np.concatenate([symbols - lowest for _, symbols in self._analysed(wave, rate_hz, level)])[
+            :, : self._used(level)
+        ]
+
+    def token_format(self, level: int | None = None) -> TokenFormat:
+        """What tokens of a quality level look like, by default of the highest."""
+        lowest, highest = self.prior.ranges(self._level(level))
+        tables = self.prior.tables(self._level(level)) / TOTAL  # [K, A]
+        entropy_bits = float(-(tables * np.log2(np.where(tables > 0, tables, 1))).sum())
+        alphabet = (highest - lowest + 1)[: self._used(level)]
+        rate_hz = float(self.config.frame_rate_hz)
+        return TokenFormat(rate_hz, alphabet, rate_hz * float(np.log2(alphabet).sum()), rate_hz * entropy_bits)
+
+    def from_tokens(self, tokens: Array, level: int | None = None) -> Array:
+        """Sound [N] float32 at the model's rate, N = T * hop, of tokens [T, K]. Raises UsageError.
+
+        The loudness is that of speech at the model's nominal level: gains are not part of tokens.
+        """
+        chosen, alphabet = self._level(level), self.token_format(level).alphabet
+        given = np.asarray(tokens)
+        if given.ndim != 2 or given.shape[1] != len(alphabet) or given.dtype.kind not in "iu" or not len(given):
+            wanted = f"integers [T, {len(alphabet)}] at level {chosen}, T above 0"
+            raise UsageError("tokens", found=f"{given.dtype} {given.shape}", wanted=wanted)
+        if (given < 0).any() or (given >= alphabet).any():
+            frame, column = np.argwhere((given < 0) | (given >= alphabet))[0].tolist()
+            wanted = f"0 to {alphabet[column] - 1}"
+            raise UsageError(f"token of frame {frame}, column {column}", found=given[frame, column], wanted=wanted)
+        symbols = np.zeros((len(given), self.quantiser.columns), np.int32)
+        symbols[:, : len(alphabet)] = given + self.prior.ranges(chosen)[0][: len(alphabet)]
+        return self.from_latents(self.quantiser.latents(symbols, chosen), chosen)
+
+    def from_latents(self, latents: Array, level: int | None = None) -> Array:
+        """Sound [N] float32 at the model's rate, N = T * hop, of latents [T, D]; raises UsageError."""
+        given = np.asarray(latents, np.float32)
+        if given.ndim != 2 or given.shape[1] != self.config.latent_dims or not len(given):
+            raise UsageError("latents", found=given.shape, wanted=f"[T, {self.config.latent_dims}], T above 0")
+        if not np.isfinite(given).all():
+            raise UsageError("latents", found="NaN or infinite numbers", wanted="finite numbers")
+        c = self.config
+        tail = np.zeros((ceil_div(c.delay_samples, c.hop_samples), c.latent_dims), np.float32)
+        given = np.concatenate([given, tail])
+        past, synthesiser, pieces = self.decoder_net.start(), synthesiser_of(c), []
+        for at in range(0, len(given), c.group_frames):
+            spectra, past = self.decoder_net.step(given[at : at + c.group_frames], self._level(level), past)
+            pieces.append(synthesiser.push(spectra))
+        wave = np.concatenate(pieces)[c.delay_samples :]
+        return wave[: (len(given) - len(tail)) * c.hop_samples]
+
+    def _level(self, level: int | None) -> int:
+        if level is not None and not 0 <= level < self.config.levels:
+            raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
+        return self.config.levels - 1 if level is None else level
+
+    def _used(self, level: int | None) -> int:
+        return self.quantiser.used(self._level(level))
+
+    def _analysed(self, wave: Array, rate_hz: int, level: int | None) -> Iterator[tuple[Array, Array]]:
+        """(latents [T, X], symbols [T, K]) of group after group, without the frames that flush the delay."""
+        sound, chosen = as_sound(wave), self._level(level)
         rate_hz = check_shape(rate_hz, len(sound))
         if sound.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
-        if level is not None and not 0 <= level < self.config.levels:
-            raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
         mono = sound.mean(0, keepdims=True)
         resampler = Resampler(rate_hz, self.config.rate_hz, 1)
-        ready = np.concatenate([resampler.push(mono), resampler.flush()], 1)[0]
-        channel = ChannelEncoder(self)
-        size, chosen = self.config.group_samples, self.config.levels - 1 if level is None else level
-        count = ceil_div(len(ready), self.config.hop_samples)
-        groups = [
-            channel.latents(pad(ready[at : at + size], self.config.hop_samples), chosen)
-            for at in range(0, len(ready), size)
-        ]
-        return np.concatenate(groups)[:count]
+        ready = pad(np.concatenate([resampler.push(mono), resampler.flush()], 1)[0], self.config.hop_samples)
+        channel, size = ChannelEncoder(self), self.config.group_samples
+        for at in range(0, len(ready), size):
+            latents = channel.latents(ready[at : at + size], chosen)
+            yield latents, channel.symbols(latents, chosen)
 
     def rate_plan(self, channels: int, bitrate_kbps: float | None, quality: float | None) -> RatePlan:
         """What the options ask for; raises UsageError where this model cannot give it."""
@@ -146,13 +218,49 @@ class Codec:
         if quality is not None:
             if not 0 <= quality <= 100:
                 raise UsageError("quality", found=quality, wanted="0 to 100")
-            return RatePlan(rates, None, round(quality / 100 * (len(rates) - 1)))
+            return RatePlan(rates, None, round(quality / 100 * (len(rates) - 1)), container.HEADER_BYTES)
         usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
         wanted = usual if bitrate_kbps is None else bitrate_kbps
         if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
             span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s)"
             raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {self.bundle.name}")
-        return RatePlan(rates, wanted, int(np.abs(np.log(rates / wanted)).argmin()))
+        return RatePlan(rates, wanted, int(np.abs(np.log(rates / wanted)).argmin()), container.HEADER_BYTES)
+
+
+@dataclass(frozen=True)
+class TokenFormat:
+    """Tokens a second, size of each column's alphabet [K], bits a second of fixed-length codes and of the tables."""
+
+    frame_rate_hz: float
+    alphabet: Array
+    fixed_bits_per_s: float
+    coded_bits_per_s: float
+
+
+def quantiser_of(bundle: Bundle) -> Quantiser:
+    """The quantiser of a bundle's kind; raises BundleError."""
+    if bundle.kind == Kind.SCALAR:
+        return UniformQuantiser(bundle.steps, bundle.dead_zone)
+    path = bundle.part(bundles.QUANTISER)
+    if bundle.kind == Kind.GAUSSIAN:
+        return PosteriorQuantiser.load(path)
+    return ResidualQuantiser.load(path) if bundle.kind == Kind.RVQ else FiniteQuantiser.load(path)
+
+
+def analyser_of(config: CodecConfig) -> Analyser | LogMelAnalyser:
+    """Samples to what the encoder graph takes."""
+    if config.mel_bands:
+        c = config
+        return LogMelAnalyser(c.rate_hz, c.window_samples, c.step_samples, c.steps_per_frame, c.mel_bands)
+    return Analyser(config)
+
+
+def synthesiser_of(config: CodecConfig) -> Synthesiser | LogMelSynthesiser:
+    """What the decoder graph gives to samples."""
+    if config.mel_bands:
+        c = config
+        return LogMelSynthesiser(c.rate_hz, c.window_samples, c.step_samples, c.steps_per_frame, c.mel_bands)
+    return Synthesiser(config)
 
 
 def packet_count(bundle: Bundle, header: Header, samples: int) -> int:
@@ -197,60 +305,28 @@ def pad(wave: Array, multiple: int) -> Array:
     return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, missing)])
 
 
-@dataclass
-class RatePlan:
-    """Chooses the quality level of each group so that the file's mean rate meets the target.
-
-    `rates_kbps` [L] is what the model spends on speech, all channels together; without a target the level stays.
-    """
-
-    rates_kbps: Array
-    target_kbps: float | None
-    level: int
-    spent_bytes: int = container.HEADER_BYTES
-    duration_s: float = 0.0
-    activity: float = 1.0  # what this sound costs against what the model expects
-    reach: int = 5  # levels above or below the first that a group may take
-    first: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.first = self.level
-
-    def choose(self) -> int:
-        """Level of the next group."""
-        if self.target_kbps is None:
-            return self.level
-        goal_bytes = self.target_kbps * 125 * (self.duration_s + HORIZON_S)
-        wanted_kbps = max(1e-3, (goal_bytes - self.spent_bytes) / 125 / HORIZON_S)
-        level = int(np.abs(np.log(self.rates_kbps * self.activity / wanted_kbps)).argmin())
-        self.level = int(np.clip(level, self.first - self.reach, self.first + self.reach))
-        return self.level
-
-    def record(self, size_bytes: int, duration_s: float) -> None:
-        """Take note of what a group cost."""
-        self.spent_bytes += size_bytes
-        self.duration_s += duration_s
-        cost = kbps(size_bytes, duration_s) / float(self.rates_kbps[self.level])
-        self.activity = float(np.clip(0.5 * self.activity + 0.5 * cost, 0.2, 3.0))
-
-
 class ChannelEncoder:
     """Groups of one channel at the model's rate to packets. All memory between groups is in its attributes."""
 
     def __init__(self, codec: Codec):
         self.codec = codec
-        self.analyser = Analyser(codec.config)
+        self.analyser = analyser_of(codec.config)
         self.level_state = LevelState()
         self.past = codec.encoder_net.start()
         self.code: int | None = None
 
     def latents(self, wave: Array, level: int) -> Array:
-        """wave [N], N a multiple of the hop and at most a group -> latents [T, D]; chooses and applies the gain."""
+        """wave [N], N a multiple of the hop and at most a group -> latents [T, X]; chooses and applies the gain."""
         hop = self.codec.config.hop_samples
         before, self.code = self.code, choose_gain(self.level_state, wave, hop)
         spectra = self.analyser.push(wave * gain_curve(before, self.code, len(wave), hop))
         latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
         return latents
+
+    def symbols(self, latents: Array, level: int) -> Array:
+        """latents [T, X] -> symbols [T, K]."""
+        prior = self.codec.prior
+        return self.codec.quantiser.symbols(latents, level, prior.limits(level), prior.costs(level))
 
     def group(self, wave: Array, level: int) -> Packet:
         """wave [N], N a multiple of the hop and at most a group -> packet."""
@@ -259,8 +335,7 @@ class ChannelEncoder:
         if np.abs(wave).max() < SILENCE:
             self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
             return Packet(level, b"")
-        steps, zone = codec.bundle.steps[level], codec.bundle.dead_zone[level]
-        symbols = quantise(latents, steps, zone, codec.prior.limits(level))
+        symbols = self.symbols(latents, level)
         assert self.code is not None
         payload = bytes([self.code]) + entropy.encode(symbols, codec.prior.tables(level))
         return Packet(level, payload, entropy.check_value(symbols, level, self.code))
@@ -335,7 +410,7 @@ class ChannelDecoder:
 
     def __init__(self, codec: Codec):
         self.codec = codec
-        self.synthesiser = Synthesiser(codec.config)
+        self.synthesiser = synthesiser_of(codec.config)
         self.past = codec.decoder_net.start()
         self.code: int | None = None
         self.latents = np.zeros((1, codec.config.latent_dims), np.float32)
@@ -349,7 +424,7 @@ class ChannelDecoder:
         self._lost_samples = 0
         if symbols is None:
             return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), packet.level, None)
-        latents = dequantise(symbols, self.codec.bundle.steps[packet.level])
+        latents = self.codec.quantiser.latents(symbols, packet.level)
         return self._render(latents, packet.level, code)
 
     def conceal(self, frames: int) -> Array:
@@ -377,7 +452,7 @@ class ChannelDecoder:
 
 
 def unpack_symbols(codec: Codec, packet: Packet, frames: int) -> tuple[Array | None, int]:
-    """Symbols [T, D] and gain code of a packet, None for silence. Raises StreamError on damage."""
+    """Symbols [T, K] and gain code of a packet, None for silence. Raises StreamError on damage."""
     if packet.level >= codec.config.levels:
         raise StreamError("quality level", found=packet.level, wanted=f"below {codec.config.levels}")
     if not packet.payload:

@@ -7,27 +7,21 @@ counts above 0; it holds symbol 0. What the decoder needs is these integers alon
 from __future__ import annotations
 
 import math
-import re
-import zipfile
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nacre import npz
 from nacre.errors import BundleError, StreamError
 
 TOTAL = 1 << 16
 PSEUDO_SAMPLES = 32.0  # weight of the Laplace-like shape beside the data; 8 costs more below 1000 samples
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-# npy 1.0 as numpy writes it; its own parser evaluates the header and leaks errors of the tokeniser
-_NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..{'descr': '(...)', 'fortran_order': False, 'shape': \((\d{1,8}),(?: (\d{1,8}))?\), } *\n",
-    re.DOTALL,
-)
-MOST = (16, 1024, 511)  # levels, dims, alphabet a prior may have: bounds what a file can make us read
+MOST = (16, 1024, 4097)  # levels, columns, alphabet a prior may have
+MOST_COUNTS = 16 * 1024 * 511  # and all together: bounds what a file can make us read
+MEMBERS = {"alphabet": ("<u2", 1), "below": ("|u1 <u2", 2), "above": ("|u1 <u2", 2), "inside": ("<u2", 1)}
 
 Ints = NDArray[np.int32]
 Whole = NDArray[np.integer[Any]]
@@ -56,6 +50,17 @@ def fit_counts(histogram: NDArray[np.int64]) -> Ints:
     return counts
 
 
+def fit_indices(histogram: NDArray[np.int64]) -> Ints:
+    """[A] int64 times each index of a codebook was seen to [A] int32 counts that sum to TOTAL, none of them 0.
+
+    >>> fit_indices(np.array([30, 0, 10])).tolist()
+    [47246, 1525, 16765]
+    """
+    if histogram.ndim != 1 or not 1 < len(histogram) <= TOTAL // 2 or (histogram < 0).any():
+        raise BundleError("histogram", found=histogram.shape, wanted="one row of 2 to 32768 counts, none below 0")
+    return _share_out(histogram.astype(np.float64) + 1.0)
+
+
 def _laplace(mean_size: float, top: int) -> NDArray[np.float64]:
     """Two-sided geometric shape over -top..top with about this mean size; summing to 1, [2 * top + 1]."""
     ratio = mean_size / (1.0 + np.sqrt(1.0 + mean_size * mean_size))
@@ -78,6 +83,7 @@ class StaticPrior:
     """Count tables [L, D, A] int32, A odd: levels, latent dims, alphabet. Checked on creation, then read-only."""
 
     counts: Ints
+    _costs: dict[int, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = np.array(self.counts, dtype=np.int32, order="C")
@@ -85,6 +91,8 @@ class StaticPrior:
             raise BundleError("prior tables", found=counts.shape, wanted="[L, D, A] with A odd")
         if any(size > most for size, most in zip(counts.shape, MOST, strict=True)):
             raise BundleError("prior tables", found=counts.shape, wanted=f"at most {MOST}")
+        if counts.size > MOST_COUNTS:
+            raise BundleError("prior tables", found=f"{counts.size} counts", wanted=f"at most {MOST_COUNTS}")
         if (counts < 0).any() or (counts.sum(axis=2, dtype=np.int64) != TOTAL).any():
             raise BundleError("sums of prior tables", wanted=f"{TOTAL} each, no count below 0")
         edges = np.diff(np.pad(counts > 0, ((0, 0), (0, 0), (1, 1))).astype(np.int8), axis=2)
@@ -105,6 +113,18 @@ class StaticPrior:
         below, above = _reaches(self.tables(level))
         return np.minimum(below, above)
 
+    def ranges(self, level: int) -> tuple[Ints, Ints]:
+        """(lowest, highest) symbol [D] int32 each that has a code."""
+        below, above = _reaches(self.tables(level))
+        return -below, above
+
+    def costs(self, level: int) -> NDArray[np.float32]:
+        """[D, A] float32 bits of every symbol, infinite where there is no code; for choices of the encoder only."""
+        if level not in self._costs:
+            with np.errstate(divide="ignore"):
+                self._costs[level] = -np.log2(self.tables(level) / np.float32(TOTAL))
+        return self._costs[level]
+
     def bits(self, symbols: Ints, level: int) -> float:
         """Ideal bits of symbols [T, D] by these tables; infinite if one has no code."""
         tables = self.tables(level)
@@ -122,19 +142,18 @@ class StaticPrior:
         below, above = _reaches(self.counts)
         inside = (self.counts[self.counts > 0] % TOTAL).astype("<u2")
         alphabet = np.array([self.counts.shape[2]], "<u2")
-        np.savez_compressed(path, alphabet=alphabet, below=below.astype("u1"), above=above.astype("u1"), inside=inside)
+        width = "u1" if max(below.max(), above.max()) < 256 else "<u2"
+        np.savez_compressed(
+            path, alphabet=alphabet, below=below.astype(width), above=above.astype(width), inside=inside
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> StaticPrior:
         """Read what `save` wrote; anything else, hostile sizes included, ends in BundleError."""
-        try:
-            with zipfile.ZipFile(path) as archive:
-                alphabet = int(_member(archive, "alphabet", "<u2", 1).item())
-                below, above = (_member(archive, name, "|u1", 2) for name in ("below", "above"))
-                inside = _member(archive, "inside", "<u2", 1)
-        except _UNREADABLE as error:
-            raise BundleError(f"{path}", found=error, wanted="prior tables") from error
-        return cls(_spread(alphabet, below, above, inside))
+        found = npz.read(path, MEMBERS, 2 * MOST_COUNTS + 10_000)
+        if found["alphabet"].shape != (1,):
+            raise BundleError(f"{path}: alphabet", found=found["alphabet"].shape, wanted="one number")
+        return cls(_spread(int(found["alphabet"][0]), found["below"], found["above"], found["inside"]))
 
 
 def _reaches(tables: Ints) -> tuple[Ints, Ints]:
@@ -146,28 +165,12 @@ def _reaches(tables: Ints) -> tuple[Ints, Ints]:
     )
 
 
-def _member(archive: zipfile.ZipFile, name: str, kind: str, axes: int) -> Whole:
-    """One array of the npz; its size is checked before it is unpacked and its header before it is believed."""
-    info = archive.getinfo(name + ".npy")
-    most = 2 * int(np.prod(MOST)) + 10_000
-    if info.file_size > most or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} of {info.file_size} bytes, packing {info.compress_type}")
-    data = archive.read(info)
-    header = _NPY_HEADER.match(data)
-    if not header or header[1].decode() != kind:
-        raise ValueError(f"{name} of another kind of array")
-    shape = [int(size) for size in header.groups()[1:] if size is not None]
-    if len(shape) != axes:
-        raise ValueError(f"{name} of shape {shape}")
-    return np.frombuffer(data[header.end() :], kind).reshape(shape)  # ValueError where bytes and shape disagree
-
-
 def _spread(alphabet: int, below: Whole, above: Whole, inside: Whole) -> Ints:
     """Counts [L, D, A] from the compact form of `StaticPrior.save`."""
     shape = (*below.shape, alphabet)
     fits = below.shape == above.shape and all(0 < n <= most for n, most in zip(shape, MOST, strict=True))
     reach = alphabet // 2
-    if not fits or max(below.max(), above.max()) > reach:
+    if not fits or math.prod(shape) > MOST_COUNTS or max(below.max(), above.max()) > reach:
         raise BundleError("prior tables", found=(shape, above.shape), wanted=f"[L, D, A], at most {MOST}")
     symbols = np.arange(-reach, alphabet - reach)
     support = (symbols >= -below[..., None].astype(int)) & (symbols <= above[..., None])  # [L, D, A]

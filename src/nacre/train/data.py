@@ -29,10 +29,11 @@ SUFFIXES = set(FORMATS)
 
 @dataclass(frozen=True)
 class Source:
-    """One source of the corpus: int16 samples [N] of all its recordings in a row."""
+    """One source of the corpus: int16 samples [N] of all its recordings in a row, and where each of them stops."""
 
     name: str
     samples: Array
+    stops: Array
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,16 @@ def open_cache(cache: Path) -> Corpus:
         if len(flat) != sum(index["counts"].values()):
             raise ValueError(f"{len(flat)} samples")
         skipped, rate_hz, files = index["skipped"], index["rate_hz"], len(index["listing"])
+        if index["lengths"].keys() != index["counts"].keys():
+            raise ValueError("other sources than lengths")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainError(str(cache), found=str(error), wanted="recordings decoded by `nacre train`") from error
     sources, start = [], 0
     for name, count in index["counts"].items():
-        sources.append(Source(name, flat[start : start + count]))
+        stops = np.cumsum(index["lengths"][name])
+        if stops[-1:].tolist() != [count]:
+            raise TrainError(str(cache), found=f"{stops[-1:]} samples", wanted=f"{count} in source {name}")
+        sources.append(Source(name, flat[start : start + count], stops))
         start += count
     return Corpus(sources, skipped, rate_hz, files)
 
@@ -99,6 +105,7 @@ def _source(path: Path, folder: Path) -> str:
 
 def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int, quiet: bool) -> dict[str, Any]:
     counts: dict[str, int] = {}
+    lengths: dict[str, list[int]] = {}
     skipped = []
     data_path.parent.mkdir(parents=True, exist_ok=True)
     with data_path.open("wb") as out:
@@ -110,10 +117,11 @@ def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int, quie
                 continue
             name = _source(path, folder)
             counts[name] = counts.get(name, 0) + len(mono)
+            lengths.setdefault(name, []).append(len(mono))
             out.write(np.clip(np.round(mono * 32767), -32768, 32767).astype("<i2").tobytes())
     if not counts:
         raise TrainError(str(folder), found="no readable audio", wanted="recordings", next=f"the first: {skipped[0]}")
-    return {"counts": counts, "skipped": skipped}
+    return {"counts": counts, "lengths": lengths, "skipped": skipped}
 
 
 def _mono(path: Path, rate_hz: int) -> Array:
@@ -125,10 +133,17 @@ class Sampler:
     """Draws training excerpts. The same (seed, step, item) always gives the same samples."""
 
     def __init__(
-        self, corpus: Corpus, codec: CodecConfig, degrade: DegradeConfig, noise: Corpus | None, balance: float
+        self,
+        corpus: Corpus,
+        codec: CodecConfig,
+        degrade: DegradeConfig,
+        noise: Corpus | None,
+        balance: float,
+        whole: bool = False,
     ):
-        self.codec, self.degrade = codec, degrade
-        self.sources = [s.samples for s in corpus.sources if len(s.samples) > codec.hop_samples]
+        self.codec, self.degrade, self.whole = codec, degrade, whole
+        long = [s for s in corpus.sources if len(s.samples) > codec.hop_samples]
+        self.sources, self.stops = [s.samples for s in long], [s.stops for s in long]
         if not self.sources:
             raise TrainError("recordings", found=f"{corpus.seconds:.3f} s", wanted="speech", next="see --data")
         self.noises = [s.samples for s in noise.sources] if noise else []
@@ -137,13 +152,25 @@ class Sampler:
 
     def batch(self, items: int, samples: int, seed: tuple[int, ...]) -> Array:
         """Excerpts [B, N] float32, level-normalised as the encoder does it."""
-        return np.stack([self.item(samples, np.random.default_rng([*seed, item])) for item in range(items)])
+        return self.batch_and_lengths(items, samples, seed)[0]
+
+    def batch_and_lengths(self, items: int, samples: int, seed: tuple[int, ...]) -> tuple[Array, Array]:
+        """(excerpts [B, N] float32, zeros at the end where a recording is shorter; samples of each [B] int64)."""
+        found = [self.item(samples, np.random.default_rng([*seed, item])) for item in range(items)]
+        waves = np.zeros((items, samples), np.float32)
+        for row, wave in zip(waves, found, strict=True):
+            row[: len(wave)] = wave
+        return waves, np.array([len(wave) for wave in found], np.int64)
 
     def item(self, samples: int, rng: np.random.Generator) -> Array:
-        """One excerpt [N] float32."""
+        """One excerpt [N] float32; shorter, by whole frames, where recordings are kept `whole`."""
         d = self.degrade
         factor = rng.uniform(*d.speed_range) if rng.random() < d.speed_probability else 1.0
-        source = self.sources[rng.choice(len(self.sources), p=self.share)]
+        chosen = rng.choice(len(self.sources), p=self.share)
+        source = self._recording(chosen, rng) if self.whole else self.sources[chosen]
+        if self.whole:
+            hop = self.codec.hop_samples
+            samples = min(samples, max(hop, (int(len(source) / factor) - 64) // hop * hop))
         wave = excerpt(source, int(samples * factor) + 64 if factor != 1.0 else samples, rng)
         if factor != 1.0:
             wave = change_speed(wave, factor, samples)
@@ -156,6 +183,12 @@ class Sampler:
         change_db = rng.normal(0, d.level_spread_db) - (20 if rng.random() < d.quiet_probability else 0)
         sign = 1 if rng.random() < 0.5 else -1
         return wave * np.float32(sign * gain * db_to_gain(change_db))
+
+    def _recording(self, chosen: int, rng: np.random.Generator) -> Array:
+        """One recording of a source, the longer the likelier."""
+        stops = self.stops[chosen]
+        index = int(np.searchsorted(stops, rng.integers(stops[-1]), side="right"))
+        return self.sources[chosen][stops[index - 1] if index else 0 : stops[index]]
 
 
 def excerpt(samples: Array, count: int, rng: np.random.Generator) -> Array:

@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from nacre import bundle as bundles
 from nacre.codec import Codec
-from nacre.container import Kind, pack_packet
+from nacre.container import pack_packet
 from nacre.errors import TrainError
+from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, ResidualQuantiser, UniformQuantiser
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import DegradeConfig
 from nacre.train.loop import CHECKPOINT, Run, new_run
-from nacre.train.nets import CodecNet, Decoder, Encoder
+from nacre.train.nets import CodecNet
+from nacre.train.quantisers import GaussianQuantiser, gaussian_kl_bits
 from nacre.train.recipe import Recipe, recipe_of
-from nacre.train.validate import DEAD_ZONE, fit_prior
+from nacre.train.validate import fit_prior
 from nacre.units import kbps
 
 TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups
@@ -32,30 +34,40 @@ LARGE = 1024  # tensors of at least so many numbers are stored as float16
 
 
 class _Step(nn.Module):
-    """A network with its list of pasts packed along the frames of one tensor."""
+    """One side of the codec with its list of pasts packed along the frames of one tensor.
 
-    def __init__(self, net: Encoder | Decoder):
+    A side without memory has one row that it hands on, so that all graphs look alike.
+    """
+
+    def __init__(self, codec: CodecNet, part: str):
         super().__init__()
-        self.net = net
+        self.codec, self.part = codec, part
+        self.sizes = [size for size, _ in getattr(codec, part).past_shapes]
+        self.rows = max(1, sum(self.sizes))
 
     def forward(self, frames: Tensor, level: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """frames [1, T, X], level [1], past [1, P, W] -> (frames, past)."""
-        sizes = [size for size, _ in self.net.past_shapes]
-        out, after = self.net(frames, level, list(past.split(sizes, 1)))
-        return out, torch.cat(after, 1)
+        remembers = sum(self.sizes) > 0
+        pasts = list(past.split(self.sizes, 1)) if remembers else None
+        if self.part == "encoder":
+            out, after = self.codec.encoder(frames, level, pasts)
+            out = self.codec.quantiser.enter(out, level)
+        else:
+            out, after = self.codec.decoder(self.codec.quantiser.leave(frames, level), level, pasts)
+        return out, torch.cat(after, 1) if remembers else past + 0
 
 
-def write_graph(net: Encoder | Decoder, path: Path) -> None:
-    """One network as an ONNX graph with weights in float16; the graph computes in float32."""
+def write_graph(net: CodecNet, part: str, path: Path) -> None:
+    """The "encoder" or "decoder" as an ONNX graph with weights in float16; the graph computes in float32."""
     net = net.eval().cpu()
-    width_in = net.inward.in_features
-    past = torch.zeros(1, sum(size for size, _ in net.past_shapes), net.past_shapes[0][1])
-    example = (torch.randn(1, 7, width_in), torch.zeros(1, dtype=torch.int64), past)
+    step = _Step(net, part)
+    past = torch.zeros(1, step.rows, getattr(net, part).inward.out_features)
+    example = (torch.randn(1, 7, getattr(net, part).inward.in_features), torch.zeros(1, dtype=torch.int64), past)
     frames = torch.export.Dim("frames", min=1, max=4096)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Step(net),
+            step,
             example,
             input_names=["frames", "level", "past"],
             output_names=["out", "after"],
@@ -163,6 +175,33 @@ def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
     return rates
 
 
+def codebook_use(codec: Codec, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Of kind RVQ: the share of each codebook's entries seen on waves [B, N], and perplexities [K]."""
+    if not isinstance(codec.quantiser, ResidualQuantiser):
+        return {}
+    tokens = np.concatenate([codec.tokens(wave, codec.config.rate_hz) for wave in waves])
+    entries = codec.quantiser.codes.shape[1]
+    shares = [np.bincount(column, minlength=entries) / len(tokens) for column in tokens.T]
+    perplexity = [float(2 ** -(share[share > 0] * np.log2(share[share > 0])).sum()) for share in shares]
+    used = [round(float((share > 0).mean()), 4) for share in shares]
+    return {"codebooks": {"entries": entries, "used": used, "perplexity": [round(value, 1) for value in perplexity]}}
+
+
+@torch.no_grad()
+def kl_rates(net: CodecNet, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Of kind GAUSSIAN: the KL divergence in kb/s of each level on waves [B, N], to hold beside the files' rates."""
+    if not isinstance(net.quantiser, GaussianQuantiser):
+        return {}
+    rates = []
+    for level in range(net.codec.levels):
+        total = 0.0
+        for wave in waves:
+            mean, log_sd = net.latents(torch.from_numpy(wave[None]), level).split(net.codec.latent_dims, -1)
+            total += float(gaussian_kl_bits(mean, log_sd).sum())
+        rates.append(round(total * net.codec.rate_hz / waves.size / 1000, 3))
+    return {"kl_kbps": rates}
+
+
 def check_free(out: Path) -> None:
     """Raise TrainError unless `out` is a new name or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -182,20 +221,23 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
         raise TrainError(str(out), found=error.strerror, wanted="a new folder", next="choose another -o") from error
     try:
         net = averaged(run)
-        write_graph(net.encoder, part / "encoder.onnx")
-        write_graph(net.decoder, part / "decoder.onnx")
-        levels = net.codec.levels
-        zones = [DEAD_ZONE] * levels
-        fit_prior(net, waves).save(part / "prior.npz")
-        steps = [[float(f"{value:.6g}") for value in row] for row in net.quantiser.steps().tolist()]
-        found = {
-            "steps": steps,
-            "dead_zone": zones,
-            "rates_kbps": [float(level + 1) for level in range(levels)],
-        }
-        draft = bundles.save(part, name, Kind.SCALAR, net.codec, found | facts)
-        found["rates_kbps"] = measured_rates(Codec(draft), waves)
-        bundles.save(part, name, Kind.SCALAR, net.codec, found | facts)
+        write_graph(net, "encoder", part / "encoder.onnx")
+        write_graph(net, "decoder", part / "decoder.onnx")
+        prior, kind = fit_prior(net, waves), net.quantiser.file_kind
+        prior.save(part / "prior.npz")
+        found: dict[str, Any] = {}
+        station = net.quantiser.station()
+        if isinstance(station, UniformQuantiser):
+            found["steps"] = [[float(f"{value:.6g}") for value in row] for row in station.steps.tolist()]
+            found["dead_zone"] = station.dead_zone[:, 0].tolist()
+        elif isinstance(station, PosteriorQuantiser | ResidualQuantiser | FiniteQuantiser):
+            station.save(part / bundles.QUANTISER)
+        found["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
+        draft = bundles.save(part, name, kind, net.codec, found | facts)
+        codec = Codec(draft)
+        found["rates_kbps"] = measured_rates(codec, waves)
+        found |= codebook_use(codec, waves) | kl_rates(net, waves)
+        bundles.save(part, name, kind, net.codec, found | facts)
         if out.exists():
             out.rmdir()
         part.rename(out)

@@ -22,16 +22,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nacre.errors import TrainError
+from nacre.train.codebooks import ResidualVQ
 from nacre.train.data import Corpus, Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
-from nacre.train.losses import SpectralLoss
+from nacre.train.losses import MelLoss, SpectralLoss
 from nacre.train.nets import CodecNet
-from nacre.train.quantisers import RateControl
+from nacre.train.quantisers import GaussianQuantiser, RateControl
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.validate import Validation, fit_prior, validate
 from nacre.units import clock
 
 CHECKPOINT = "checkpoint"
+FIT_FRAMES, FIT_EACH = 20_000, 20  # frames for k-means: at least so many, and so many a code
 
 
 def level_targets(recipe: Recipe) -> Tensor:
@@ -153,9 +155,19 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def new_run(recipe: Recipe, device: torch.device) -> Run:
     """Fresh networks from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    net = CodecNet(recipe.codec, recipe.net).to(device)
+    net = net_of(recipe).to(device)
     mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    return Run(net, mean, RateControl(level_targets(recipe), recipe.rate.start_weight))
+    rate = recipe.rate
+    control = RateControl(level_targets(recipe), rate.start_weight, beta=rate.beta, warmup=rate.warmup_steps)
+    return Run(net, mean, control)
+
+
+def net_of(recipe: Recipe) -> CodecNet:
+    """Networks and quantiser as the recipe asks for them."""
+    net = CodecNet(recipe.codec, recipe.net, recipe.kind, recipe.quantiser)
+    if isinstance(net.quantiser, GaussianQuantiser):
+        net.quantiser.one_rate = recipe.rate.beta > 0
+    return net
 
 
 @dataclass(frozen=True)
@@ -177,12 +189,19 @@ class Place:
         return cls(device, rank, world)
 
 
+def loss_of(recipe: Recipe) -> SpectralLoss | MelLoss:
+    """How far what comes back is from what went in: of sound, or of log-mel frames where the codec makes those."""
+    if recipe.codec.mel_bands:
+        return MelLoss(recipe.codec.step_samples)
+    return SpectralLoss(recipe.loss, recipe.codec.rate_hz, recipe.compile)
+
+
 class Trainer:
     """Runs the steps of a recipe from wherever its run stands."""
 
     def __init__(self, recipe: Recipe, run: Run, sampler: Sampler, place: Place):
         self.recipe, self.run, self.sampler, self.place = recipe, run, sampler, place
-        self.loss = SpectralLoss(recipe.loss, recipe.codec.rate_hz, recipe.compile).to(place.device)
+        self.loss = loss_of(recipe).to(place.device)
         if recipe.compile:
             for module in list(run.net.modules()):
                 if type(module).__name__ == "CausalBlock":
@@ -192,7 +211,8 @@ class Trainer:
 
     def _wrap(self) -> None:
         if self.place.world > 1 and self._wrapped_stage != self.run.stage:
-            self.forward = nn.parallel.DistributedDataParallel(self.run.net)
+            # parts of a stage may go unused: the log scale of the prior where nothing is quantised, say
+            self.forward = nn.parallel.DistributedDataParallel(self.run.net, find_unused_parameters=True)
             self._wrapped_stage = self.run.stage
 
     def step(self) -> dict[str, float]:
@@ -201,25 +221,35 @@ class Trainer:
         index, inside = recipe.stage_at(run.step)
         if index != run.stage:
             run.enter(index, recipe.stage[index])
+            if recipe.stage[index].fit:
+                self._fit()
         self._wrap()
         samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
         items = recipe.data.batch
         seed = (recipe.seed, run.step, place.rank)
-        wave = torch.from_numpy(self.sampler.batch(items, samples, seed)).to(place.device)
+        drawn, counts = self.sampler.batch_and_lengths(items, samples, seed)
+        wave = torch.from_numpy(drawn).to(place.device)
+        lengths = torch.from_numpy(counts).to(place.device) if recipe.data.whole else None
         torch.manual_seed(hash(seed) & 0x7FFFFFFF)
         level = torch.randint(recipe.codec.levels, (items,))
-        values = self._optimise(wave, level, learning_rate(recipe.stage[index], inside))
+        values = self._optimise(wave, level, lengths, recipe.stage[index], learning_rate(recipe.stage[index], inside))
         run.step += 1
         run.seconds_seen += place.world * items * recipe.data.excerpt_s
         return values
 
-    def _optimise(self, wave: Tensor, level: Tensor, rate: float) -> dict[str, float]:
-        run, device = self.run, self.place.device
+    def _optimise(
+        self, wave: Tensor, level: Tensor, lengths: Tensor | None, stage: StageConfig, rate: float
+    ) -> dict[str, float]:
+        run, device, bypass = self.run, self.place.device, stage.bottleneck == "bypassed"
         with torch.autocast(device.type, torch.bfloat16):
-            decoded, bits, hard_bits = self.forward(wave, level.to(device))
-        distortion, parts = self.loss(decoded.float(), wave[:, : decoded.shape[1]])
-        weight = run.control.weight(level).sqrt().to(device)
-        loss = (weight * bits + distortion / weight.clamp(min=0.03)).mean()
+            coded = self.forward(wave, level.to(device), lengths, bypass)
+        bits, hard_bits, sound = coded.soft_bits, coded.hard_bits, coded.sound.float()
+        delayed = lengths if lengths is None else lengths.clamp(max=sound.shape[1])
+        distortion, parts = self.loss(sound, run.net.target(wave, sound), delayed)
+        distortion = distortion * stage.distortion_weight
+        steered = run.net.quantiser.steered and not bypass
+        weight = run.control.weight(level).sqrt().to(device) if steered else torch.ones_like(bits)
+        loss = (stage.rate_weight * weight * bits + distortion / weight.clamp(min=0.03) + coded.penalty).mean()
         for optimiser in run.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -237,17 +267,44 @@ class Trainer:
         for optimiser in run.optimisers:
             optimiser.step()
         self._average()
-        self._steer(level, hard_bits.cpu())
+        if steered:
+            self._steer(level, hard_bits.cpu())
         figures = {"loss": loss, "distortion": distortion.mean(), "bits": hard_bits.mean(), "soft_bits": bits.mean()}
         figures["gradient"] = torch.tensor(norm)
         figures |= {f"loss/{name}": value.mean() for name, value in parts.items()}
+        if not bypass:
+            figures |= {"penalty": coded.penalty.mean()}
+            figures |= {name: torch.tensor(value) for name, value in run.net.quantiser.figures().items()}
         return {name: float(value.detach()) for name, value in figures.items()} | {"learning_rate": rate}
+
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """Codebooks by k-means on the latents of training speech, the same on all processes."""
+        recipe, run = self.recipe, self.run
+        samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
+        wanted = max(FIT_FRAMES, FIT_EACH * recipe.quantiser.codebook_size)
+        items = math.ceil(wanted * recipe.codec.hop_samples / samples)
+        torch.manual_seed(recipe.seed)
+        found = []
+        for start in range(0, items, recipe.data.batch):
+            waves = self.sampler.batch(recipe.data.batch, samples, (recipe.seed, 1 << 29, start))
+            level = torch.full((len(waves),), recipe.codec.levels - 1, device=self.place.device)
+            spectra = run.net.analysis.spectra(torch.from_numpy(waves).to(self.place.device))
+            found.append(run.net.encoder(spectra, level)[0].flatten(0, 1).float())
+        quantiser = run.net.quantiser
+        assert isinstance(quantiser, ResidualVQ)
+        quantiser.fit(torch.cat(found))
+        for name, value in quantiser.state_dict().items():
+            run.mean[f"quantiser.{name}"] = value.detach().clone()
 
     def _average(self) -> None:
         decay = min(self.recipe.ema_decay, (1 + self.run.step) / (10 + self.run.step))
         with torch.no_grad():
             for name, value in self.run.net.state_dict().items():
-                self.run.mean[name].lerp_(value, 1 - decay)
+                if value.is_floating_point():
+                    self.run.mean[name].lerp_(value, 1 - decay)
+                else:  # how many batches a normalisation has seen, say
+                    self.run.mean[name].copy_(value)
 
     def _steer(self, level: Tensor, bits: Tensor) -> None:
         if self.place.world > 1:
@@ -297,8 +354,10 @@ def train(
     run = new_run(recipe, place.device)
     if resume and checkpoint.exists():
         run.load(checkpoint, recipe)
+    check_codebooks(recipe, corpus)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    trainer = Trainer(recipe, run, Sampler(corpus, recipe.codec, recipe.degrade, noises, recipe.data.balance), place)
+    sampler = Sampler(corpus, recipe.codec, recipe.degrade, noises, recipe.data.balance, recipe.data.whole)
+    trainer = Trainer(recipe, run, sampler, place)
     judge = Judge(trainer, corpus, validation or corpus)
     last = min(recipe.steps, max_steps or recipe.steps)
     with Log(out if place.rank == 0 else None, run, last, silent) as log, interrupted() as stop:
@@ -315,6 +374,14 @@ def train(
     if stop.is_set():
         raise KeyboardInterrupt
     return run
+
+
+def check_codebooks(recipe: Recipe, corpus: Corpus) -> None:
+    """Raise TrainError where a codebook has more entries than the recordings have frames."""
+    frames = int(corpus.seconds * float(recipe.codec.frame_rate_hz))
+    if recipe.kind == "rvq" and recipe.quantiser.codebook_size > frames:
+        found = f"{recipe.quantiser.codebook_size} codes for {frames} frames of recordings"
+        raise TrainError("quantiser.codebook_size", found=found, wanted="fewer codes than frames")
 
 
 def report_skipped(corpora: list[Corpus], path: Path, quiet: bool) -> None:
@@ -365,7 +432,7 @@ class Judge:
     def figures(self) -> list[Validation]:
         """Rate and distortion at the lowest, two middle and the highest level."""
         run, recipe = self.trainer.run, self.trainer.recipe
-        net = CodecNet(recipe.codec, recipe.net).to(self.trainer.place.device).eval()
+        net = net_of(recipe).to(self.trainer.place.device).eval()
         net.load_state_dict(run.mean)
         top = recipe.codec.levels - 1
         levels = sorted({0, top // 3, 2 * top // 3, top})
@@ -430,6 +497,8 @@ class Log:
             weights = self.run.control.weight(torch.arange(len(self.run.control.targets)))
             self.writer.add_histogram("rate_weight", weights, self.run.step)
         text = f"distortion {mean['distortion']:.3f}  bits/frame {mean['bits']:.0f}  {mean['audio_s_per_s']:.0f} x"
+        if "codebook/mean_use" in mean:
+            text += f"  codebooks {mean['codebook/mean_use']:.0%} used, {mean['codebook/dead']:.0%} dead"
         self.bar.update(self.task, description=text)
         if not self.quiet and not self.bar.console.is_terminal and self.run.step % (5 * self.every) == 0:
             parts = " ".join(f"{k} {v:.3f}" for k, v in mean.items())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nacre.train.checks import above_zero, check, not_negative
-from nacre.train.nets import frame
+from nacre.train.nets import frame, within
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def mel_filters(bands: int, bins: int, rate_hz: int) -> Tensor:
 
 
 def views(ours: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: float) -> dict[str, Tensor]:
-    """Spectra [2, B, T, bins] -> each view's distortion [B]; free of complex numbers, so that it can be compiled."""
+    """Spectra [2, B, T, bins] -> each view's distortion [B, T]; free of complex numbers, so that it can be compiled."""
     power, power_true = ours.square().sum(0) + 1e-7, theirs.square().sum(0) + 1e-7
     log_power, log_power_true = power.log(), power_true.log()  # exp of a scaled log is far cheaper than pow
     size, size_true = (exponent / 2 * log_power).exp(), (exponent / 2 * log_power_true).exp()
@@ -63,9 +63,9 @@ def views(ours: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: 
     unit, unit_true = ((exponent / 2 - 0.5) * log_power).exp(), ((exponent / 2 - 0.5) * log_power_true).exp()
     scaled = ours * unit - theirs * unit_true
     return {
-        "magnitude": ((size - size_true).abs() * density).sum(2).mean(1),
-        "log_mel": 0.5 * (log_ours - log_true).abs().mean((1, 2)),
-        "complex": (scaled.square().sum(0) * density).sum(2).mean(1),
+        "magnitude": ((size - size_true).abs() * density).sum(2),
+        "log_mel": 0.5 * (log_ours - log_true).abs().mean(2),
+        "complex": (scaled.square().sum(0) * density).sum(2),
     }
 
 
@@ -84,13 +84,19 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"density{size}", density / density.sum(), persistent=False)
             self.register_buffer(f"mel{size}", mel_filters(bands, bins, rate_hz), persistent=False)
 
-    def forward(self, decoded: Tensor, wave: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """decoded, wave [B, N] -> (distortion [B], its weighted parts, each [B])."""
+    def forward(self, decoded: Tensor, wave: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """decoded, wave [B, N], lengths [B] samples of each item (all where None).
+
+        Returns (distortion [B], its weighted parts, each [B]); what lies beyond an item's length does not count.
+        """
         c = self.config
+        if lengths is not None:
+            inside = within(lengths, 1, decoded.shape[1])
+            decoded, wave = decoded * inside, wave * inside
         total: dict[str, Tensor] = {}
         for size in c.windows:
             for name, value in self._view(size, decoded, wave).items():
-                total[name] = total.get(name, 0) + value / len(c.windows)
+                total[name] = total.get(name, 0) + mean_within(value, lengths, size // 4) / len(c.windows)
         parts = {name: getattr(c, name) * value for name, value in total.items()}
         return torch.stack(list(parts.values())).sum(0), parts
 
@@ -103,3 +109,30 @@ class SpectralLoss(nn.Module):
         frames = frame(F.pad(wave, (size // 2, size // 2)), size, size // 4)
         spectrum = torch.fft.rfft(frames * (window * math.sqrt(8 / 3 / size)))
         return torch.stack([spectrum.real, spectrum.imag])  # planar, so that compiled loops use vectors
+
+
+def mean_within(values: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
+    """Mean over frames of values [B, T], `hop` samples apart, that are centred inside lengths [B]; -> [B]."""
+    if lengths is None:
+        return values.mean(1)
+    inside = within(lengths + 1, hop, values.shape[1])
+    return (values * inside).sum(1) / inside.sum(1)
+
+
+class MelLoss(nn.Module):
+    """Mean distance of log-mel frames, for codecs that give those instead of sound."""
+
+    def __init__(self, step_samples: int):
+        super().__init__()
+        self.step_samples = step_samples
+
+    def forward(
+        self, decoded: Tensor, frames: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """decoded, frames [B, S, bands], lengths [B] in samples -> (distortion [B], its parts)."""
+        away = (decoded - frames).abs().mean(2)
+        found = away.mean(1)
+        if lengths is not None:
+            inside = within(lengths, self.step_samples, away.shape[1])
+            found = (away * inside).sum(1) / inside.sum(1)
+        return found, {"log_mel": found}

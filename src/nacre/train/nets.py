@@ -1,16 +1,18 @@
-"""Networks of the codec: causal ConvNeXt stacks conditioned on the quality level.
+"""Networks of the codec: causal stacks of ConvNeXt or recurrent blocks, conditioned on the quality level.
 
     wave --analysis--> spectra --Encoder--> latents --(quantisers)--> latents --Decoder--> spectra --synthesis--> wave
             100 a second         50 a second                            100 a second
 
 Every layer looks at the past only, so one `forward` with its state passed in and out is both training over a clip
-and a live step. Blocks follow ConvNeXt (Liu et al., 2022); level conditioning is FiLM (Perez et al., 2018).
+and a live step. Blocks follow ConvNeXt (Liu et al., 2022), or hold a GRU (Cho et al., 2014) or an LSTM (Hochreiter and
+Schmidhuber, 1997); level conditioning is FiLM (Perez et al., 2018).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +20,35 @@ from torch import Tensor, nn
 
 from nacre.analysis import COMPRESSION, LARGEST_LOG, hann_root
 from nacre.config import CodecConfig
+from nacre.mel import COMPRESSION as MEL_COMPRESSION
+from nacre.mel import LogMelAnalyser
 from nacre.train.checks import above_zero, check
-from nacre.train.quantisers import ScalarQuantiser
+from nacre.train.codebooks import FiniteScalar, ResidualVQ
+from nacre.train.quantisers import (
+    Bottleneck,
+    GaussianQuantiser,
+    PlainQuantiser,
+    Quantised,
+    QuantiserConfig,
+    ScalarQuantiser,
+)
+
+KINDS: dict[str, Callable[[CodecConfig, QuantiserConfig], Bottleneck]] = {
+    "scalar": ScalarQuantiser,
+    "gaussian": GaussianQuantiser,
+    "rvq": ResidualVQ,
+    "fsq": FiniteScalar,
+    "autoencoder": PlainQuantiser,
+}
 
 
 @dataclass(frozen=True)
 class NetConfig:
-    """Sizes of the networks. `width` channels, `kernel` frames a depthwise convolution, `expansion` in the block."""
+    """Sizes of the networks. `width` channels, `kernel` frames a depthwise convolution, `expansion` in the block.
+
+    `encoder` and `decoder` are "convolutional", "gru", "lstm" or "dense", each frame by itself. `norm` is "layer" or
+    "batch"; `dropout` is the share of a block's hidden numbers that training leaves out.
+    """
 
     width: int = 256
     kernel: int = 7
@@ -32,24 +56,51 @@ class NetConfig:
     encoder_blocks: int = 4
     decoder_blocks: int = 4  # at the latent frame rate
     output_blocks: int = 4  # at the rate of spectra
+    encoder: str = "convolutional"
+    decoder: str = "convolutional"
+    norm: str = "layer"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self, "net", "a whole number above 0", above_zero, *(f.name for f in fields(self)))
+        sizes = ("width", "kernel", "expansion", "encoder_blocks", "decoder_blocks", "output_blocks")
+        check(self, "net", "a whole number above 0", above_zero, *sizes)
+        check(self, "net", " or ".join(BLOCKS), lambda name: name in BLOCKS, "encoder", "decoder")
+        check(self, "net", " or ".join(NORMS), lambda name: name in NORMS, "norm")
+        check(self, "net", "0 to below 1", lambda value: 0 <= value < 1, "dropout")
+
+    @property
+    def depth(self) -> int:
+        """Blocks in all."""
+        return self.encoder_blocks + self.decoder_blocks + self.output_blocks
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation (Ioffe and Szegedy, 2015) of x [B, T, width] over batch and frames."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, width] -> [B, T, width]."""
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+NORMS = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
 class CausalBlock(nn.Module):
     """Depthwise causal convolution, norm, FiLM by level, two linear layers, residual."""
 
-    def __init__(self, width: int, kernel: int, expansion: int, levels: int, depth: int):
+    def __init__(self, net: NetConfig, levels: int, kernel: int):
         super().__init__()
+        width, expansion = net.width, net.expansion
+        self.past_shape = (kernel - 1, width)
         self.past_frames = kernel - 1
         self.depthwise = nn.Parameter(torch.randn(kernel, width) / math.sqrt(kernel))
-        self.norm = nn.LayerNorm(width)
+        self.norm = NORMS[net.norm](width)
         self.film = nn.Parameter(torch.zeros(levels, 2, width))
         self.up = nn.Linear(width, expansion * width)
+        self.drop = nn.Dropout(net.dropout)
         self.down = nn.Linear(expansion * width, width)
         with torch.no_grad():
-            self.down.weight.mul_(1 / math.sqrt(depth))
+            self.down.weight.mul_(1 / math.sqrt(net.depth))
 
     def forward(self, x: Tensor, level: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x [B, T, width], level [B], past [B, kernel - 1, width] -> (x, past)."""
@@ -62,18 +113,56 @@ class CausalBlock(nn.Module):
             mixed = mixed + joined[:, tap : tap + frames] * self.depthwise[tap]
         scale, shift = self.film[level].unsqueeze(2).unbind(1)  # [B, 1, width] each
         hidden = self.norm(mixed) * (1 + scale) + shift
-        return x + self.down(F.gelu(self.up(hidden), approximate="tanh")), joined[:, frames:]
+        return x + self.down(self.drop(F.gelu(self.up(hidden), approximate="tanh"))), joined[:, frames:]
+
+
+class RecurrentBlock(nn.Module):
+    """Norm, FiLM by level, a GRU or LSTM layer, a linear layer, residual. Its past is the cell's state."""
+
+    def __init__(self, net: NetConfig, levels: int, cell: type[nn.GRU] | type[nn.LSTM]):
+        super().__init__()
+        width = net.width
+        self.rows = 2 if cell is nn.LSTM else 1
+        self.past_shape = (self.rows, width)
+        self.norm = NORMS[net.norm](width)
+        self.film = nn.Parameter(torch.zeros(levels, 2, width))
+        self.cell = cell(width, width, batch_first=True)
+        self.drop = nn.Dropout(net.dropout)
+        self.down = nn.Linear(width, width)
+        with torch.no_grad():
+            self.down.weight.mul_(1 / math.sqrt(net.depth))
+
+    def forward(self, x: Tensor, level: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x [B, T, width], level [B], past [B, 1 or 2, width] -> (x, past)."""
+        if past is None:
+            past = x.new_zeros(x.shape[0], self.rows, x.shape[2], dtype=torch.float32)
+        scale, shift = self.film[level].unsqueeze(2).unbind(1)
+        hidden = (self.norm(x) * (1 + scale) + shift).float()
+        state = past.transpose(0, 1).contiguous()  # [1 or 2, B, width]
+        with torch.autocast(x.device.type, enabled=False):  # a state in bf16 would lose slow changes
+            if self.rows == 2:
+                hidden, (memory, cell) = self.cell(hidden, (state[:1], state[1:]))
+                after = torch.cat([memory, cell])
+            else:
+                hidden, after = self.cell(hidden, state)
+        return x + self.down(self.drop(hidden)), after.transpose(0, 1)
+
+
+BLOCKS: dict[str, Callable[[NetConfig, int], nn.Module]] = {
+    "convolutional": lambda net, levels: CausalBlock(net, levels, net.kernel),
+    "gru": lambda net, levels: RecurrentBlock(net, levels, nn.GRU),
+    "lstm": lambda net, levels: RecurrentBlock(net, levels, nn.LSTM),
+    "dense": lambda net, levels: CausalBlock(net, levels, 1),
+}
 
 
 class Stack(nn.Module):
     """Causal blocks in a row; their pasts are kept in one list."""
 
-    def __init__(self, net: NetConfig, blocks: int, levels: int):
+    def __init__(self, net: NetConfig, kind: str, blocks: int, levels: int):
         super().__init__()
-        depth = net.encoder_blocks + net.decoder_blocks + net.output_blocks
-        self.blocks = nn.ModuleList(
-            CausalBlock(net.width, net.kernel, net.expansion, levels, depth) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(BLOCKS[kind](net, levels) for _ in range(blocks))
+        self.past_shapes = [block.past_shape for block in self.blocks]
 
     def forward(self, x: Tensor, level: Tensor, pasts: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """x [B, T, width] -> (x [B, T, width], pasts)."""
@@ -85,18 +174,18 @@ class Stack(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Spectra to latents, in the unit of the quantiser: one step is 1."""
+    """Spectra to latents, X numbers a frame as the quantiser asks for."""
 
-    def __init__(self, codec: CodecConfig, net: NetConfig):
+    def __init__(self, codec: CodecConfig, net: NetConfig, width_out: int):
         super().__init__()
-        self.inward = nn.Linear(codec.steps_per_frame * 2 * codec.bins, net.width)
-        self.stack = Stack(net, net.encoder_blocks, codec.levels)
+        self.inward = nn.Linear(codec.steps_per_frame * codec.step_width, net.width)
+        self.stack = Stack(net, net.encoder, net.encoder_blocks, codec.levels)
         self.norm = nn.LayerNorm(net.width)
-        self.outward = nn.Linear(net.width, codec.latent_dims)
-        self.past_shapes = [(net.kernel - 1, net.width)] * net.encoder_blocks
+        self.outward = nn.Linear(net.width, width_out)
+        self.past_shapes = self.stack.past_shapes
 
     def forward(self, spectra: Tensor, level: Tensor, pasts: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """spectra [B, T, steps * 2 * bins], level [B] -> (latents [B, T, D], pasts)."""
+        """spectra [B, T, steps * width], level [B] -> (latents [B, T, X], pasts)."""
         x, pasts = self.stack(self.inward(spectra), level, pasts)
         return self.outward(self.norm(x)), pasts
 
@@ -108,17 +197,17 @@ class Decoder(nn.Module):
         super().__init__()
         self.steps = codec.steps_per_frame
         self.inward = nn.Linear(codec.latent_dims, net.width)
-        self.coarse = Stack(net, net.decoder_blocks, codec.levels)
+        self.coarse = Stack(net, net.decoder, net.decoder_blocks, codec.levels)
         self.widen = nn.Linear(net.width, self.steps * net.width)
-        self.fine = Stack(net, net.output_blocks, codec.levels)
+        self.fine = Stack(net, net.decoder, net.output_blocks, codec.levels)
         self.norm = nn.LayerNorm(net.width)
-        self.outward = nn.Linear(net.width, 2 * codec.bins)
-        self.past_shapes = [(net.kernel - 1, net.width)] * (net.decoder_blocks + net.output_blocks)
+        self.outward = nn.Linear(net.width, codec.step_width)
+        self.past_shapes = self.coarse.past_shapes + self.fine.past_shapes
         with torch.no_grad():
             self.outward.weight.mul_(0.3)
 
     def forward(self, latents: Tensor, level: Tensor, pasts: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """latents [B, T, D], level [B] -> (spectra [B, T * steps, 2 * bins], pasts)."""
+        """latents [B, T, D], level [B] -> (spectra [B, T * steps, width], pasts)."""
         split = len(self.coarse.blocks)
         x, first = self.coarse(self.inward(latents), level, pasts[:split] if pasts else None)
         x = self.widen(x).unflatten(2, (self.steps, -1)).flatten(1, 2)
@@ -147,6 +236,14 @@ class Analysis(nn.Module):
         compressed = parts * (torch.log1p(COMPRESSION * magnitude) / magnitude)
         return compressed.reshape(wave.shape[0], -1, c.steps_per_frame * 2 * c.bins)
 
+    def sound(self, spectra: Tensor) -> Tensor:
+        """Compressed spectra [B, T * steps, 2 * bins] -> wave [B, N - delay], in time with what went in."""
+        return self.wave(spectra)[:, self.codec.delay_samples :]
+
+    def target(self, wave: Tensor) -> Tensor:
+        """What `sound` should be: wave [B, N] itself."""
+        return wave
+
     def wave(self, spectra: Tensor) -> Tensor:
         """Compressed spectra [B, T * steps, 2 * bins] -> wave [B, N], lagging by the codec's delay."""
         c = self.codec
@@ -163,30 +260,108 @@ class Analysis(nn.Module):
         return total.flatten(1)
 
 
+class LogMel(nn.Module):
+    """nacre.mel.LogMelAnalyser in torch: what a codec of log-mel frames takes, gives, and is judged by."""
+
+    bank: Tensor
+    window: Tensor
+
+    def __init__(self, codec: CodecConfig):
+        super().__init__()
+        self.codec = codec
+        fixed = LogMelAnalyser(
+            codec.rate_hz, codec.window_samples, codec.step_samples, codec.steps_per_frame, codec.mel_bands
+        )
+        self.register_buffer("bank", torch.from_numpy(fixed._bank), persistent=False)
+        self.register_buffer("window", torch.from_numpy(fixed._window), persistent=False)
+
+    def spectra(self, wave: Tensor) -> Tensor:
+        """wave [B, N], N a multiple of the hop -> log-mel frames [B, T, steps * bands]."""
+        c = self.codec
+        frames = frame(F.pad(wave, (c.window_samples - c.step_samples, 0)), c.window_samples, c.step_samples)
+        spectrum = torch.fft.rfft(frames * self.window, norm="ortho")
+        power = (spectrum.real.square() + spectrum.imag.square()) @ self.bank
+        values = torch.log1p(MEL_COMPRESSION * (power + 1e-12).sqrt())
+        return values.reshape(wave.shape[0], -1, c.steps_per_frame * c.mel_bands)
+
+    def sound(self, spectra: Tensor) -> Tensor:
+        """Log-mel frames [B, T * steps, bands] as they are: sound is found from them outside training."""
+        return spectra.float()
+
+    def target(self, wave: Tensor) -> Tensor:
+        """wave [B, N] -> the frames that `sound` should be."""
+        return self.spectra(wave).unflatten(2, (self.codec.steps_per_frame, -1)).flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """`sound` as decoded: [B, N - delay] samples or [B, S, bands]; bits and penalty [B] means over frames."""
+
+    sound: Tensor
+    soft_bits: Tensor
+    hard_bits: Tensor
+    penalty: Tensor
+
+
 class CodecNet(nn.Module):
     """Encoder, quantiser and decoder as one differentiable chain."""
 
-    def __init__(self, codec: CodecConfig, net: NetConfig):
+    def __init__(
+        self,
+        codec: CodecConfig,
+        net: NetConfig,
+        kind: str = "scalar",
+        quantiser: QuantiserConfig | None = None,
+    ):
         super().__init__()
         self.codec = codec
-        self.analysis = Analysis(codec)
-        self.encoder = Encoder(codec, net)
-        self.quantiser = ScalarQuantiser(codec)
+        self.analysis = LogMel(codec) if codec.mel_bands else Analysis(codec)
+        self.quantiser = KINDS[kind](codec, quantiser or QuantiserConfig())
+        self.encoder = Encoder(codec, net, self.quantiser.width_in)
         self.decoder = Decoder(codec, net)
 
-    def forward(self, wave: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """wave [B, N], level [B] -> (decoded wave [B, N - delay], aligned; soft and hard bits [B] a frame)."""
+    def forward(self, wave: Tensor, level: Tensor, lengths: Tensor | None = None, bypass: bool = False) -> Coded:
+        """wave [B, N], level [B], lengths [B] samples of each item (all where None) -> what comes back and its cost.
+
+        Items of a batch do not touch each other: beyond its length an item costs nothing and is silent. With
+        `bypass` nothing is quantised.
+        """
         latents, _ = self.encoder(self.analysis.spectra(wave), level)
-        quantised = self.quantiser(latents, level)
-        spectra, _ = self.decoder(quantised.latents, level)
-        decoded = self.analysis.wave(spectra)[:, self.codec.delay_samples :]
-        return decoded, quantised.soft_bits, quantised.hard_bits
+        if bypass:
+            nothing = latents.new_zeros(latents.shape[:2], dtype=torch.float32)
+            found = Quantised(self.quantiser.bypass(latents, level), nothing, nothing, nothing)
+        else:
+            with torch.autocast(wave.device.type, enabled=False):  # codes in bf16 would be neighbours mistaken
+                found = self.quantiser(latents.float(), level)
+        spectra, _ = self.decoder(self.quantiser.leave(found.latents, level), level)
+        sound = self.analysis.sound(spectra)
+        costs = (found.soft_bits, found.hard_bits, found.penalty)
+        if lengths is None:
+            return Coded(sound, *(cost.mean(1) for cost in costs))
+        inside = within(lengths, self.codec.hop_samples, latents.shape[1])
+        return Coded(sound, *((cost * inside).sum(1) / inside.sum(1) for cost in costs))
+
+    def target(self, wave: Tensor, sound: Tensor) -> Tensor:
+        """What `sound` of `forward` should be for wave [B, N]."""
+        return self.analysis.target(wave)[:, : sound.shape[1]]
 
     @torch.no_grad()
     def latents(self, wave: Tensor, level: int) -> Tensor:
-        """wave [B, N] -> latents [B, T, D] at one quality level."""
-        found, _ = self.encoder(self.analysis.spectra(wave), torch.full((len(wave),), level, device=wave.device))
-        return found
+        """wave [B, N] -> latents [B, T, X] for the codec's quantiser, at one quality level."""
+        chosen = torch.full((len(wave),), level, device=wave.device)
+        found, _ = self.encoder(self.analysis.spectra(wave), chosen)
+        return self.quantiser.enter(found, chosen)
+
+    @torch.no_grad()
+    def decoded(self, latents: Tensor, level: int) -> Tensor:
+        """latents [B, T, D] of the codec's quantiser -> sound as in `Coded`."""
+        chosen = torch.full((len(latents),), level, device=latents.device)
+        return self.analysis.sound(self.decoder(self.quantiser.leave(latents, chosen), chosen)[0])
+
+
+def within(lengths: Tensor, size: int, count: int) -> Tensor:
+    """Which of `count` frames of `size` samples hold samples of items so long [B]: [B, T] of 0 and 1."""
+    return (torch.arange(count, device=lengths.device) * size < lengths.unsqueeze(1)).float()
 
 
 def frame(wave: Tensor, size: int, step: int) -> Tensor:

@@ -15,8 +15,8 @@ from nacre.errors import TrainError
 from nacre.train.checks import above_zero, check, not_negative, share
 from nacre.train.degrade import DegradeConfig
 from nacre.train.losses import LossConfig
-from nacre.train.nets import NetConfig
-from nacre.train.quantisers import HIGHEST_WEIGHT
+from nacre.train.nets import KINDS, NetConfig
+from nacre.train.quantisers import HIGHEST_WEIGHT, QuantiserConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,31 +24,45 @@ else:
     import tomli as tomllib
 
 PARTS = ("encoder", "decoder", "quantiser")
-KINDS = ("scalar",)
+PARAMETERLESS = ("fsq", "autoencoder")  # kinds whose quantiser has nothing to train
+BOTTLENECKS = ("quantised", "bypassed")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
 
 
 @dataclass(frozen=True)
 class RateConfig:
-    """Targets of the lowest and highest quality level in kb/s; the levels between are spaced geometrically."""
+    """Targets of the lowest and highest quality level in kb/s; the levels between are spaced geometrically.
+
+    With `beta` above 0 there are no targets: all levels train with this weight of the KL divergence in nats, reached
+    after `warmup_steps`, and differ only in the quantiser's steps afterwards.
+    """
 
     lowest_kbps: float = 1.0
     highest_kbps: float = 16.0
     start_weight: float = 1e-4
+    beta: float = 0.0
+    warmup_steps: int = 1000
 
     def __post_init__(self) -> None:
         check(self, "rate", "above 0", above_zero, "lowest_kbps")
         check(self, "rate", "lowest_kbps or more", lambda kbps: kbps >= self.lowest_kbps, "highest_kbps")
         check(self, "rate", f"above 0, at most {HIGHEST_WEIGHT}", lambda w: 0 < w <= HIGHEST_WEIGHT, "start_weight")
+        check(self, "rate", "0 or more", not_negative, "beta")
+        check(self, "rate", "above 0", above_zero, "warmup_steps")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What one step sees: `batch` excerpts of `excerpt_s` on each process; sources weighed by length ** balance."""
+    """What one step sees: `batch` excerpts of `excerpt_s` on each process; sources weighed by length ** balance.
+
+    With `whole`, an excerpt stays inside one recording and shorter ones are masked; without, short recordings follow
+    one another as speech on a line does.
+    """
 
     excerpt_s: float = 1.5
     batch: int = 16
     balance: float = 0.6
+    whole: bool = False
 
     def __post_init__(self) -> None:
         check(self, "data", "above 0", above_zero, "excerpt_s", "batch")
@@ -57,7 +71,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training: the parts that learn, for how many steps, how fast. Other parts are frozen."""
+    """One stage of training: the parts that learn, for how many steps, how fast. Other parts are frozen.
+
+    `bottleneck` "bypassed" trains without quantiser and rate. `fit` starts codebooks by k-means on the latents.
+    The weights multiply the recipe's: of the bits, and of the views of the distortion.
+    """
 
     name: str
     steps: int
@@ -65,12 +83,19 @@ class StageConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 300
     decay_share: float = 0.4  # last share of the stage over which the rate falls linearly to 2 %
+    bottleneck: str = "quantised"
+    fit: bool = False
+    rate_weight: float = 1.0
+    distortion_weight: float = 1.0
 
     def __post_init__(self) -> None:
         wrong = [part for part in self.train if part not in PARTS]
         if wrong or not self.train:
             raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=f"some of {list(PARTS)}")
-        check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate")
+        known = " or ".join(BOTTLENECKS)
+        check(self, f"stage {self.name}", known, lambda name: name in BOTTLENECKS, "bottleneck")
+        check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight")
+        check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate", "distortion_weight")
         check(self, f"stage {self.name}", "0 or more", not_negative, "warmup_steps")
         check(self, f"stage {self.name}", "0 to 1", share, "decay_share")
 
@@ -99,6 +124,7 @@ class Recipe:
     licence: str = ""
     codec: CodecConfig = field(default_factory=CodecConfig)
     net: NetConfig = field(default_factory=NetConfig)
+    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
     rate: RateConfig = field(default_factory=RateConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
@@ -107,14 +133,26 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise TrainError("kind", found=self.kind, wanted=" or ".join(KINDS))
+            near = difflib.get_close_matches(self.kind, KINDS, 1, 0.0)
+            raise TrainError("kind", found=self.kind, wanted=" or ".join(KINDS), next=f"did you mean {near[0]}?")
         if not self.stage:
             raise TrainError("recipe", found="no stage", wanted="at least one [[stage]]")
         check(self, "", "0 or more", not_negative, "seed")
         check(self, "", "above 0", above_zero, "checkpoint_steps", "validate_steps")
         check(self, "", "0 to 1", share, "ema_decay")
+        self._check_stages()
         shortest_s = (self.codec.delay_samples + self.codec.hop_samples) / self.codec.rate_hz
         check(self.data, "data", f"at least {shortest_s:g} s", lambda s: s >= shortest_s, "excerpt_s")
+
+    def _check_stages(self) -> None:
+        """Raise TrainError for a stage in which nothing can learn, or that fits codebooks where there are none."""
+        for stage in self.stage:
+            alone = stage.train == ("quantiser",)
+            if alone and (self.kind in PARAMETERLESS or stage.bottleneck == "bypassed"):
+                found = f"{list(stage.train)} of kind {self.kind}, {stage.bottleneck}"
+                raise TrainError(f"stage {stage.name}: train", found=found, wanted="a part that can learn")
+            if stage.fit and self.kind != "rvq":
+                raise TrainError(f"stage {stage.name}: fit", found=f"kind {self.kind}", wanted="kind rvq")
 
     @property
     def steps(self) -> int:
@@ -171,19 +209,44 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
-    """Recipe from a TOML file; `changes` are key=value overrides such as `data.batch=8` or `stage.0.steps=100`."""
+    """Recipe from a TOML file; `changes` are key=value overrides such as `data.batch=8` or `stage.0.steps=100`.
+
+    A recipe with `base = "other.toml"` states only how it differs from that one, which lies beside it.
+    """
+    values = _read(path)
+    if "base" in values:
+        name = values.pop("base")
+        if not isinstance(name, str) or Path(name).name != name:
+            raise TrainError(f"{path}: base", found=repr(name), wanted="the name of a recipe beside it")
+        base = _read(path.with_name(name))
+        if "base" in base:
+            raise TrainError(f"{path}: base", found=f"{name}, which has a base itself", wanted="one that stands alone")
+        values = _merged(base, values)
+    for change in changes:
+        _override(values, change)
+    recipe: Recipe = build(Recipe, values)
+    return recipe
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """base with changes, table by table; lists, stages among them, are replaced whole."""
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in changes.items()
+        if isinstance(base.get(key), dict) and isinstance(value, dict)
+    }
+    return base | changes | nested
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise TrainError(str(path), found=error.strerror, wanted="a recipe", next="see the folder recipes/") from error
     except UnicodeDecodeError as error:
         raise TrainError(str(path), found="no text", wanted="a recipe", next="see the folder recipes/") from error
     except tomllib.TOMLDecodeError as error:
         raise TrainError(str(path), found=str(error), wanted="TOML", next="mend that line") from error
-    for change in changes:
-        _override(values, change)
-    recipe: Recipe = build(Recipe, values)
-    return recipe
 
 
 def recipe_of(run: Path) -> Recipe:

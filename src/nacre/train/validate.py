@@ -7,66 +7,81 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nacre import entropy
-from nacre.priors import StaticPrior, fit_counts
-from nacre.quantise import dequantise, quantise
-from nacre.train.losses import SpectralLoss
+from nacre.priors import TOTAL, StaticPrior, fit_counts, fit_indices
+from nacre.quantise import PosteriorQuantiser, ResidualQuantiser
 from nacre.train.nets import CodecNet
 from nacre.units import kbps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 REACH = 191  # symbols -191..191: the widest dimensions at the finest steps
-DEAD_ZONE = 0.0  # 0.05 to 0.2 cost more distortion than the bits they saved, at 1.5, 2.7, 5 and 8 kb/s
 
 
 @dataclass(frozen=True)
 class Validation:
-    """One level's figures: rate from coded bytes, distortion of the training loss on the decoded sound."""
+    """One level's figures: rate from coded bytes, distortion of the training loss on what comes back."""
 
     level: int
     kbps: float
     distortion: float
 
 
-def fit_prior(net: CodecNet, waves: Array, dead_zone: float = DEAD_ZONE) -> StaticPrior:
+def fit_prior(net: CodecNet, waves: Array) -> StaticPrior:
     """Count tables of every level from the symbols of waves [B, N] float32, coded as the encoder would."""
-    steps = net.quantiser.steps().cpu().numpy()
-    levels, dims = steps.shape
-    counts = np.zeros((levels, dims, 2 * REACH + 1), np.int32)
-    for level in range(levels):
-        rows = [_symbols(net, wave, level, steps[level], np.full(dims, REACH, np.int32), dead_zone) for wave in waves]
-        symbols = np.concatenate(rows) + REACH
-        for dim in range(dims):
-            histogram = np.bincount(symbols[:, dim], minlength=2 * REACH + 1)
-            counts[level, dim] = fit_counts(histogram.astype(np.int64))
+    prior = _tables(net, waves, None)
+    found = net.quantiser.station()
+    if isinstance(found, PosteriorQuantiser) and found.rate_weight.any():  # its choices depend on what bits cost
+        prior = _tables(net, waves, prior)
+    return prior
+
+
+def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPrior:
+    found = net.quantiser.station()
+    indices = isinstance(found, ResidualQuantiser)
+    reach = found.codes.shape[1] // 2 if isinstance(found, ResidualQuantiser) else REACH
+    limits = np.full(found.columns, reach, np.int32)
+    counts = np.zeros((found.levels, found.columns, 2 * reach + 1), np.int32)
+    counts[:, :, reach] = TOTAL
+    for level in range(found.levels):
+        costs = prior.costs(level) if prior else None
+        rows = [found.symbols(_latents(net, wave, level), level, limits, costs) for wave in waves]
+        symbols = np.concatenate(rows) + reach
+        for column in range(found.used(level)):
+            histogram = np.bincount(symbols[:, column], minlength=2 * reach + 1).astype(np.int64)
+            if indices:
+                entries = found.codes.shape[1] if isinstance(found, ResidualQuantiser) else 0
+                counts[level, column] = 0
+                counts[level, column, :entries] = fit_indices(histogram[:entries])
+            else:
+                counts[level, column] = fit_counts(histogram)
     return StaticPrior(counts)
 
 
-def _symbols(net: CodecNet, wave: Array, level: int, steps: Array, limits: Array, dead_zone: float) -> Array:
-    device = net.analysis.window.device
-    latents = net.latents(torch.from_numpy(wave[None]).to(device), level)[0].float().cpu().numpy()
-    return quantise(latents, steps, np.full(len(steps), dead_zone, np.float32), limits)
+def _latents(net: CodecNet, wave: Array, level: int) -> Array:
+    found: Array = net.latents(torch.from_numpy(wave[None]).to(device_of(net)), level)[0].float().cpu().numpy()
+    return found
+
+
+def device_of(net: CodecNet) -> torch.device:
+    """Where a network is."""
+    return next(net.parameters()).device
 
 
 @torch.no_grad()
-def validate(
-    net: CodecNet, loss: SpectralLoss, prior: StaticPrior, waves: Array, levels: list[int]
-) -> list[Validation]:
+def validate(net: CodecNet, loss: nn.Module, prior: StaticPrior, waves: Array, levels: list[int]) -> list[Validation]:
     """Figures at these levels for waves [B, N] float32, each coded as one group."""
-    steps, rate_hz = net.quantiser.steps().cpu().numpy(), net.codec.rate_hz
-    device, found = net.analysis.window.device, []
+    station, device, found = net.quantiser.station(), device_of(net), []
     for level in levels:
         size_bytes, distortion = 0, 0.0
         for wave in waves:
-            symbols = _symbols(net, wave, level, steps[level], prior.limits(level), DEAD_ZONE)
+            latents = _latents(net, wave, level)
+            symbols = station.symbols(latents, level, prior.limits(level), prior.costs(level))
             size_bytes += len(entropy.encode(symbols, prior.tables(level)))
-            latents = torch.from_numpy(dequantise(symbols, steps[level])[None]).to(device)
-            spectra, _ = net.decoder(latents, torch.tensor([level], device=device))
-            decoded = net.analysis.wave(spectra)[:, net.codec.delay_samples :]
-            original = torch.from_numpy(wave[None, : decoded.shape[1]]).to(device)
-            distortion += float(loss(decoded, original)[0])
-        rate = kbps(size_bytes, waves.size / rate_hz)
+            sound = net.decoded(torch.from_numpy(station.latents(symbols, level)[None]).to(device), level)
+            distortion += float(loss(sound, net.target(torch.from_numpy(wave[None]).to(device), sound))[0])
+        rate = kbps(size_bytes, waves.size / net.codec.rate_hz)
         found.append(Validation(level, round(rate, 3), round(distortion / len(waves), 4)))
     return found

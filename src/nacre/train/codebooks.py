@@ -1,0 +1,192 @@
+"""Latents to indices, with gradients passed straight through: learned codebooks and fixed finite values.
+
+ResidualVQ        codebooks in a row, each for what the ones before left over (van den Oord et al., 2017; residual:
+                  Zeghidour et al., 2021; codes in few dimensions: Yu et al., 2022). One model serves several rates
+                  because each item of a batch uses as many codebooks as its level says
+FiniteScalar      a few values a dimension, no codebook (Mentzer et al., 2023)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nacre.config import CodecConfig
+from nacre.container import Kind
+from nacre.quantise import FiniteQuantiser, Quantiser, ResidualQuantiser
+from nacre.train.quantisers import Bottleneck, Quantised, QuantiserConfig, used_columns
+
+KMEANS_ROUNDS = 15
+
+
+class ResidualVQ(Bottleneck):
+    """Codes [K, A, d] behind projections inward [K, D, d] and outward [K, d, D].
+
+    `hits` [K, A] are moving averages of how often each code is chosen in a batch.
+    """
+
+    file_kind = Kind.RVQ
+    hits: Tensor
+    books: Tensor
+    codes: Tensor
+    sums: Tensor
+
+    def __init__(self, codec: CodecConfig, config: QuantiserConfig):
+        super().__init__()
+        self.config, self.width_in = config, codec.latent_dims
+        count, entries, dims, wide = config.codebooks, config.codebook_size, config.code_dims, codec.latent_dims
+        start = torch.linalg.qr(torch.randn(count, wide, dims))[0] if dims <= wide else torch.randn(count, wide, dims)
+        self.inward = nn.Parameter(start)
+        self.outward = nn.Parameter(start.transpose(1, 2).clone())
+        codes = torch.randn(count, entries, dims) * 0.5 ** torch.arange(count).clamp(max=6).view(-1, 1, 1)
+        if config.update == "ema":
+            self.register_buffer("codes", codes)
+            self.register_buffer("sums", codes.clone())
+        else:
+            self.codes = nn.Parameter(codes)
+        self.register_buffer("hits", torch.ones(count, entries))
+        self.register_buffer("books", torch.tensor(used_columns(codec.levels, count)), persistent=False)
+
+    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
+        """latents [B, T, D], level [B] -> sums of codes; bits of fixed-length indices; commitment as penalty."""
+        latents, books = latents.float(), self.books[level]
+        left, penalty, chosen = latents, torch.zeros_like(latents[:, :, 0]), []
+        for book in range(int(books.max())):
+            active = (books > book).view(-1, 1, 1)
+            low = left @ self.inward[book]  # [B, T, d]
+            index = nearest(low.detach(), self.codes[book].detach())  # [B, T]
+            code = self.codes[book][index]
+            loss = self.config.commitment * (low - code.detach()).square().mean(2)
+            if self.config.update == "gradient":
+                loss = loss + (low.detach() - code).square().mean(2)
+            penalty = penalty + loss * active[:, :, 0]
+            straight = low + (code - low).detach()
+            if self.config.update == "gradient":
+                straight = straight + (code - code.detach())
+            left = left - active * (straight @ self.outward[book])
+            chosen.append((book, low.detach()[active[:, 0, 0]], index[active[:, 0, 0]]))
+        if self.training:
+            self._learn(chosen)
+        bits = (books * math.log2(self.config.codebook_size)).float().unsqueeze(1).expand(latents.shape[:2])
+        return Quantised(latents - left, torch.zeros_like(bits), bits, penalty)
+
+    @torch.no_grad()
+    def _learn(self, chosen: list[tuple[int, Tensor, Tensor]]) -> None:
+        """Moving averages of hits and codes over all processes; codes that nobody chose move to where data is."""
+        entries = self.codes.shape[1]
+        hits = torch.zeros_like(self.hits)
+        sums = torch.zeros_like(self.codes)
+        for book, low, index in chosen:
+            flat, values = index.flatten(), low.flatten(0, 1)
+            hits[book] = torch.bincount(flat, minlength=entries).to(hits.dtype)
+            sums[book].index_add_(0, flat, values)
+        if dist.is_initialized():
+            dist.all_reduce(hits)
+            dist.all_reduce(sums)
+        keep = self.config.decay
+        for book, low, _ in chosen:
+            self.hits[book].lerp_(hits[book], 1 - keep)
+            if self.config.update == "ema":
+                self.sums[book].lerp_(sums[book], 1 - keep)
+                self.codes[book] = self.sums[book] / self.hits[book].clamp(min=1e-3).unsqueeze(1)
+            self._revive(book, low.flatten(0, 1))
+
+    def _revive(self, book: int, values: Tensor) -> None:
+        """Give dead codes of one book the place of values [N, d] drawn from the batch."""
+        dead = torch.nonzero(self.hits[book] < self.config.revive_below).flatten()
+        if not len(dead) or not len(values):
+            return
+        self.codes.data[book, dead] = values[torch.randint(len(values), (len(dead),), device=values.device)]
+        self.hits[book, dead] = hit = max(2 * self.config.revive_below, 1e-2)
+        if self.config.update == "ema":
+            self.sums[book, dead] = self.codes[book, dead] * hit
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """Start from latents [N, D]: main axes of what is left over, then k-means along them, book by book."""
+        left, entries = latents.float(), self.codes.shape[1]
+        for book in range(len(self.codes)):
+            axes = torch.linalg.eigh(torch.cov(left.T))[1].flip(1)[:, : self.codes.shape[2]]
+            self.inward[book], self.outward[book] = axes, axes.T
+            low = left @ axes
+            codes, hits = kmeans(low, entries)
+            self.codes.data[book], self.hits[book] = codes, hits * (self.hits.sum() / self.hits.numel() / hits.mean())
+            if self.config.update == "ema":
+                self.sums[book] = codes * self.hits[book].unsqueeze(1)
+            left = left - codes[nearest(low, codes)] @ axes.T
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """Least and mean perplexity of the codebooks, as shares of their size, and dead codes, as a share of all."""
+        share = self.hits / self.hits.sum(1, keepdim=True).clamp(min=1e-9)
+        perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum(1)) / self.hits.shape[1]
+        dead = (self.hits < self.config.revive_below).float().mean()
+        return {
+            "codebook/least_use": float(perplexity.min()),
+            "codebook/mean_use": float(perplexity.mean()),
+            "codebook/dead": float(dead),
+        }
+
+    @torch.no_grad()
+    def station(self) -> Quantiser:
+        """For the codec."""
+        codes, inward, outward = (
+            value.detach().cpu().float().numpy() for value in (self.codes, self.inward, self.outward)
+        )
+        return ResidualQuantiser(codes, inward, outward, self.books.cpu().numpy().astype(np.uint8))
+
+
+def nearest(values: Tensor, codes: Tensor) -> Tensor:
+    """Index [...] of the code [A, d] next to each of values [..., d]."""
+    return (values @ codes.T - 0.5 * codes.square().sum(1)).argmax(-1)
+
+
+def kmeans(values: Tensor, entries: int) -> tuple[Tensor, Tensor]:
+    """(codes [A, d], how many values each has [A]) of values [N, d], N at least A; Lloyd's rounds from random values.
+
+    A code without values takes the place of a random one.
+    """
+    codes = values[torch.randperm(len(values))[:entries]].clone()
+    for _ in range(KMEANS_ROUNDS):
+        index = nearest(values, codes)
+        count = torch.bincount(index, minlength=entries).to(values.dtype)
+        codes = torch.zeros_like(codes).index_add_(0, index, values) / count.clamp(min=1).unsqueeze(1)
+        empty = torch.nonzero(count == 0).flatten()
+        codes[empty] = values[torch.randint(len(values), (len(empty),))]
+    return codes, torch.bincount(nearest(values, codes), minlength=entries).to(values.dtype)
+
+
+class FiniteScalar(Bottleneck):
+    """Latents squashed into -1..1 and rounded to `values` values a dimension; a level uses the first dimensions."""
+
+    file_kind = Kind.FSQ
+    dims: Tensor
+
+    def __init__(self, codec: CodecConfig, config: QuantiserConfig):
+        super().__init__()
+        self.width_in, self.reach = codec.latent_dims, config.values // 2
+        self.register_buffer("dims", torch.tensor(used_columns(codec.levels, codec.latent_dims)), persistent=False)
+
+    def _active(self, level: Tensor) -> Tensor:
+        place = torch.arange(self.width_in, device=level.device)
+        return (place < self.dims[level].unsqueeze(1)).unsqueeze(1)  # [B, 1, D]
+
+    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
+        """latents [B, T, D], level [B] -> rounded latents; bits of fixed-length symbols."""
+        bounded = torch.tanh(latents.float())
+        rounded = bounded + ((self.reach * bounded).round() / self.reach - bounded).detach()
+        bits = self.dims[level].float().unsqueeze(1).expand(latents.shape[:2]) * math.log2(2 * self.reach + 1)
+        nothing = torch.zeros_like(bits)
+        return Quantised(rounded * self._active(level), nothing, bits, nothing)
+
+    def bypass(self, latents: Tensor, level: Tensor) -> Tensor:
+        """Squashed, not rounded."""
+        return torch.tanh(latents.float())
+
+    def station(self) -> Quantiser:
+        """For the codec."""
+        return FiniteQuantiser(self.reach, self.width_in, self.dims.cpu().numpy().astype(np.uint8))
