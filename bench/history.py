@@ -10,31 +10,40 @@ from typing import Annotated
 import typer
 
 HISTORY = Path(__file__).with_name("history.csv")
-METRICS = ("pesq_wb", "stoi", "estoi", "si_sdr_db", "logmel_db", "f0_cents", "voicing_percent")
-HEAD = ("date", "model", "fingerprint", "clips", "asked_kbps", "kbps", *METRICS, "encode_x", "decode_x")
+METRICS = ("pesq_wb", "stoi", "estoi", "si_sdr_db", "logmel_db", "f0_cents", "voicing_percent", "dnsmos", "wer")
+SPEEDS = ("encode_x", "decode_x")
+MEMORY = ("encode_mb", "decode_mb")  # of the programs on the longest clip
+HEAD = ("date", "model", "fingerprint", "clips", "asked_kbps", "kbps", *METRICS, *SPEEDS, *MEMORY)
 
 
 def main(
     results: Annotated[Path, typer.Argument(help="JSON of nacre evaluate")],
     history: Annotated[Path, typer.Option(help="table to add to")] = HISTORY,
 ) -> None:
-    """Add the rows of one evaluation to the history."""
+    """Add the rows of one evaluation to the history; rows of before get the columns that they lack, empty."""
     found = json.loads(results.read_text())
-    rows = [row(point, found["facts"]) for point in found["points"] if point["system"].startswith("nacre")]
-    new = not history.exists()
-    with history.open("a", newline="") as file:
-        writer = csv.DictWriter(file, HEAD, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+    rows = [row(point, found) for point in found["points"] if point["system"].startswith("nacre")]
+    before: list[dict[str, str]] = []
+    if history.exists():
+        with history.open(newline="") as file:
+            before = list(csv.DictReader(file))
+    if unknown := sorted({name for old in before for name in old} - set(HEAD)):
+        raise SystemExit(f"{history}: column {unknown[0]}, wanted some of {', '.join(HEAD)}")
+    with history.open("w", newline="") as file:
+        writer = csv.DictWriter(file, HEAD, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*before, *rows])
     print(f"{history}: {len(rows)} rows added")
 
 
-def row(point: dict, facts: dict[str, str]) -> dict[str, object]:
+def row(point: dict, found: dict) -> dict[str, object]:
     """One rate of one model."""
+    facts = found["facts"]
     model = point["system"].removeprefix("nacre ")
     figures = {name: f"{point['metrics'][name]['mean']:.4f}" for name in METRICS if name in point["metrics"]}
-    speeds = {name: f"{point[name]:.0f}" for name in ("encode_x", "decode_x")}
+    speeds = {name: f"{point[name]:.0f}" for name in SPEEDS}
+    peaks = [peak for peak in found["memory"] if peak["system"] == point["system"]]
+    memory = {name: f"{peak[name]:.0f}" for peak in peaks for name in MEMORY}
     return {
         "date": facts["date"].split()[0],
         "model": model,
@@ -44,6 +53,7 @@ def row(point: dict, facts: dict[str, str]) -> dict[str, object]:
         "kbps": f"{point['rate_kbps']:.3f}",
         **figures,
         **speeds,
+        **memory,
     }
 
 

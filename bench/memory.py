@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import soundfile
 import typer
-from common import RATE_HZ, looped_speech, wide_console, workers
+from common import RATE_HZ, looped_speech, wide_console
 from rich.table import Table
 
+from nacre.evaluate.programs import PeerError, peak_mb
+
 LIMIT_MB = 300
-
-
-@dataclass
-class Peak:
-    what: str
-    peak_mb: float
-    wall_s: float
-    exit_code: int
+LIMIT_S = 7200
 
 
 def write_speech(path: Path, folder: Path, hours: float) -> int:
@@ -33,16 +25,6 @@ def write_speech(path: Path, folder: Path, hours: float) -> int:
         for block in looped_speech(folder, hours * 3600):
             file.write(block)
         return file.tell()
-
-
-def peak(what: str, command: list[str]) -> Peak:
-    """Run a command; ru_maxrss of that child alone (kB, on Apple systems bytes)."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Peak(what, usage.ru_maxrss * unit / 1e6, time.perf_counter() - start, child.returncode)
 
 
 def main(
@@ -56,25 +38,30 @@ def main(
     nacre = [sys.executable, "-m", "nacre"]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wav, coded, decoded = (Path(scratch, name) for name in ("in.wav", "a.nacre", "out.wav"))
-        with workers(1) as pool:  # in a child, since a command started from here shows at least our own size
-            samples = pool.submit(write_speech, wav, data, hours).result()
-        rows = [peak("python alone (least this can show)", [sys.executable, "-c", "pass"])]
-        rows.append(peak("nacre --help", [*nacre, "--help"]))
+        samples = write_speech(wav, data, hours)
         options = ["--bitrate", f"{bitrate:g}", "--model", model]
-        rows.append(peak("nacre encode", [*nacre, "encode", str(wav), "-o", str(coded), *options]))
-        rows.append(peak("nacre decode", [*nacre, "decode", str(coded), "-o", str(decoded), "--model", model]))
-        size = coded.stat().st_size if coded.exists() else 0
-        returned = soundfile.info(decoded).frames if decoded.exists() else 0
-    table = Table("command", "peak MB", "limit MB", "wall s", "exit", title=f"{hours:g} h at 16 kHz")
-    for row in rows:
-        limit = str(LIMIT_MB) if "code" in row.what else ""
-        table.add_row(row.what, f"{row.peak_mb:.0f}", limit, f"{row.wall_s:.1f}", str(row.exit_code))
+        commands = {
+            "nacre --help": ([*nacre, "--help"], wav),
+            "nacre encode": ([*nacre, "encode", str(wav), "-o", str(coded), *options], coded),
+            "nacre decode": ([*nacre, "decode", str(coded), "-o", str(decoded), "--model", model], decoded),
+        }
+        rows = []
+        for what, (command, target) in commands.items():
+            start = time.perf_counter()
+            try:
+                rows.append((what, peak_mb(command, target, LIMIT_S), time.perf_counter() - start))
+            except PeerError as error:
+                raise SystemExit(f"error: {error}") from error
+        size, returned = coded.stat().st_size, soundfile.info(decoded).frames
+    table = Table("command", "peak MB", "limit MB", "wall s", title=f"{hours:g} h at 16 kHz")
+    for what, found_mb, wall_s in rows:
+        table.add_row(what, f"{found_mb:.0f}", str(LIMIT_MB) if "code" in what else "", f"{wall_s:.1f}")
     console = wide_console()
     console.print(table)
     rate_kbps = 8 * size / (samples / RATE_HZ) / 1000
     console.print(f"{size} bytes, {rate_kbps:.2f} kb/s; {returned} samples came back of {samples}")
-    good = all(row.exit_code == 0 for row in rows) and max(row.peak_mb for row in rows) <= LIMIT_MB
-    raise typer.Exit(0 if good and returned == samples else 1)
+    good = max(found_mb for _, found_mb, _ in rows) <= LIMIT_MB and returned == samples
+    raise typer.Exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ from rich.console import Console
 
 from nacre import audio
 from nacre.errors import NacreError, UsageError
-from nacre.evaluate import choice, journal, measures, metrics, payload, peers, programs, run, stats, work
+from nacre.evaluate import choice, journal, measures, metrics, payload, peers, programs, run, stats, tables, work
 from nacre.evaluate.measures import Sound
 from nacre.evaluate.metrics import METRICS
+from nacre.evaluate.peer import fill
 from nacre.evaluate.programs import PeerError
-from nacre.evaluate.results import Score
+from nacre.evaluate.results import Memory, Run, Score
 
 RATE_HZ = 16_000
 QUICK = "si_sdr_db,logmel_db"  # metrics that need no further package
@@ -97,8 +98,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def without_times(path: Path) -> list[dict[str, str]]:
-    return [{name: value for name, value in row.items() if not name.endswith("code_s")} for row in rows(path)]
+def same_each_time(path: Path) -> list[dict[str, str]]:
+    measured = "code_s", "peak_mb"
+    return [{name: value for name, value in row.items() if not name.endswith(measured)} for row in rows(path)]
 
 
 # ---------------------------------------------------------------- statistics
@@ -197,6 +199,25 @@ def test_worst_lists_each_clip_once():
     scores = made_up("nacre a", 1) + made_up("opus", 1)
     assert [score.clip for score in stats.worst(scores, "si_sdr_db", 3)] == ["0.wav", "1.wav", "2.wav"]
     assert [score.clip for score in stats.worst(scores, "logmel_db", 2)] == ["5.wav", "4.wav"]
+
+
+def test_history_grows_and_keeps_what_it_has(tmp_path, environment):
+    pytest.importorskip("typer")
+    table, whole = tmp_path / "history.csv", tmp_path / "out.json"
+    table.write_text("date,model,kbps\n2026-01-02,a,1.000\n")
+    facts = {"date": "2026-03-04 05:06 UTC", "model a": "fingerprint 0123abcd, 1.0 MB"}
+    memory = [Memory("nacre a", 8.0, 4.0, 120.4, 130.6)]
+    tables.write_json(whole, Run(made_up("nacre a", 1) + made_up("opus", 2), facts, [], [], memory), force=False)
+    script = Path(__file__).parent.parent / "bench" / "history.py"
+    command = [sys.executable, str(script), str(whole), "--history", str(table)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    first, *added = rows(table)
+    assert (first["date"], first["kbps"], first["fingerprint"], first["pesq_wb"]) == ("2026-01-02", "1.000", "", "")
+    assert [row["kbps"] for row in added] == ["2.000", "4.000", "8.000", "16.000"]
+    assert {(row["date"], row["model"], row["fingerprint"]) for row in added} == {("2026-03-04", "a", "0123abcd")}
+    assert {(row["encode_x"], row["encode_mb"], row["decode_mb"]) for row in added} == {("100", "120", "131")}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert len(rows(table)) == 9
 
 
 # ---------------------------------------------------------------- metrics
@@ -301,11 +322,22 @@ def test_metrics_by_name():
 
 def test_lag(speech):
     late = np.pad(speech, (7, 0))[: len(speech)]
-    assert peers.lag_samples(speech, late) == 7
-    assert peers.lag_samples(late, speech) == -7
+    assert measures.lag_samples(speech, late) == 7
+    assert measures.lag_samples(late, speech) == -7
     noise = np.random.default_rng(0).normal(0, 0.1, len(speech)).astype(np.float32)
-    assert peers.lag_samples(speech, noise) is None
-    assert peers.lag_samples(speech, np.zeros_like(speech)) is None
+    assert measures.lag_samples(speech, noise) is None
+    assert measures.lag_samples(speech, np.zeros_like(speech)) is None
+
+
+@pytest.mark.parametrize(("window", "bands"), measures.MEL_BANDS.items())
+def test_mel_bands_are_those_of_the_training_loss(window, bands):
+    pytest.importorskip("torch")
+    from nacre.train import losses
+
+    ours = measures.mel_filters(window, bands)  # [bins, bands]; straight slopes in Hz, there on the mel scale
+    theirs = losses.mel_filters(bands, window // 2 + 1, RATE_HZ).numpy()
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).sum(0).max() < 0.03  # of 2, for bands that share nothing
 
 
 # ---------------------------------------------------------------- peers
@@ -350,6 +382,15 @@ def test_mp3_payload_leaves_tags_out():
         payload.mp3_payload_bytes(b"RIFF" + bytes(200))
 
 
+def test_amr_wb_payload_leaves_magic_and_frame_heads_out():
+    speech, noise = bytes([2 << 3 | 4]) + bytes(32), bytes([9 << 3 | 4]) + bytes(5)  # 12.65 kb/s, comfort noise
+    stream = b"#!AMR-WB\n" + 3 * speech + noise + bytes([15 << 3 | 4])
+    assert payload.amr_wb_payload_bytes(stream) == 3 * 32 + 5
+    for damaged in (stream[2:], stream + speech[:-1], stream + bytes([12 << 3])):
+        with pytest.raises(PeerError, match="AMR-WB"):
+            payload.amr_wb_payload_bytes(damaged)
+
+
 def test_modes_are_the_nearest_to_the_asked():
     codec2, opus = peers.builtin()["codec2"], peers.builtin()["opus"]
     assert codec2.settings([1.5, 1.55, 3, 6, 9, 12]) == [1.6, 3.2]
@@ -358,7 +399,7 @@ def test_modes_are_the_nearest_to_the_asked():
     assert codec2.mode(0.7).delay_samples == 480
 
 
-@pytest.mark.parametrize("name", ["opus", "codec2", "speex", "mp3"])
+@pytest.mark.parametrize("name", ["opus", "codec2", "speex", "amr-wb", "mp3"])
 def test_builtin_peer_is_aligned_at_every_length(name, speech):
     peer = peers.builtin()[name]
     if peer.missing():
@@ -369,13 +410,21 @@ def test_builtin_peer_is_aligned_at_every_length(name, speech):
         assert len(coded.wave) == samples
         assert 0 < coded.payload_bytes <= coded.file_bytes
         assert coded.encode_s > 0
-        lag = peers.lag_samples(speech[:samples], coded.wave)
+        lag = measures.lag_samples(speech[:samples], coded.wave)
         assert lag is None if name == "codec2" else abs(lag) <= 4
+
+
+def test_ffmpeg_without_an_encoder_names_the_package(monkeypatch):
+    monkeypatch.setattr("nacre.evaluate.peer._ffmpeg_encoders", lambda: {"libspeex"})
+    monkeypatch.setattr("shutil.which", lambda program: f"/bin/{program}")
+    found = peers.builtin()
+    assert found["amr-wb"].missing() == "an ffmpeg with libvo_amrwbenc, as in Debian package libavcodec-extra"
+    assert found["speex"].missing() == ""
 
 
 def test_custom_peer_fills_in_names_with_spaces():
     peer = peers.custom("x=my\\ enc -b {kbps} -r {bps} {in} {out} ::: dec {in} {out} ::: 320")
-    words = peers.fill(peer.encode, Path("a b.wav"), Path("c"), peer.mode(6.5))
+    words = fill(peer.encode, Path("a b.wav"), Path("c"), peer.mode(6.5))
     assert words == ["my enc", "-b", "6.5", "-r", "6500", "a b.wav", "c"]
     assert peer.mode(6.5).delay_samples == 320
 
@@ -428,6 +477,29 @@ def test_peer_that_never_ends_is_stopped(tmp_path):
         programs.run_command([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path / "out", 0.2)
 
 
+HOLD = "import sys; held = bytearray(int(sys.argv[1]) * 10**6); open(sys.argv[2], 'wb').write(b'x')"
+HAND_ON = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)"
+TOLD = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell memory")
+
+
+@TOLD
+@pytest.mark.parametrize("wrapper", [[], ["-c", HAND_ON]], ids=["itself", "by a wrapper"])
+def test_peak_memory_is_that_of_the_program(tmp_path, wrapper):
+    ours = bytearray(300 * 10**6)  # of this process, which must not count
+    command = [sys.executable, *wrapper, "-c", HOLD]
+    little, more = (programs.peak_mb([*command, mb, str(tmp_path / "x")], tmp_path / "x", 60) for mb in ("0", "200"))
+    assert 2 < little < 100 < len(ours)
+    assert more - little == pytest.approx(200, abs=10)
+
+
+def test_memory_of_a_program_that_fails_is_no_figure(tmp_path):
+    for code in ("raise SystemExit(3)", "pass"):
+        with pytest.raises(PeerError, match="exit code"):
+            programs.peak_mb([sys.executable, "-c", code], tmp_path / "out", 60)
+    with pytest.raises(PeerError, match="exit code -9"):
+        programs.peak_mb([sys.executable, "-c", "import time; time.sleep(30)"], tmp_path / "out", 0.2)
+
+
 # ---------------------------------------------------------------- runs
 
 
@@ -459,6 +531,13 @@ def test_a_run_from_folder_to_tables(clips, tiny_model, fake, tmp_path):
     assert all(float(line["si_sdr_db"]) == 100 and int(line["lag_samples"]) == 0 for line in best)
     assert {point["failed"] for point in found["points"] if point["system"] == "bad"} == {3}
     assert found["facts"]["model tiny"].startswith("fingerprint ")
+    if TOLD.args[0]:
+        return
+    peaks = {peak["system"]: (peak["encode_mb"], peak["decode_mb"]) for peak in found["memory"]}
+    assert set(peaks) == {"nacre tiny", "good"}
+    assert all(3 < mb < peaks["nacre tiny"][at] < 1000 for at, mb in enumerate(peaks["good"]))
+    assert {line["encode_peak_mb"] for line in best} == {f"{peaks['good'][0]:.1f}"}
+    assert {line["decode_peak_mb"] for line in lines if line["system"] == "bad"} == {""}
     assert not (tmp_path / "out.journal.jsonl").exists()
 
 
@@ -466,7 +545,7 @@ def test_two_runs_give_the_same_figures(clips, tiny_model, tmp_path):
     tables = [tmp_path / name for name in ("one.csv", "two.csv")]
     for table, jobs in zip(tables, (1, 2), strict=True):
         assert evaluate(options(clips, tiny_model, csv=table, jobs=jobs))[0]
-    assert without_times(tables[0]) == without_times(tables[1])
+    assert same_each_time(tables[0]) == same_each_time(tables[1])
     assert [row["clip"] for row in rows(tables[0])] == ["a.wav", "c.wav", "deep/b.flac"]
 
 

@@ -21,7 +21,7 @@ from base64 import b64decode
 from nacre import audio
 from nacre.errors import AudioError
 from nacre.evaluate import charts, listening, report
-from nacre.evaluate.results import Run, Score
+from nacre.evaluate.results import Memory, Run, Score
 
 RATE_HZ = 16_000
 OURS, PEERS = "nacre tiny", ("opus", "codec2")
@@ -51,7 +51,8 @@ def make_run(clips: tuple[str, ...] = CLIPS, rates: tuple[float, ...] = RATES) -
     at = next(i for i, score in enumerate(scores) if score.system == "codec2")
     scores[at] = replace(scores[at], metrics={}, failure="c2dec: crashed <badly>")
     facts = {"command": "nacre evaluate speech --peers opus,codec2", "date": "2026-01-02", "fingerprint": "00ff"}
-    return Run(scores, facts, ["short.wav: 0.2 s, wanted 0.5 s"], list(clips[:2]))
+    memory = [Memory("codec2", 6.0, 1.0, 2.4, 2.5), Memory(OURS, 6.0, 1.0, 120.0, 125.0)]
+    return Run(scores, facts, ["short.wav: 0.2 s, wanted 0.5 s"], list(clips[:2]), memory)
 
 
 def make_sounds(run: Run, seconds: float = 1.0) -> listening.Sounds:
@@ -139,6 +140,9 @@ def test_tables_hold_every_setting_and_failure(made):
     opus = [score for score in run.scores if (score.system, score.target_kbps) == ("opus", 6.0)]
     assert by_setting["opus", "6"][2] == f"{8 * sum(score.file_bytes for score in opus) / len(opus) / 1000:.2f}"
     assert by_setting["opus", "6"][4:8] == ["200 x", "1", "500 x", "1"]
+    memory = cells(text, "Peak memory of the programs")[1:]
+    assert memory == [[OURS, "6", "120.0", "1", "125.0", "1"], ["codec2", "6", "2.4", "0.02", "2.5", "0.02"]]
+    assert f"MB, encoding and decoding: codec2 2 and 2; {OURS} 120 and 125." in text
     assert cells(text, "Failures")[1:] == [["a/one.wav", "codec2", "3", "c2dec: crashed &lt;badly&gt;"]]
     assert "short.wav: 0.2 s, wanted 0.5 s" in text
     for name, value in run.facts.items():
@@ -209,7 +213,7 @@ def test_names_are_escaped(tmp_path):
         ),
         lambda run: replace(run, scores=run.scores[:1]),
         lambda run: replace(run, scores=[s for s in run.scores if s.system != OURS]),
-        lambda run: replace(run, scores=[s for s in run.scores if s.system == OURS]),
+        lambda run: replace(run, scores=[s for s in run.scores if s.system == OURS], memory=[]),
         lambda run: replace(run, scores=[replace(s, encode_s=0.0, decode_s=0.0) for s in run.scores]),
     ],
     ids=["nothing", "all skipped", "all failed", "one row", "peers only", "nacre only", "no times"],

@@ -26,6 +26,7 @@ PITCH_WINDOW, PITCH_HOP = 512, 160
 PITCH_TRANSFORM = 800  # at least the window and the longest period together
 PERIODIC = 0.2  # largest normalised difference between a voiced frame and itself one period later
 LEAST_VOICED = 10  # frames of 10 ms
+CLEAR = 0.5  # normalised correlation below which a waveform counts as not kept
 DNSMOS_SAMPLES, DNSMOS_FIT = 144_160, (-0.06766283, 1.11546468, 0.04602535)  # as published with the network
 
 
@@ -219,3 +220,16 @@ def f0_cents(original: Sound, decoded: Sound) -> float:
 def voicing_percent(original: Sound, decoded: Sound) -> float:
     """Share of frames that are voiced in one and unvoiced in the other."""
     return float(100 * np.mean((original.pitch > 0) != (decoded.pitch > 0)))
+
+
+def lag_samples(original: Array, decoded: Array, most: int = 800) -> int | None:
+    """How late decoded [N] is, within +-`most` samples; None where it does not follow the waveform."""
+    size = 1 << (len(original) + most).bit_length()
+    product = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(original, size))
+    both = np.fft.irfft(product, size)
+    near = np.concatenate([both[-most:], both[: most + 1]])
+    energy = float(
+        np.sqrt(np.sum(np.square(original, dtype=np.float64)) * np.sum(np.square(decoded, dtype=np.float64)))
+    )
+    best = int(near.argmax())
+    return best - most if energy > 0 and near[best] > CLEAR * energy else None

@@ -44,3 +44,20 @@ def _mp3_frame_bytes(head: bytes) -> int:
     rate_hz = (44_100, 48_000, 32_000)[speed] >> {3: 0, 2: 1, 0: 2}[version]
     kbps = (first if version == 3 else other)[rate]
     return (144_000 if version == 3 else 72_000) * kbps // rate_hz + (head[2] >> 1 & 1)
+
+
+AMR_WB_MAGIC = b"#!AMR-WB\n"
+AMR_WB_FRAME_BYTES = {0: 17, 1: 23, 2: 32, 3: 36, 4: 40, 5: 46, 6: 50, 7: 58, 8: 60, 9: 5, 14: 0, 15: 0}  # by type
+
+
+def amr_wb_payload_bytes(data: bytes) -> int:
+    """Bytes of speech in an AMR-WB file (RFC 4867, section 5), without the magic and the byte that heads each frame."""
+    if not data.startswith(AMR_WB_MAGIC):
+        raise PeerError("AMR-WB file", found=data[:9].hex())
+    at, total = len(AMR_WB_MAGIC), 0
+    while at < len(data):
+        size = AMR_WB_FRAME_BYTES.get(data[at] >> 3 & 15)
+        if size is None or at + 1 + size > len(data):
+            raise PeerError("AMR-WB file", found=f"no whole frame at byte {at}")
+        at, total = at + 1 + size, total + size
+    return total

@@ -171,6 +171,24 @@ class View:
         ]
 
     @cached_property
+    def memory(self) -> Grid:
+        """Peak memory of each system's programs."""
+        peaks = {peak.system: peak for peak in self.run.memory}
+        ours = peaks.get(self.reference)
+        head = ["system", "asked kb/s", "encode, MB", "to nacre", "decode, MB", "to nacre"]
+        rows = []
+        for peak in (peaks[system] for system in self.order if system in peaks):
+            pairs = (peak.encode_mb, ours.encode_mb if ours else 0), (peak.decode_mb, ours.decode_mb if ours else 0)
+            cells = [cell for mb, our_mb in pairs for cell in (Cell(f"{mb:.1f}"), Cell(_ratio(mb, our_mb)))]
+            rows.append([Cell(peak.system), Cell(f"{peak.target_kbps:g}"), *cells])
+        return Grid("Peak memory of the programs", head, rows)
+
+    @property
+    def memory_seconds(self) -> str:
+        """Length of the clip that the memory is for."""
+        return f"{self.run.memory[0].seconds:.0f}"
+
+    @cached_property
     def reference(self) -> str:
         """The system that speeds are compared with."""
         return next(iter(self.order), "nacre")

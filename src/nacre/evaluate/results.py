@@ -1,4 +1,4 @@
-"""What an evaluation finds: one row for each clip, system and rate. Everything else is worked out from these rows."""
+"""What an evaluation finds: one row for each clip, system and rate, and the memory of each system."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Peak memory of a codec's programs, encoding and decoding one clip; nacre's include Python."""
+
+    system: str
+    target_kbps: float
+    seconds: float  # of the clip
+    encode_mb: float
+    decode_mb: float
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished evaluation: rows, and the facts that a reader needs to trust them."""
 
@@ -30,3 +41,4 @@ class Run:
     facts: dict[str, str]  # command, versions, machine's processor, model fingerprints, date, notes
     skipped: list[str]  # clips left out, with the reason
     examples: list[str]  # clips whose sound and spectrograms the page shows
+    memory: list[Memory] = field(default_factory=list)  # one for each system, where the machine tells it

@@ -25,7 +25,7 @@ from nacre.evaluate import choice, metrics, stats, tables, work
 from nacre.evaluate.choice import Options
 from nacre.evaluate.journal import Journal
 from nacre.evaluate.measures import RATE_HZ
-from nacre.evaluate.results import Run, Score
+from nacre.evaluate.results import Memory, Run, Score
 from nacre.evaluate.work import Plan, Result
 from nacre.units import clock
 
@@ -121,6 +121,7 @@ def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[
     """All rows, with the facts that a reader needs to trust them."""
     results = list(results)
     scores = [score for result in results for score in result.scores]
+    memory = measure_memory(results, plan)
     skipped = [f"{result.clip}: {result.skipped}" for result in results if result.skipped]
     facts = {
         "command": options.command,
@@ -130,7 +131,7 @@ def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[
         "releases": choice.releases(plan),
         "processor": processor(),
         "clips": _clips_fact(results),
-        "memory": _memory(results, plan),
+        "memory": _memory_fact(memory, results),
         "sound": "Clips are mixed to mono, resampled to 16 kHz and rounded to 16 bits; that is what every codec gets.",
         "rates": "nacre is charged for its whole files, other codecs for their packets without the container.",
         "speed": "Processor time of one thread. nacre from samples in memory to bytes and back; programs with their "
@@ -139,7 +140,7 @@ def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[
         "notes": "; ".join(notes),
     }
     kept = {name: fact for name, fact in facts.items() if fact}
-    return Run(scores, kept, skipped, choose_examples(scores, options.examples))
+    return Run(scores, kept, skipped, choose_examples(scores, options.examples), memory)
 
 
 def _model_facts(plan: Plan) -> dict[str, str]:
@@ -158,21 +159,28 @@ def _clips_fact(results: list[Result]) -> str:
     return f"{len(lengths)} of {len(results)}, {clock(sum(lengths))} min of sound"
 
 
-def _memory(results: list[Result], plan: Plan) -> str:
-    """Peak memory of nacre alone on the longest clip, and of a worker with all its metrics."""
-    texts = []
-    lengths = {score.clip: score.seconds for result in results for score in result.scores if stats.coded(score)}
-    for system in (system for system in plan.systems if not system.peer and lengths):
-        longest = max(lengths, key=lambda clip: (lengths[clip], clip))
-        with work.workers(1) as pool:
-            try:
-                peak = pool.submit(work.memory_mb, system.model, plan.folder / longest, system.rates_kbps[0]).result()
-            except (BrokenProcessPool, NacreError):
-                continue
-        if peak:
-            texts.append(f"{system.name} {peak:.0f} MB on {lengths[longest]:.0f} s of sound, Python included")
+def measure_memory(results: list[Result], plan: Plan) -> list[Memory]:
+    """Peak memory of every system's programs on the longest clip, at its highest rate; none where it is not told."""
+    good = [score for result in results for score in result.scores if stats.coded(score)]
+    longest = max(good, key=lambda score: (score.seconds, score.clip), default=None)
+    found: list[Memory] = []
+    if longest is None:
+        return found
+    for system in (system for system in plan.systems if system.name in {score.system for score in good}):
+        kbps = system.rates_kbps[-1]
+        try:
+            peaks_mb = system.programs().memory_mb(work.read_clip(plan.folder / longest.clip), kbps)
+        except (NacreError, OSError):  # it coded, so this is about the machine
+            continue
+        if all(peaks_mb):
+            found.append(Memory(system.name, kbps, longest.seconds, *peaks_mb))
+    return found
+
+
+def _memory_fact(memory: list[Memory], results: list[Result]) -> str:
+    about = f"Programs on {memory[0].seconds:.0f} s of sound, nacre's with Python" if memory else ""
     most = max((result.peak_mb for result in results), default=0.0)
-    return "; ".join(texts + ([f"a worker with all metrics {most:.0f} MB"] if most else []))
+    return "; ".join(filter(None, [about, f"a worker of this run with all metrics {most:.0f} MB" if most else ""]))
 
 
 def processor() -> str:

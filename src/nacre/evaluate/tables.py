@@ -31,11 +31,13 @@ def write_csv(path: Path, run: Run, force: bool) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     head = ["clip", "system", "target_kbps", "seconds", "file_bytes", "payload_bytes", "file_kbps", "payload_kbps"]
-    head += ["encode_s", "decode_s"]
+    head += ["encode_s", "decode_s", "encode_peak_mb", "decode_peak_mb"]
+    peaks = {memory.system: (f"{memory.encode_mb:.1f}", f"{memory.decode_mb:.1f}") for memory in run.memory}
     writer.writerow([*head, *names, "lag_samples", "failure"])
     for score in run.scores:
         rates = [f"{kbps(size, score.seconds):.4f}" for size in (score.file_bytes, score.payload_bytes)]
         times = [f"{seconds:.6f}" for seconds in (score.encode_s, score.decode_s)]
+        times += peaks.get(score.system, ("", ""))  # of the system on the longest clip, the same in all its rows
         figures = [score.metrics.get(name, "") for name in names]
         lag = "" if score.lag_samples is None else score.lag_samples
         sizes = (score.file_bytes, score.payload_bytes)
@@ -86,11 +88,19 @@ def show(console: Console, run: Run) -> None:
         "95 % interval over the clips that every system has figures for. Speeds: times real time, one thread.",
         soft_wrap=True,
     )
+    if run.memory:
+        console.print(memory_words(run), markup=False, soft_wrap=True)
     savings = stats.bd_rates(run.scores)
     if savings:
         console.print(savings_table(savings))
     _show_worst(console, run, names)
     show_failures(console, run)
+
+
+def memory_words(run: Run) -> str:
+    """Peak memory of the programs, a sentence."""
+    told = "; ".join(f"{peak.system} {peak.encode_mb:.0f} and {peak.decode_mb:.0f}" for peak in run.memory)
+    return f"Peak memory of the programs in MB, encoding and decoding: {told}."
 
 
 def points_table(points: list[Point], names: list[str]) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nacre.evaluate.metrics import METRICS, Metric
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import BdRate, Interval, Point, coded, is_nacre
-from nacre.evaluate.tables import DIGITS
+from nacre.evaluate.tables import DIGITS, memory_words
 
 USUAL_DIGITS = 1
 MINUS = "\N{MINUS SIGN}"
@@ -79,7 +79,7 @@ def summary(run: Run, points: list[Point], payload: list[BdRate], files: list[Bd
     ours = dict.fromkeys(point.system for point in points if is_nacre(point.system))
     told = [_against(system, metric, points, payload, files) for metric in _headline(points) for system in ours]
     told += [_levels(system, points) for system in ours]
-    told += [_speed(points)]
+    told += [_speed(points), memory_words(run) if run.memory else ""]
     return [*filter(None, told), _troubles(run)]
 
 

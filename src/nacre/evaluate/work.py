@@ -9,6 +9,7 @@ import functools
 import hashlib
 import multiprocessing
 import os
+import shlex
 import sys
 import threading
 import time
@@ -23,8 +24,8 @@ from nacre import audio
 from nacre.codec import Codec, load
 from nacre.errors import AudioError, NacreError
 from nacre.evaluate import metrics
-from nacre.evaluate.measures import RATE_HZ, Sound
-from nacre.evaluate.peers import Coded, Peer, lag_samples
+from nacre.evaluate.measures import RATE_HZ, Sound, lag_samples
+from nacre.evaluate.peer import Coded, Peer
 from nacre.evaluate.programs import one_thread
 from nacre.evaluate.results import Score
 
@@ -46,6 +47,10 @@ class System:
     def code(self, wave: Array, kbps: float) -> Coded:
         """wave [N] at 16 kHz there and back; raises NacreError."""
         return self.peer.code(wave, kbps) if self.peer else code_nacre(self.model, wave, kbps)
+
+    def programs(self) -> Peer:
+        """The codec as programs; for nacre its own commands."""
+        return self.peer or nacre_programs(self.model)
 
 
 @dataclass(frozen=True)
@@ -202,10 +207,12 @@ def code_nacre(model: str, wave: Array, kbps: float) -> Coded:
     return Coded(decoded[0], len(data), len(data), middle_s - start_s, end_s - middle_s)
 
 
-def memory_mb(model: str, path: Path, kbps: float) -> float:
-    """Peak memory of this process, a fresh one, after a model was loaded and a clip went there and back."""
-    code_nacre(model, read_clip(path), kbps)
-    return peak_mb()
+def nacre_programs(model: str) -> Peer:
+    """`nacre encode` and `nacre decode` of this very package as a peer."""
+    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from nacre.cli import main; main()"
+    nacre = f"{shlex.quote(sys.executable)} -c {shlex.quote(start)}"
+    options = f"{{in}} -o {{out}} --quiet --model {shlex.quote(model)}"
+    return Peer("nacre", f"{nacre} encode {options} --bitrate {{kbps}}", f"{nacre} decode {options}", ".nacre")
 
 
 def peak_mb() -> float:
