@@ -75,7 +75,7 @@ def test_help_lists_commands_and_opens_no_model(nacre, monkeypatch):
     monkeypatch.setattr(bundle, "load", None)
     found = nacre("--help")
     assert found.rc == 0
-    for command in ("demo", "encode", "decode", "info", "verify", "models", "train", "export"):
+    for command in ("demo", "encode", "decode", "info", "verify", "models", "train", "export", "features", "inspect"):
         assert command.encode() in found.stdout
         assert nacre(command, "--help").rc == 0
 
@@ -312,7 +312,7 @@ def test_info(nacre, tiny_model, coded, speech):
     assert facts["kbps"] == pytest.approx(8 * size / len(speech) * 16, abs=0.001)
     assert facts["kbps_payload"] + facts["kbps_heads"] == pytest.approx(facts["kbps"], abs=0.002)
     wanted = {"samples": len(speech), "rate_hz": 16_000, "channels": 1, "groups": 26, "kind": "scalar"}
-    wanted |= {"lost_groups": 0, "silent_groups": 0, "truncated": False, "levels": "2 to 2"}
+    wanted |= {"lost_groups": 0, "silent_groups": 0, "joined_groups": 0, "truncated": False, "levels": "2 to 2"}
     assert facts.items() >= wanted.items()
     assert facts["model"].startswith("tiny (")
     text = nacre("info", coded, "-m", tiny_model).stdout.decode()

@@ -283,9 +283,8 @@ def test_both_sides_ramp_between_the_same_gains(tiny, speech, monkeypatch):
     assert len(set(calls)) > 5
 
 
-@pytest.mark.parametrize(("gain_db", "tolerance_db"), [(12, 1), (-20, 1), (-40, 1), (-60, 2), (-80, 16)])
+@pytest.mark.parametrize(("gain_db", "tolerance_db"), [(12, 1), (-20, 1), (-40, 1), (-60, 2)])
 def test_output_follows_the_level_of_the_input(tiny, speech, gain_db, tolerance_db):
-    """At -80 dB this recording is at -102 dB, where gain ends and 16-bit sound has long been silence."""
     gain = np.float32(10 ** (gain_db / 20))
     offsets = [level_db(tiny.decode(tiny.encode(wave, 16_000))[0]) - level_db(wave) for wave in (speech, speech * gain)]
     assert abs(offsets[0] - offsets[1]) < tolerance_db
@@ -332,7 +331,7 @@ def test_noise_clicks_and_offset(tiny):
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9, 1.2])
 def test_bitrate_is_met(tiny, speech, share, channels):
-    wave = np.stack([np.tile(speech, 3)] * channels)
+    wave = np.stack([np.roll(np.tile(speech, 3), 20_000 * channel) for channel in range(channels)])
     data = tiny.encode(wave, 16_000, bitrate_kbps=share * channels)
     assert kbps(len(data), wave.shape[1] / 16_000) == pytest.approx(share * channels, rel=0.05)
 

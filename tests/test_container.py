@@ -7,6 +7,7 @@ import io
 import itertools
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre import container
-from nacre.container import Contents, Header, Kind, Packet, Writer, unpack
+from nacre.container import Contents, Coupling, Header, Kind, Packet, Writer, unpack
 from nacre.errors import StreamError
 
 FORMAT_TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -34,6 +35,15 @@ headers_st = st.builds(
     samples=st.none() | st.integers(0, container.UNKNOWN_SAMPLES - 1),
     group_frames=st.integers(1, 255),
     kind=st.sampled_from(Kind),
+) | st.builds(
+    Header,
+    fingerprint=st.binary(min_size=4, max_size=4),
+    rate_hz=st.integers(8_000, 192_000),
+    channels=st.just(2),
+    samples=st.none() | st.integers(0, container.UNKNOWN_SAMPLES - 1),
+    group_frames=st.integers(1, 255),
+    kind=st.sampled_from(Kind),
+    coupling=st.sampled_from(Coupling),
 )
 
 
@@ -133,12 +143,25 @@ def test_golden_file_is_the_one_in_the_document() -> None:
     assert unpack(golden, count_packets).packets == GOLDEN_PACKETS
 
 
+def test_golden_header_of_a_joined_pair() -> None:
+    """An older reader refuses it by its kind, 17."""
+    wanted = "4e414352 01 11 0a0b0c0d 803e00 02 80bb000000 32 93b1"
+    header = replace(GOLDEN_HEADER, channels=2, coupling=Coupling.JOINED)
+    assert container.pack_header(header) == bytes.fromhex(wanted)
+    contents = unpack(bytes.fromhex(wanted) + b"".join(map(container.pack_packet, GOLDEN_PACKETS * 2)), count_packets)
+    assert contents.joined == 0
+    pairs = [Packet(3, b"\xaa", 0x1234), Packet(8, b""), *GOLDEN_PACKETS[:2], Packet(3, b""), Packet(1, b"")]
+    assert replace(contents, packets=pairs).joined == 2
+    assert replace(contents, header=GOLDEN_HEADER, packets=pairs).joined == 0
+
+
 def test_costs_are_those_in_the_document() -> None:
     costs = dict(re.findall(r"^\| (\w[^|]*?) \| (\d+)[^|]*\|$", FORMAT_TEXT.split("## Cost")[1], re.M))
     measured = {
         "header": len(container.pack_header(GOLDEN_HEADER)),
         "packet": len(container.pack_packet(Packet(1, b"x" * 100, 7))) - 100,
         "packet of digital silence": len(container.pack_packet(Packet(1, b""))),
+        "second packet of a joined group": len(container.pack_packet(Packet(8, b""))),
         "end packet, into a pipe only": len(container.pack_end(0)),
     }
     assert {name: int(size) for name, size in costs.items()} == measured
@@ -188,6 +211,9 @@ def test_header_that_is_refused(at: int, octets: bytes, words: str) -> None:
     ("at", "octets", "words"),
     [(5, b"\x09", "kind of latents: found 9"), (5, b"\0", "kind of latents: found 0")]
     + [
+        (5, b"\x10", "kind of latents: found 0"),
+        (5, b"\x21", "coupling of channels: found 2, wanted 0 or 1; use a newer nacre"),
+        (5, b"\x11", "channels of a joined pair: found 1"),
         (10, b"\0\0\0", "rate_hz: found 0"),
         (13, b"\x09", "channels: found 9"),
         (19, b"\0", "group_frames: found 0"),
@@ -226,7 +252,8 @@ def test_packet_that_cannot_be_written(values: tuple[int, bytes, int]) -> None:
 
 @pytest.mark.parametrize("change", [{"fingerprint": b"abc"}, {"rate_hz": 7_999}, {"rate_hz": 192_001}]
     + [{"channels": 0}, {"channels": 9}, {"samples": -1}, {"samples": container.UNKNOWN_SAMPLES}]
-    + [{"group_frames": 0}, {"group_frames": 256}])  # fmt: skip
+    + [{"group_frames": 0}, {"group_frames": 256}]
+    + [{"coupling": Coupling.JOINED, "channels": channels} for channels in (1, 3)])  # fmt: skip
 def test_header_that_cannot_be_written(change: dict[str, object]) -> None:
     with pytest.raises(StreamError):
         Header(**(vars(GOLDEN_HEADER) | change))  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ from conftest import PACKAGE
 
 RANK = dict.fromkeys(["errors", "units", "config", "npz"], 0)
 RANK |= dict.fromkeys(
-    ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel"], 1
+    ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel", "stereo"], 1
 )
 RANK |= {"codec": 2, "page": 2} | dict.fromkeys(["stream", "generate", "restore", "evaluate", "train", "demo"], 3)
-RANK |= dict.fromkeys(["features", "view"], 3)
+RANK |= dict.fromkeys(["features", "view"], 3) | {"continuation": 1}
 RANK |= {"cli": 4, "__main__": 5, "__init__": 6}
 HOME = {
     "torch": {"train"},
@@ -38,7 +38,7 @@ HOME = {
     "typer": {"cli"},
     "rich": {"cli", "demo", "train", "evaluate"},
     "numpy": {"audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "codec", "page"}
-    | {"npz", "rate", "mel"}
+    | {"npz", "rate", "mel", "stereo", "continuation"}
     | {room for room, rank in RANK.items() if rank == 3},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -6,6 +6,7 @@
 >>> wave, rate_hz = codec.decode(data)  # doctest: +SKIP
 """
 
+from nacre import features
 from nacre.codec import Codec, load
 from nacre.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
 
@@ -18,5 +19,6 @@ __all__ = [
     "StreamError",
     "TrainError",
     "UsageError",
+    "features",
     "load",
 ]

@@ -25,6 +25,8 @@ TARGET_DB = -20.0  # active level at which the networks see speech
 GAIN_STEP_DB = 3.0
 GAIN_CODES = 32  # code 0 is -36 dB, code 31 is +57 dB
 GAIN_ZERO = 12
+SILENCE_DB = -88.0  # sound below is silence: the dither of 16-bit sound measures -96 to -90 dB
+SILENCE_PEAK = 2.0**-12  # eight steps of 16-bit sound; a louder click is kept
 RELEASE_DB = 3.0  # the level memory falls by this much a group
 HYSTERESIS_DB = 3.0
 
@@ -47,6 +49,11 @@ def active_level_db(wave: Array, hop_samples: int) -> float:
     power = np.mean(np.square(wave[:whole].reshape(-1, hop_samples), dtype=np.float64), axis=1)
     loudest = np.sort(power)[-max(1, len(power) // 10) :]
     return power_to_db(float(np.mean(loudest)))
+
+
+def is_silent(wave: Array, hop_samples: int) -> bool:
+    """Whether nothing in wave [N] stands out of the dither of 16-bit sound."""
+    return bool(np.abs(wave).max(initial=0) < SILENCE_PEAK) and active_level_db(wave, hop_samples) < SILENCE_DB
 
 
 @dataclass

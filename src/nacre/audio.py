@@ -62,6 +62,7 @@ class AudioReader:
         except OSError as error:
             raise _error(self.name, error.strerror, "a readable sound file", "check the name") from error
         self.rate_hz, self.channels = self._sound.samplerate, self._sound.channels
+        self.subtype: str = self._sound.subtype  # libsndfile's name
         _check_shape(self.name, self.rate_hz, self.channels)
 
     def _spool(self, source: Name) -> _Sound:
@@ -235,10 +236,23 @@ def read(path: Name) -> tuple[np.ndarray, int]:
         return np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1), reader.rate_hz
 
 
+def read_with_subtype(path: Name) -> tuple[np.ndarray, int, str]:
+    """As `read`, and libsndfile's name for how the samples are stored, such as PCM_16."""
+    with AudioReader(path) as reader:
+        return np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1), reader.rate_hz, reader.subtype
+
+
 def write(path: Name, wave: np.ndarray, rate_hz: int, overwrite: bool = False) -> None:
     """Write float32 [C, N] as a whole file."""
     with AudioWriter(path, rate_hz, len(wave), overwrite=overwrite) as writer:
         writer.write(wave)
+
+
+def lossless_subtype(subtype: str, target: Name) -> str | None:
+    """`subtype`, where a file named `target` can hold its samples as they are; else None, the usual one."""
+    suffix = "" if str(target) == "-" else Path(target).suffix.lower()
+    kept = {".wav": [*PCM_BITS, "FLOAT"], ".flac": ["PCM_S8", "PCM_16", "PCM_24"]}.get(suffix, [])
+    return subtype if subtype in kept and subtype in sf.available_subtypes(FORMATS[suffix][0]) else None
 
 
 @contextmanager

@@ -141,9 +141,10 @@ def _check_numbers(bundle: Bundle) -> None:
     place, rates, config = f"{bundle.folder}/model.json", bundle.rates_kbps, bundle.config
     if not (np.isfinite(rates) & (rates > 0)).all():
         raise BundleError(f"{place}: rates_kbps", wanted="rates above 0")
-    if not RATES_HZ[0] <= config.rate_hz <= RATES_HZ[1] or config.delay_samples > config.rate_hz:
-        found = (config.rate_hz, config.delay_samples)
-        raise BundleError(f"{place}: rate_hz, delay_samples", found=found, wanted=f"{RATES_HZ}, at most a second")
+    found = (config.rate_hz, config.delay_samples, config.window_samples)
+    if not RATES_HZ[0] <= config.rate_hz <= RATES_HZ[1] or max(found[1:]) > config.rate_hz:
+        names, wanted = "rate_hz, delay_samples, window_samples", f"{RATES_HZ}, at most a second"
+        raise BundleError(f"{place}: {names}", found=found, wanted=wanted)
     stated = bundle.facts.get("fingerprint")
     if stated != bundle.fingerprint.hex():
         raise BundleError(f"{place}: settings", found=bundle.fingerprint.hex(), wanted=stated, next="copy it again")

@@ -8,11 +8,12 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
@@ -47,6 +48,7 @@ Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files; '-' i
 Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
 
 LARGEST_FILE_BYTES = 1 << 30
+PAUSE_S = 0.3  # between the steps of an interpolation in one file
 
 
 @app.command()
@@ -55,6 +57,9 @@ def encode(
     output: Output,
     bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
     quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
+    stereo: Annotated[
+        str, typer.Option(help="auto writes what is alike in two channels once; or left-right.")
+    ] = "auto",
     model: Model = "speech-16k",
     jobs: Jobs = 1,
     force: Force = False,
@@ -65,7 +70,7 @@ def encode(
     nacre encode talk.wav -o talk.nacre --bitrate 6
     nacre encode *.flac -o folder --bitrate 3 --jobs 2
     """
-    options = {"bitrate_kbps": bitrate, "quality": quality, "model": model, "force": force}
+    options = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "model": model, "force": force}
     _batch(_encode_file, _pairs(inputs, output, ".nacre"), options, jobs, quiet)
 
 
@@ -132,6 +137,150 @@ def models() -> None:
 
 
 @app.command()
+def features(
+    inputs: Inputs,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="FILE.npy; for many inputs a folder, or one FILE.npz; '-' is a pipe.")
+    ],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
+    pool: Annotated[str | None, typer.Option(help="One row a file, not frames: mean, stats or parts.")] = None,
+    level: Annotated[int | None, typer.Option(help="Quality level of a model. Default: the highest.")] = None,
+    quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
+    model: Model = "speech-16k",
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn sound (or .nacre files) into arrays that numpy loads: one [T, F] of frames for each file.
+
+    nacre features talk.wav -o talk.npy --kind latent
+    nacre features *.flac -o all.npz --kind mfcc --pool stats
+    """
+    from nacre import features as room
+    from nacre.audio import output_file
+
+    room.check(kind, pool, level)
+    options = {"kind": kind, "pool": pool, "level": room.level_of(model, kind, level, quality), "model": model}
+    suffix = Path(output).suffix
+    if suffix != ".npz":
+        if suffix == ".npy" and len(inputs) > 1 and not Path(output).is_dir():
+            raise UsageError("output", found="one .npy for many inputs", wanted="a folder, or one .npz")
+        pairs = _pairs(inputs, output, ".npy")
+        if len(inputs) == 1 and pairs[0][1] != "-" and Path(pairs[0][1]).suffix != ".npy":
+            raise UsageError(f"{output}: suffix", found=suffix or "none", wanted=".npy or .npz", next="rename it")
+        _batch(_features_file, pairs, options | {"force": force}, jobs, quiet)
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        pairs, failed = _pairs(inputs, passing + os.sep, ".npy"), None
+        with output_file(output, force) as file:
+            try:
+                _batch(_features_file, pairs, options | {"force": False}, jobs, quiet)
+            except typer.Exit as end:
+                failed = end
+            done = [Path(target) for _, target in pairs if Path(target).exists()]
+            if failed and not done:
+                raise failed
+            room.pack(file, done)
+    if failed:
+        raise failed
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="IN", help="A .nacre file, or a sound file, which is encoded first.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="A picture, OUT.png, or a page, OUT.html.")],
+    bitrate: Annotated[float | None, typer.Option(help="kb/s for a sound file. Default: 6 a channel.")] = None,
+    quality: Annotated[float | None, typer.Option(help="0..100, instead of a bitrate.")] = None,
+    channel: Annotated[int, typer.Option(help="Which channel, from 0.")] = 0,
+    model: AnyModel = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what is in a file: sound, bits by frame and dimension, latents, quality levels, damage.
+
+    Needs nacre\\[evaluate]. Exit code 1 if something is damaged; the picture is drawn all the same.
+    """
+    from nacre import view
+
+    view.check_target(output)
+    with _spinner(f"looking into {file}", quiet):
+        if _is_coded(file):
+            if bitrate is not None or quality is not None:
+                raise UsageError("bitrate, quality", found="given for a .nacre file", wanted="for sound files only")
+            contents, codec = _open(file, model)
+            seen = view.look(codec, contents, Path(file).name, channel)
+        else:
+            codec = _codec(model or "speech-16k")
+            seen = view.look_at_sound(codec, file, channel, bitrate_kbps=bitrate, quality=quality)
+        view.write(seen, output, force)
+    if not quiet:
+        for name, value in seen.facts.items():
+            say.print(f"{name}: {value}", markup=False, soft_wrap=True)
+    for start_s, stop_s in seen.lost:
+        say.print(f"{file}: lost {clock(start_s)} to {clock(stop_s)}", style="yellow", markup=False, soft_wrap=True)
+    if seen.damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def conceal(
+    file: Annotated[str, typer.Argument(metavar="IN", help="Sound, or a .nacre file.")],
+    output: Output,
+    lost: Annotated[
+        str | None, typer.Option(metavar="START-STOP,...", help="Stretches in seconds, such as 1.20-1.28,3.4-3.5.")
+    ] = None,
+    model: AnyModel = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put a guess in place of stretches that are lost, in all channels; every other sample stays as it is.
+
+    Damaged groups of a .nacre file are concealed in any case, and --lost may name more.
+    """
+    if lost is None and not _is_coded(file):
+        raise UsageError("lost", found="nothing", wanted="--lost START-STOP,... for a sound file")
+    options = {"lost": lost, "model": model, "force": force}
+    _batch(_conceal_file, _pairs([file], output, ".wav"), options, 1, quiet)
+
+
+@app.command()
+def interpolate(
+    first: Annotated[str, typer.Argument(metavar="A", help="A sound file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for a file a step, or one file of all.")],
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="How many, A and B among them.")] = 5,
+    model: Model = "speech-16k",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go from one recording to another through the latents in between, in length and loudness as well.
+
+    nacre interpolate hello.wav goodbye.wav -o between/ --steps 5
+    """
+    options = {"second": second, "steps": steps, "model": model, "force": force}
+    _batch(_interpolate_files, [(first, output)], options, 1, quiet)
+
+
+@app.command()
+def generate(
+    resynth: Annotated[str, typer.Option(metavar="IN", help="Say this sound again.")],
+    output: Output,
+    speed: Annotated[float, typer.Option(help="0.25 to 4 times as fast; the pitch stays.")] = 1.0,
+    pitch: Annotated[float, typer.Option(help="-12 to +12 semitones; the duration stays.")] = 0.0,
+    formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True,
+    model: Model = "speech-16k",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make sound from latents: a recording said again at another pace or pitch.
+
+    nacre generate --resynth talk.wav -o quick.wav --speed 1.25 --pitch +2
+    """
+    options = {"speed": speed, "semitones": pitch, "formants": formants, "model": model, "force": force}
+    _batch(_resynth_file, _pairs([resynth], output, ".wav"), options, 1, quiet)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("nacre-demo"),
     bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9",
@@ -149,9 +298,9 @@ def demo(
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of recordings, any depth, format and rate.")],
     models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
-    bitrates: Annotated[str, typer.Option(help="kb/s asked of nacre.")] = "1.5,3,6,9",
+    bitrates: Annotated[str, typer.Option(help="kb/s asked of nacre.")] = "1.5,3,4.5,6,9",
     peers: Annotated[
-        str | None, typer.Option(help="Of opus,codec2,speex,mp3. Default: those found here; '' none.")
+        str | None, typer.Option(help="Of opus,codec2,speex,amr-wb,mp3. Default: the first three, if here; '' none.")
     ] = None,
     peer_cmd: Annotated[
         list[str] | None,
@@ -172,7 +321,7 @@ def evaluate(
 ) -> None:
     """Measure rate, quality and speed on a folder of speech, beside other codecs. Needs nacre\\[evaluate].
 
-    nacre evaluate speech --peers opus,codec2,speex,mp3 --report out.html
+    nacre evaluate speech --peers opus,codec2,speex,amr-wb --report out.html
     Exit code 1 if a clip was left out or a codec failed.
     """
     from nacre.evaluate.choice import Options
@@ -251,6 +400,7 @@ def _encode_file(
     target: str,
     bitrate_kbps: float | None,
     quality: float | None,
+    stereo: str,
     model: str,
     force: bool,
     tick: Callable[[float], None],
@@ -261,7 +411,8 @@ def _encode_file(
     started = time.perf_counter()
     codec = _codec(model)
     with AudioReader(source) as reader:
-        stream = codec.encoder(reader.rate_hz, reader.channels, bitrate_kbps=bitrate_kbps, quality=quality)
+        settings: dict[str, Any] = {"bitrate_kbps": bitrate_kbps, "quality": quality, "stereo": stereo}
+        stream = codec.encoder(reader.rate_hz, reader.channels, **settings)
         with output_file(target, force) as file:
             counted = _Counted(file)
             writer = Writer(cast("BinaryIO", counted), stream.header)
@@ -300,6 +451,103 @@ def _decode_file(
         kept = f"{lost} of {len(contents.packets) + contents.missing} groups lost"
         raise StreamError(f"{source}: damaged", found=kept, next=f"{clock(written / stream.rate_hz)} of sound written")
     return _summary(source, written / stream.rate_hz, contents.size_bytes, started)
+
+
+def _features_file(
+    source: str,
+    target: str,
+    kind: str,
+    pool: str | None,
+    level: int | None,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    from nacre import features as room
+
+    values = room.from_file(source, kind, pool, model=model, level=level)
+    room.save(target, values, force)
+    tick(1.0)
+    pace = "one row" if pool else f"{room.frame_rate_hz(kind, model):g} frames a second"
+    return f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}"
+
+
+def _conceal_file(
+    source: str, target: str, lost: str | None, model: str | None, force: bool, tick: Callable[[float], None]
+) -> str:
+    from nacre import restore
+    from nacre.audio import lossless_subtype, read_with_subtype
+
+    stretches = restore.stretches(lost) if lost is not None else []
+    if _is_coded(source):
+        contents, codec = _open(source, model)
+        stream = codec.decoder(contents)
+        wave, rate_hz, subtype = restore.whole(stream), stream.rate_hz, None
+        _report_damage(source, stream.damage, contents)
+    else:
+        codec = _codec(model or "speech-16k")
+        wave, rate_hz, found = read_with_subtype(source)
+        subtype = lossless_subtype(found, target)
+    started = time.perf_counter()
+    wave = restore.conceal(codec, wave, rate_hz, stretches, tick=tick)
+    _write_sound(target, wave, rate_hz, force, subtype)
+    gaps = restore.spans(stretches, wave.shape[1], rate_hz)
+    lost_s = sum(stop - start for start, stop in gaps) / rate_hz
+    done = f"{source}: {len(gaps)} stretches, {lost_s:.3f} s, concealed"
+    return f"{done}  {_pace(wave.shape[1] / rate_hz, started)}"
+
+
+def _interpolate_files(
+    source: str, target: str, second: str, steps: int, model: str, force: bool, tick: Callable[[float], None]
+) -> str:
+    from nacre.audio import FORMATS, read
+    from nacre.generate import between, joined
+
+    codec, one, two = _codec(model), read(source), read(second)
+    started, rate_hz, waves = time.perf_counter(), codec.config.rate_hz, []
+    for wave in between(codec, one, two, steps):
+        waves.append(wave)
+        tick(len(waves) / steps)
+    if target == "-" or Path(target).suffix.lower() in FORMATS:
+        _write_sound(target, joined(waves, round(PAUSE_S * rate_hz))[None], rate_hz, force)
+    else:
+        names = [f"step-{step:0{len(str(steps))}d}.wav" for step in range(1, steps + 1)]
+        for (_, name), wave in zip(_pairs(names, target, ".wav"), waves, strict=True):
+            _write_sound(name, wave[None], rate_hz, force)
+    made_s = sum(len(wave) for wave in waves) / rate_hz
+    return f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
+
+
+def _resynth_file(
+    source: str,
+    target: str,
+    speed: float,
+    semitones: float,
+    formants: bool,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    from nacre.audio import read
+    from nacre.generate import resynthesise
+
+    codec, (wave, rate_hz) = _codec(model), read(source)
+    started = time.perf_counter()
+    again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
+    _write_sound(target, again, rate_hz, force)
+    lengths = f"{clock(wave.shape[1] / rate_hz)} said again in {clock(again.shape[1] / rate_hz)}"
+    return f"{source}: {lengths}  {_pace(wave.shape[1] / rate_hz, started)}"
+
+
+def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:
+    from nacre.audio import AudioWriter
+
+    with AudioWriter(target, rate_hz, len(wave), overwrite=force, subtype=subtype) as writer:
+        writer.write(wave)
+
+
+def _pace(duration_s: float, started: float) -> str:
+    return f"{duration_s / max(1e-9, time.perf_counter() - started):.0f} x real time"
 
 
 class _Counted:
@@ -356,6 +604,23 @@ def _open(file: str, model: str | None) -> tuple[Contents, Codec]:
     return codec.parse(data), codec
 
 
+def _is_coded(file: str) -> bool:
+    """Whether a file starts as a .nacre file does, or says so by its name; standard input must be one."""
+    from nacre.container import MAGIC
+
+    if file == "-" or Path(file).suffix == ".nacre":
+        return True
+    try:
+        with open(file, "rb") as source:
+            return source.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False  # the reader of sound says what is wrong
+
+
+def _spinner(text: str, quiet: bool) -> AbstractContextManager[object]:
+    return say.status(text) if say.is_terminal and not quiet else nullcontext()
+
+
 def _read(file: str) -> bytes:
     from nacre.container import HEADER_BYTES, unpack_header
 
@@ -395,10 +660,28 @@ def _facts(file: str, model: str | None) -> dict[str, Any]:
         "bytes_heads": contents.head_bytes,
         "bytes_skipped": contents.skipped_bytes,
         "groups": len(contents.packets),
-        "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets),
+        "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets)
+        - contents.joined,
+        "joined_groups": contents.joined,
         "lost_groups": contents.lost,
         "levels": f"{min(levels)} to {max(levels)}" if levels else "none",
         "truncated": contents.truncated,
+        **_codebook_facts(codec, levels),
+    }
+
+
+def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
+    """Of a model with codebooks: how many this file needs, what their indices cost, how much of them is in use."""
+    found = codec.bundle.facts.get("codebooks")
+    if not found:
+        return {}
+    layout = codec.token_format(max(levels, default=0))
+    saved = 1 - layout.coded_bits_per_s / layout.fixed_bits_per_s
+    return {
+        "codebooks": f"{len(layout.alphabet)} of {len(found['used'])}, {found['entries']} entries each",
+        "codebook_entries_used": f"{min(found['used']):.0%} to {max(found['used']):.0%} in training speech",
+        "codebook_perplexity": f"{min(found['perplexity']):g} to {max(found['perplexity']):g}",
+        "saved_by_entropy_coding": f"{saved:.1%} of fixed-length indices, by the tables",
     }
 
 

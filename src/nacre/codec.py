@@ -18,23 +18,24 @@ import numpy as np
 
 from nacre import bundle as bundles
 from nacre import container, entropy
-from nacre.analysis import GAIN_CODES, Analyser, LevelState, Synthesiser, choose_gain, gain_curve
+from nacre.analysis import GAIN_CODES, Analyser, LevelState, Synthesiser, choose_gain, gain_curve, is_silent
 from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
 from nacre.bundle import Bundle
 from nacre.config import CodecConfig
-from nacre.container import Contents, Header, Kind, Packet
+from nacre.container import Contents, Coupling, Header, Kind, Packet
 from nacre.errors import AudioError, BundleError, StreamError, UsageError
 from nacre.mel import LogMelAnalyser, LogMelSynthesiser
 from nacre.model import Network
 from nacre.priors import TOTAL, StaticPrior
 from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, Quantiser, ResidualQuantiser, UniformQuantiser
 from nacre.rate import RatePlan
+from nacre.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
 from nacre.units import ceil_div, resampled_count
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-SILENCE = 2.0**-17  # below half a step of 16-bit sound
 DEFAULT_KBPS = 6.0  # a channel
+JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits
 LOST = "packet lost"
 FADE_S = 0.1  # concealment falls to silence over a few of these
 
@@ -51,16 +52,22 @@ class Codec:
         self._check_parts()
 
     def encode(
-        self, wave: Array, rate_hz: int, *, bitrate_kbps: float | None = None, quality: float | None = None
+        self,
+        wave: Array,
+        rate_hz: int,
+        *,
+        bitrate_kbps: float | None = None,
+        quality: float | None = None,
+        stereo: str = AUTO,
     ) -> bytes:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
         `bitrate_kbps` is the rate of the file over all channels, reached on average over ten seconds or more;
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
-        model's rate nearest to it.
+        model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
         """
         wave = as_sound(wave)
-        stream = self.encoder(rate_hz, len(wave), bitrate_kbps=bitrate_kbps, quality=quality)
+        stream = self.encoder(rate_hz, len(wave), bitrate_kbps=bitrate_kbps, quality=quality, stereo=stereo)
         if wave.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
         file = io.BytesIO()
@@ -82,10 +89,17 @@ class Codec:
         *,
         bitrate_kbps: float | None = None,
         quality: float | None = None,
+        stereo: str = AUTO,
     ) -> StreamEncoder:
-        """A live encoder: push samples, get packets."""
+        """A live encoder: push samples, get packets. Options as in `encode`."""
         rate_hz = check_shape(rate_hz, channels)
-        return StreamEncoder(self, rate_hz, channels, self.rate_plan(channels, bitrate_kbps, quality))
+        if stereo not in WAYS:
+            raise UsageError("stereo", found=stereo, wanted=" or ".join(WAYS))
+        plan = self.rate_plan(channels, bitrate_kbps, quality)
+        coupling = Coupling.JOINED if channels == 2 and stereo == AUTO else Coupling.APART
+        if coupling == Coupling.JOINED:
+            plan.reach += JOINED_REACH
+        return StreamEncoder(self, rate_hz, channels, plan, coupling)
 
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
         """A decoder over the packets of a file, at the file's rate or at `rate_hz`."""
@@ -121,21 +135,25 @@ class Codec:
         if found != wanted or (quantiser.width_out, quantiser.levels) != (c.latent_dims, c.levels):
             raise BundleError(f"{self.bundle.folder}: sizes of graphs and tables", found=found, wanted=wanted)
         if isinstance(quantiser, ResidualQuantiser):
-            entries = quantiser.codes.shape[1]
-            if self.prior.counts.shape[2] != 2 * (entries // 2) + 1 or (
-                entries % 2 == 0 and self.prior.counts[..., -1].any()
-            ):
+            entries, counts = quantiser.codes.shape[1], self.prior.counts
+            used = [counts[level, : quantiser.used(level), :entries] for level in range(c.levels)]
+            outside = counts.shape[2] != 2 * (entries // 2) + 1 or counts[..., entries:].any()
+            if outside or not all((table > 0).all() for table in used):
                 raise BundleError(f"{self.bundle.folder}: tables", wanted=f"codes for indices of {entries} entries")
+        try:
+            analyser_of(c), synthesiser_of(c)
+        except UsageError as error:
+            raise BundleError(f"{self.bundle.folder}: {error}") from error
 
-    def latents(self, wave: Array, rate_hz: int, level: int | None = None) -> Array:
+    def latents(self, wave: Array, rate_hz: int, level: int | None = None, *, gain_code: int | None = None) -> Array:
         """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second.
 
         What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest;
-        of kind GAUSSIAN the means.
+        of kind GAUSSIAN the means. `gain_code`: one gain for all groups, see `analysis.gain_of`.
         """
-        return np.concatenate(
-            [found[:, : self.config.latent_dims] for found, _ in self._analysed(wave, rate_hz, level)]
-        )
+        chosen = self._level(level)
+        groups = self._analysed(wave, rate_hz, chosen, gain_code)
+        return np.concatenate([self.quantiser.unrounded(found, chosen) for found, _ in groups])
 
     def tokens(self, wave: Array, rate_hz: int, level: int | None = None) -> Array:
         """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N] (channels averaged); see `token_format`."""
@@ -173,9 +191,13 @@ class Codec:
 
     def from_latents(self, latents: Array, level: int | None = None) -> Array:
         """Sound [N] float32 at the model's rate, N = T * hop, of latents [T, D]; raises UsageError."""
-        given = np.asarray(latents, np.float32)
-        if given.ndim != 2 or given.shape[1] != self.config.latent_dims or not len(given):
-            raise UsageError("latents", found=given.shape, wanted=f"[T, {self.config.latent_dims}], T above 0")
+        given = np.asarray(latents)
+        fits = given.ndim == 2 and given.shape[1] == self.config.latent_dims and len(given)
+        if not fits or given.dtype.kind not in "fiu":
+            wanted = f"numbers [T, {self.config.latent_dims}], T above 0"
+            raise UsageError("latents", found=f"{given.dtype} {given.shape}", wanted=wanted)
+        with np.errstate(over="ignore"):
+            given = given.astype(np.float32)
         if not np.isfinite(given).all():
             raise UsageError("latents", found="NaN or infinite numbers", wanted="finite numbers")
         c = self.config
@@ -189,14 +211,16 @@ class Codec:
         return wave[: (len(given) - len(tail)) * c.hop_samples]
 
     def _level(self, level: int | None) -> int:
-        if level is not None and not 0 <= level < self.config.levels:
+        if level is not None and not (0 <= level < self.config.levels and level == int(level)):
             raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
-        return self.config.levels - 1 if level is None else level
+        return self.config.levels - 1 if level is None else int(level)
 
     def _used(self, level: int | None) -> int:
         return self.quantiser.used(self._level(level))
 
-    def _analysed(self, wave: Array, rate_hz: int, level: int | None) -> Iterator[tuple[Array, Array]]:
+    def _analysed(
+        self, wave: Array, rate_hz: int, level: int | None, gain_code: int | None = None
+    ) -> Iterator[tuple[Array, Array]]:
         """(latents [T, X], symbols [T, K]) of group after group, without the frames that flush the delay."""
         sound, chosen = as_sound(wave), self._level(level)
         rate_hz = check_shape(rate_hz, len(sound))
@@ -207,7 +231,7 @@ class Codec:
         ready = pad(np.concatenate([resampler.push(mono), resampler.flush()], 1)[0], self.config.hop_samples)
         channel, size = ChannelEncoder(self), self.config.group_samples
         for at in range(0, len(ready), size):
-            latents = channel.latents(ready[at : at + size], chosen)
+            latents = channel.latents(ready[at : at + size], chosen, gain_code)
             yield latents, channel.symbols(latents, chosen)
 
     def rate_plan(self, channels: int, bitrate_kbps: float | None, quality: float | None) -> RatePlan:
@@ -315,10 +339,14 @@ class ChannelEncoder:
         self.past = codec.encoder_net.start()
         self.code: int | None = None
 
-    def latents(self, wave: Array, level: int) -> Array:
-        """wave [N], N a multiple of the hop and at most a group -> latents [T, X]; chooses and applies the gain."""
+    def gain(self, wave: Array) -> int:
+        """The gain code that suits the next group, wave [N]."""
+        return choose_gain(self.level_state, wave, self.codec.config.hop_samples)
+
+    def latents(self, wave: Array, level: int, code: int | None = None) -> Array:
+        """wave [N], N a multiple of the hop and at most a group -> latents [T, X], after a gain: `code`, or its own."""
         hop = self.codec.config.hop_samples
-        before, self.code = self.code, choose_gain(self.level_state, wave, hop)
+        before, self.code = self.code, self.gain(wave) if code is None else code
         spectra = self.analyser.push(wave * gain_curve(before, self.code, len(wave), hop))
         latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
         return latents
@@ -332,7 +360,7 @@ class ChannelEncoder:
         """wave [N], N a multiple of the hop and at most a group -> packet."""
         codec, before = self.codec, self.code
         latents = self.latents(wave, level)
-        if np.abs(wave).max() < SILENCE:
+        if is_silent(wave, codec.config.hop_samples):
             self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
             return Packet(level, b"")
         symbols = self.symbols(latents, level)
@@ -344,13 +372,14 @@ class ChannelEncoder:
 class StreamEncoder:
     """Samples in, packets out, in pieces of any size; the packets do not depend on the pieces."""
 
-    def __init__(self, codec: Codec, rate_hz: int, channels: int, plan: RatePlan):
+    def __init__(self, codec: Codec, rate_hz: int, channels: int, plan: RatePlan, coupling: Coupling):
         self.codec, self.plan, config = codec, plan, codec.config
-        kind = Kind(codec.bundle.kind)
-        self.header = Header(codec.bundle.fingerprint, rate_hz, channels, None, config.group_frames, kind)
+        mark, kind = codec.bundle.fingerprint, Kind(codec.bundle.kind)
+        self.header = Header(mark, rate_hz, channels, None, config.group_frames, kind, coupling)
         self.samples = 0
         self._resampler = Resampler(rate_hz, config.rate_hz, channels)
         self._channels = [ChannelEncoder(codec) for _ in range(channels)]
+        self._alike = Likeness() if coupling == Coupling.JOINED else None
         self._waiting = np.zeros((channels, 0), np.float32)
 
     def push(self, wave: Array) -> list[Packet]:
@@ -389,10 +418,31 @@ class StreamEncoder:
 
     def _code(self, waves: Array) -> list[Packet]:
         level = self.plan.choose()
-        packets = [channel.group(wave, level) for channel, wave in zip(self._channels, waves, strict=True)]
+        balance = self._balance(waves)
+        if balance == APART:
+            packets = [channel.group(wave, level) for channel, wave in zip(self._channels, waves, strict=True)]
+            if self._alike and not packets[1].payload:
+                packets[1] = Packet(APART, b"")
+        else:
+            packets = self._once(waves, level, balance)
         size = sum(len(container.pack_packet(packet)) for packet in packets)
         self.plan.record(size, waves.shape[1] / self.codec.config.rate_hz)
         return packets
+
+    def _balance(self, waves: Array) -> int:
+        """Of a group waves [C, N]: APART, or the balance at which one packet does for both channels."""
+        if self._alike is None:
+            return APART
+        found = self._alike.balance(waves)
+        return APART if any(is_silent(wave, self.codec.config.hop_samples) for wave in waves) else found
+
+    def _once(self, waves: Array, level: int, balance: int) -> list[Packet]:
+        """Packets of a group waves [2, N] that are alike."""
+        first, second = self._channels
+        packet = first.group(carrier(waves, balance), level)
+        second.gain(waves[1])
+        second.latents(waves[1], level, first.code)  # so that it knows the past when the two part
+        return [packet, Packet(balance, b"")]
 
 
 @dataclass
@@ -415,17 +465,20 @@ class ChannelDecoder:
         self.code: int | None = None
         self.latents = np.zeros((1, codec.config.latent_dims), np.float32)
         self.level = codec.config.levels // 2
+        self.factor = 1.0
         self._lost_samples = 0
         self._curve = np.zeros(codec.config.delay_samples, np.float32)  # nothing is heard before the first sample
 
-    def group(self, packet: Packet, frames: int) -> Array:
-        """Packet -> wave [frames * hop]. Raises StreamError on damage and is then as it was."""
+    def group(self, packet: Packet, frames: int, factor: float = 1.0) -> Array:
+        """Packet -> wave [frames * hop], times `factor`. Raises StreamError on damage and is then as it was."""
         symbols, code = unpack_symbols(self.codec, packet, frames)
-        self._lost_samples = 0
+        self._lost_samples, hop = 0, self.codec.config.hop_samples
+        before, self.factor = self.factor, factor
         if symbols is None:
             return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), packet.level, None)
         latents = self.codec.quantiser.latents(symbols, packet.level)
-        return self._render(latents, packet.level, code)
+        ramp = np.minimum(1, np.arange(frames * hop, dtype=np.float32) / hop)
+        return self._render(latents, packet.level, code, before + (factor - before) * ramp)
 
     def conceal(self, frames: int) -> Array:
         """wave [frames * hop] in place of a lost packet: the last sound, fading."""
@@ -433,15 +486,15 @@ class ChannelDecoder:
         samples, config = frames * self.codec.config.hop_samples, self.codec.config
         seconds = (self._lost_samples + np.arange(samples)) / config.rate_hz
         self._lost_samples += samples  # a second lost group goes on where the first one faded to
-        falling = np.exp(-seconds / FADE_S).astype(np.float32)
+        falling = self.factor * np.exp(-seconds / FADE_S).astype(np.float32)
         return self._render(self.latents * fade, self.level, self.code, falling)
 
-    def _render(self, latents: Array, level: int, code: int | None, falling: Array | None = None) -> Array:
-        """`code` None mutes the group; `falling` [N] is one more factor on its samples."""
+    def _render(self, latents: Array, level: int, code: int | None, factors: Array | None = None) -> Array:
+        """`code` None mutes the group; `factors` [N] go on its samples."""
         hop, samples = self.codec.config.hop_samples, len(latents) * self.codec.config.hop_samples
         curve: Array = np.zeros(samples, np.float32)
         if code is not None:
-            curve = (1 if falling is None else falling) / gain_curve(self.code, code, samples, hop)
+            curve = (1 if factors is None else factors) / gain_curve(self.code, code, samples, hop)
             self.code = code
         spectra, self.past = self.codec.decoder_net.step(latents, level, self.past)
         self.latents, self.level = latents[-1:], level
@@ -479,6 +532,7 @@ class StreamDecoder:
             raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         self.damage: list[Damage] = []
         self._channels = [ChannelDecoder(codec) for _ in range(contents.header.channels)]
+        self._balance = APART
         self._resampler = Resampler(codec.config.rate_hz, self.rate_hz, contents.header.channels)
 
     @property
@@ -525,8 +579,37 @@ class StreamDecoder:
             frames = self.group_frames(group)
             packets = self.contents.packets[group * channels : (group + 1) * channels]
             packets = packets + [None] * (channels - len(packets))
-            waves = [self._wave(index, group, packet, frames) for index, packet in enumerate(packets)]
+            self._balance = self._balance_of(packets)
+            if self._balance == APART:
+                waves = [self._wave(index, group, packet, frames) for index, packet in enumerate(packets)]
+            else:
+                waves = self._both(group, packets, frames)
             yield np.stack(waves)
+
+    def _balance_of(self, packets: list[Packet | None]) -> int:
+        """Whether and how the first packet of a group stands for the second channel too."""
+        if self.header.coupling != Coupling.JOINED:
+            return APART
+        second = packets[1]
+        if second is None:  # lost, and more likely than not what the one before was
+            return self._balance
+        return APART if second.payload else second.level
+
+    def _both(self, group: int, packets: list[Packet | None], frames: int) -> list[Array]:
+        """Two waves [N] from the first packet; where that is lost each channel is concealed by its own past."""
+        (first, second), packet = self._channels, packets[0]
+        gains = first.code, second.code
+        waves = [self._wave(0, group, packet, frames)]
+        if packets[1] is None:
+            self.note_damage(1, group, LOST)
+        try:
+            if packet is None:
+                raise StreamError(LOST)
+            second.code = gains[0]  # from which the encoder set out
+            return [*waves, second.group(packet, frames, factor_of(self._balance))]
+        except StreamError:  # noted with the first channel
+            second.code = gains[1]
+            return [*waves, second.conceal(frames)]
 
     def _wave(self, channel: int, group: int, packet: Packet | None, frames: int) -> Array:
         reason = LOST
@@ -554,7 +637,8 @@ def verify(codec: Codec, contents: Contents) -> list[Damage]:
         try:
             if packet is None:
                 raise StreamError(LOST)
-            unpack_symbols(codec, packet, stream.group_frames(group))
+            if packet.payload or not channel or contents.header.coupling == Coupling.APART:
+                unpack_symbols(codec, packet, stream.group_frames(group))
         except StreamError as error:
             stream.note_damage(channel, group, str(error))
     return stream.damage

@@ -34,6 +34,13 @@ class Kind(enum.IntEnum):
     FSQ = 4
 
 
+class Coupling(enum.IntEnum):
+    """Whether channels are coded by themselves, as written in the header."""
+
+    APART = 0
+    JOINED = 1  # two channels: a group that is alike in both is written once
+
+
 _number = functools.partial(int.from_bytes, byteorder="little")
 
 
@@ -52,6 +59,7 @@ class Header:
     samples: int | None
     group_frames: int
     kind: Kind = Kind.SCALAR
+    coupling: Coupling = Coupling.APART
 
     def __post_init__(self) -> None:
         if len(self.fingerprint) != 4:
@@ -60,11 +68,14 @@ class Header:
         _check_range("channels", self.channels, 1, 8)
         _check_range("samples", self.samples or 0, 0, UNKNOWN_SAMPLES - 1)
         _check_range("group_frames", self.group_frames, 1, 255)
+        if self.coupling == Coupling.JOINED:
+            _check_range("channels of a joined pair", self.channels, 2, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One channel of one group. An empty payload is digital silence and carries no check value."""
+    """One channel of one group. An empty payload carries no check value: it is digital silence or, of the second
+    channel of a joined pair and by its level, a copy of the first."""
 
     level: int
     payload: bytes
@@ -95,6 +106,12 @@ class Contents:
         return self.head_bytes + self.payload_bytes + self.skipped_bytes
 
     @property
+    def joined(self) -> int:
+        """Groups that the first channel's packet holds for both."""
+        pairs = self.packets[1::2] if self.header.coupling == Coupling.JOINED else []
+        return sum(packet is not None and not packet.payload and packet.level > 0 for packet in pairs)
+
+    @property
     def lost(self) -> int:
         """Packets that are known to have been written and cannot be read."""
         return self.packets.count(None) + self.missing
@@ -103,7 +120,7 @@ class Contents:
 def pack_header(header: Header) -> bytes:
     """Header -> 22 bytes."""
     samples = UNKNOWN_SAMPLES if header.samples is None else header.samples
-    start = MAGIC + bytes((VERSION, header.kind)) + header.fingerprint
+    start = MAGIC + bytes((VERSION, header.kind | header.coupling << 4)) + header.fingerprint
     sound = header.rate_hz.to_bytes(3, "little") + bytes((header.channels,)) + samples.to_bytes(5, "little")
     fields = start + sound + bytes((header.group_frames,))
     return fields + crc_hqx(fields, 0).to_bytes(2, "little")
@@ -122,10 +139,14 @@ def unpack_header(data: bytes) -> Header:
     if found != wanted:
         facts = {"found": f"{found:04x}", "wanted": f"{wanted:04x}"}
         raise StreamError("header check failed", **facts, next="damaged bytes, get the file again")
-    if data[5] not in Kind.__members__.values():
-        raise StreamError("kind of latents", found=data[5], wanted="1 to 4", next="use a newer nacre")
+    kind, coupling = data[5] & 15, data[5] >> 4
+    if kind not in Kind.__members__.values():
+        raise StreamError("kind of latents", found=kind, wanted="1 to 4", next="use a newer nacre")
+    if coupling not in Coupling.__members__.values():
+        raise StreamError("coupling of channels", found=coupling, wanted="0 or 1", next="use a newer nacre")
     samples = None if _number(data[14:19]) == UNKNOWN_SAMPLES else _number(data[14:19])
-    return Header(bytes(data[6:10]), _number(data[10:13]), data[13], samples, data[19], Kind(data[5]))
+    mark, rate_hz, channels = bytes(data[6:10]), _number(data[10:13]), data[13]
+    return Header(mark, rate_hz, channels, samples, data[19], Kind(kind), Coupling(coupling))
 
 
 @functools.cache

@@ -30,6 +30,7 @@ Ints = NDArray[np.int32]
 
 MOST_BYTES = 16 << 20  # of one array in a file
 MOST_CODES = (64, 4096, 64)  # codebooks, entries, dims of a code
+MOST_NUMBERS = 1 << 26  # of all codes as they are added to the latents
 
 
 class Quantiser(Protocol):
@@ -56,6 +57,9 @@ class Quantiser(Protocol):
 
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, K] -> latents [T, D] for the decoder graph."""
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """latents [T, X] -> latents [T, D] for the decoder graph if nothing were rounded."""
 
     def used(self, level: int) -> int:
         """How many of the K columns a level uses; the others are 0."""
@@ -87,6 +91,10 @@ class UniformQuantiser:
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
         """latents [T, D] -> symbols [T, D]."""
         return quantise(latents, self.steps[level], self.dead_zone[level], limits)
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """As they are."""
+        return latents
 
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, D] -> latents [T, D]."""
@@ -146,6 +154,10 @@ class PosteriorQuantiser:
         found: Ints = np.take_along_axis(choices, best[None], 0)[0]
         return found
 
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """The means."""
+        return latents[:, : self.columns]
+
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, D] -> latents [T, D]."""
         return dequantise(symbols, self.steps[level])
@@ -165,19 +177,22 @@ class ResidualQuantiser:
     """codes [K, A, d] float32 in a space that inward [K, D, d] leads to and outward [K, d, D] leads back from.
 
     A level uses the first `books` [L] of the K codebooks. Symbol = index - A // 2 (Zeghidour et al., 2021; codes of
-    few dimensions: Yu et al., 2022).
+    few dimensions: Yu et al., 2022). A bit counts as `rate_weight` [1] of squared distance where a code is chosen, so
+    that quiet frames, for which common codes do, cost less than busy ones (Chou, Lookabaugh and Gray, 1989).
     """
 
     codes: Floats
     inward: Floats
     outward: Floats
     books: NDArray[np.uint8]
+    rate_weight: Floats
 
     MEMBERS: ClassVar[npz.Members] = {
         "codes": ("<f4", 3),
         "inward": ("<f4", 3),
         "outward": ("<f4", 3),
         "books": ("|u1", 1),
+        "rate_weight": ("<f4", 1),
     }
 
     def __post_init__(self) -> None:
@@ -187,8 +202,13 @@ class ResidualQuantiser:
             raise BundleError("codebooks", found=(self.codes.shape, *shapes), wanted="[K, A, d], [K, D, d], [K, d, D]")
         if any(size > most for size, most in zip(self.codes.shape, MOST_CODES, strict=True)):
             raise BundleError("codebooks", found=self.codes.shape, wanted=f"at most {MOST_CODES}")
+        if count * entries * self.width_in > MOST_NUMBERS:
+            found = f"{self.codes.shape} for {self.width_in} dims"
+            raise BundleError("codebooks", found=found, wanted=f"at most {MOST_NUMBERS} numbers")
         if not all(np.isfinite(array).all() for array in (self.codes, self.inward, self.outward)):
             raise BundleError("codebooks", found="NaN or infinite codes", wanted="finite numbers")
+        if self.rate_weight.shape != (1,) or not 0 <= self.rate_weight[0] < np.inf:
+            raise BundleError("codebooks: rate_weight", found=self.rate_weight, wanted="a number, 0 or more")
         _check_used(self.books, count)
 
     @property
@@ -218,17 +238,24 @@ class ResidualQuantiser:
         return int(self.books[level])
 
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
-        """latents [T, D] -> symbols [T, K], in every codebook the nearest code to what is left."""
+        """latents [T, D] -> symbols [T, K], in every codebook the code nearest to what is left, for its bits."""
         _check_finite(latents)
         found = np.zeros((len(latents), self.columns), np.int32)
-        left = latents
+        left, weight = latents, self.rate_weight[0]
         for book in range(self.used(level)):
             codes = self.codes[book]
-            near = (left @ self.inward[book]) @ codes.T - 0.5 * np.square(codes).sum(1)  # [T, A]
+            against = 0.5 * np.square(codes).sum(1)  # [A]
+            if costs is not None and weight:
+                against = against + 0.5 * weight * costs[book, : len(codes)]
+            near = (left @ self.inward[book]) @ codes.T - against  # [T, A]
             index = near.argmax(1)
             left = left - self._vectors[book, index]
             found[:, book] = index - len(codes) // 2
         return found
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """As they are."""
+        return latents
 
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, K] -> latents [T, D]: the sum of the codes."""
@@ -285,9 +312,15 @@ class FiniteQuantiser:
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
         """latents [T, D] -> symbols [T, D]."""
         _check_finite(latents)
-        symbols: Ints = np.round(self.reach * np.tanh(latents)).astype(np.int32)
-        symbols[:, self.used(level) :] = 0
+        scaled = np.round(self.reach * self.unrounded(latents, level))
+        symbols: Ints = np.clip(scaled, -limits, limits).astype(np.int32)
         return symbols
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """Squashed into -1..1, 0 in the dimensions that the level does not use."""
+        squashed: Floats = np.tanh(latents)
+        squashed[:, self.used(level) :] = 0
+        return squashed
 
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, D] -> latents [T, D] within -1..1."""

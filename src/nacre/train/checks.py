@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nacre.errors import TrainError
@@ -20,6 +21,21 @@ def check(settings: Any, section: str, wanted: str, fits: Callable[[Any], bool],
         key, value = f"{section}.{name}" if section else name, getattr(settings, name)
         if not fits(value):
             raise TrainError(key, found=value, wanted=wanted, next="change it in the recipe")
+
+
+def one_of(settings: Any, section: str, known: Iterable[str], *names: str) -> None:
+    """Raise TrainError, with the nearest of the `known` values, for the first of the named settings that is none.
+
+    >>> from types import SimpleNamespace
+    >>> one_of(SimpleNamespace(norm="bach"), "net", ("layer", "batch"), "norm")
+    Traceback (most recent call last):
+    nacre.errors.TrainError: net.norm: found bach, wanted layer or batch; did you mean batch?
+    """
+    for name in names:
+        key, value, choices = f"{section}.{name}" if section else name, getattr(settings, name), list(known)
+        if value not in choices:
+            near = difflib.get_close_matches(value, choices, 1, 0.0)[0]
+            raise TrainError(key, found=value, wanted=" or ".join(choices), next=f"did you mean {near}?")
 
 
 def above_zero(value: float) -> bool:

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from nacre.config import CodecConfig
 from nacre.container import Kind
 from nacre.quantise import FiniteQuantiser, Quantiser, ResidualQuantiser
-from nacre.train.quantisers import Bottleneck, Quantised, QuantiserConfig, used_columns
+from nacre.train.quantisers import Bottleneck, Quantised, QuantiserConfig, kept, used_columns
 
 KMEANS_ROUNDS = 15
+KMEANS_ROWS = 16_384  # values compared with all codes at a time
+FEWEST_HITS = 1e-3  # of a code whose moving average still says where it is
 
 
 class ResidualVQ(Bottleneck):
@@ -51,14 +53,17 @@ class ResidualVQ(Bottleneck):
         self.register_buffer("hits", torch.ones(count, entries))
         self.register_buffer("books", torch.tensor(used_columns(codec.levels, count)), persistent=False)
 
-    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
-        """latents [B, T, D], level [B] -> sums of codes; bits of fixed-length indices; commitment as penalty."""
+    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
+        """latents [B, T, D], level [B] -> sums of codes; bits of fixed-length indices; commitment as penalty.
+
+        Where gradients do not reach the projections, the quantiser is frozen: its codes stay too.
+        """
         latents, books = latents.float(), self.books[level]
         left, penalty, chosen = latents, torch.zeros_like(latents[:, :, 0]), []
         for book in range(int(books.max())):
             active = (books > book).view(-1, 1, 1)
             low = left @ self.inward[book]  # [B, T, d]
-            index = nearest(low.detach(), self.codes[book].detach())  # [B, T]
+            index = nearest(low.detach(), self.codes[book].detach(), self._price(book))  # [B, T]
             code = self.codes[book][index]
             loss = self.config.commitment * (low - code.detach()).square().mean(2)
             if self.config.update == "gradient":
@@ -68,42 +73,58 @@ class ResidualVQ(Bottleneck):
             if self.config.update == "gradient":
                 straight = straight + (code - code.detach())
             left = left - active * (straight @ self.outward[book])
-            chosen.append((book, low.detach()[active[:, 0, 0]], index[active[:, 0, 0]]))
-        if self.training:
+            items = active[:, 0, 0]
+            heard = None if inside is None else inside[items]
+            chosen.append((book, kept(low.detach()[items], heard), kept(index[items].unsqueeze(2), heard)[:, 0]))
+        if self.training and self.inward.requires_grad:
             self._learn(chosen)
         bits = (books * math.log2(self.config.codebook_size)).float().unsqueeze(1).expand(latents.shape[:2])
         return Quantised(latents - left, torch.zeros_like(bits), bits, penalty)
 
+    def _price(self, book: int) -> Tensor:
+        """Squared distance [A] that the bits of each code of a book count for."""
+        share = (self.hits[book] + 1e-3) / (self.hits[book] + 1e-3).sum()
+        return -self.config.rate_weight * share.log2()
+
     @torch.no_grad()
     def _learn(self, chosen: list[tuple[int, Tensor, Tensor]]) -> None:
-        """Moving averages of hits and codes over all processes; codes that nobody chose move to where data is."""
-        entries = self.codes.shape[1]
-        hits = torch.zeros_like(self.hits)
-        sums = torch.zeros_like(self.codes)
+        """Moving averages of hits and codes over all processes; codes that nobody chose move to where data is.
+
+        `chosen` holds (book, values [N, d], their indices [N]); which books it has may differ between processes.
+        """
+        hits, sums = torch.zeros_like(self.hits), torch.zeros_like(self.codes)
         for book, low, index in chosen:
-            flat, values = index.flatten(), low.flatten(0, 1)
-            hits[book] = torch.bincount(flat, minlength=entries).to(hits.dtype)
-            sums[book].index_add_(0, flat, values)
+            hits[book] = torch.bincount(index, minlength=hits.shape[1]).to(hits.dtype)
+            sums[book].index_add_(0, index, low)
         if dist.is_initialized():
             dist.all_reduce(hits)
             dist.all_reduce(sums)
-        keep = self.config.decay
-        for book, low, _ in chosen:
-            self.hits[book].lerp_(hits[book], 1 - keep)
-            if self.config.update == "ema":
-                self.sums[book].lerp_(sums[book], 1 - keep)
-                self.codes[book] = self.sums[book] / self.hits[book].clamp(min=1e-3).unsqueeze(1)
-            self._revive(book, low.flatten(0, 1))
-
-    def _revive(self, book: int, values: Tensor) -> None:
-        """Give dead codes of one book the place of values [N, d] drawn from the batch."""
-        dead = torch.nonzero(self.hits[book] < self.config.revive_below).flatten()
-        if not len(dead) or not len(values):
-            return
-        self.codes.data[book, dead] = values[torch.randint(len(values), (len(dead),), device=values.device)]
-        self.hits[book, dead] = hit = max(2 * self.config.revive_below, 1e-2)
+        seen, gain = hits.sum(1) > 0, 1 - self.config.decay
+        self.hits[seen] = torch.lerp(self.hits[seen], hits[seen], gain)
         if self.config.update == "ema":
-            self.sums[book, dead] = self.codes[book, dead] * hit
+            self.sums[seen] = torch.lerp(self.sums[seen], sums[seen], gain)
+            known = seen.unsqueeze(1) & (self.hits > FEWEST_HITS)
+            self.codes[known] = self.sums[known] / self.hits[known].unsqueeze(1)
+        self._revive(seen.unsqueeze(1) & (self.hits < self.config.revive_below), chosen)
+
+    def _revive(self, dead: Tensor, chosen: list[tuple[int, Tensor, Tensor]]) -> None:
+        """Give dead codes [K, A] the places of values drawn from the batch, the same on all processes."""
+        if not dead.any():
+            return
+        fresh, mine = torch.zeros_like(self.codes), torch.zeros(len(dead), device=dead.device)
+        for book, low, _ in chosen:
+            if len(low):
+                fresh[book], mine[book] = low[torch.randint(len(low), dead.shape[1:], device=low.device)], 1
+        if dist.is_initialized():
+            owners = torch.zeros(dist.get_world_size(), len(dead), device=dead.device)
+            owners[dist.get_rank()] = mine
+            dist.all_reduce(owners)
+            fresh *= (owners.argmax(0) == dist.get_rank()).view(-1, 1, 1)  # of the first that has values of a book
+            dist.all_reduce(fresh)
+        self.codes.data[dead] = fresh[dead]
+        self.hits[dead] = hit = max(2 * self.config.revive_below, 1e-2)
+        if self.config.update == "ema":
+            self.sums[dead] = fresh[dead] * hit
 
     @torch.no_grad()
     def fit(self, latents: Tensor) -> None:
@@ -117,7 +138,7 @@ class ResidualVQ(Bottleneck):
             self.codes.data[book], self.hits[book] = codes, hits * (self.hits.sum() / self.hits.numel() / hits.mean())
             if self.config.update == "ema":
                 self.sums[book] = codes * self.hits[book].unsqueeze(1)
-            left = left - codes[nearest(low, codes)] @ axes.T
+            left = left - codes[_assigned(low, codes)] @ axes.T
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
@@ -137,27 +158,39 @@ class ResidualVQ(Bottleneck):
         codes, inward, outward = (
             value.detach().cpu().float().numpy() for value in (self.codes, self.inward, self.outward)
         )
-        return ResidualQuantiser(codes, inward, outward, self.books.cpu().numpy().astype(np.uint8))
+        weight = np.array([self.config.rate_weight], np.float32)
+        return ResidualQuantiser(codes, inward, outward, self.books.cpu().numpy().astype(np.uint8), weight)
 
 
-def nearest(values: Tensor, codes: Tensor) -> Tensor:
-    """Index [...] of the code [A, d] next to each of values [..., d]."""
-    return (values @ codes.T - 0.5 * codes.square().sum(1)).argmax(-1)
+def nearest(values: Tensor, codes: Tensor, price: Tensor | float = 0.0) -> Tensor:
+    """Index [...] of the code [A, d] next to each of values [..., d], `price` [A] added to its squared distance."""
+    return (values @ codes.T - 0.5 * (codes.square().sum(1) + price)).argmax(-1)
 
 
 def kmeans(values: Tensor, entries: int) -> tuple[Tensor, Tensor]:
-    """(codes [A, d], how many values each has [A]) of values [N, d], N at least A; Lloyd's rounds from random values.
+    """(codes [A, d], how many values each has [A]) of values [N, d], N at least A; Lloyd's rounds.
 
-    A code without values takes the place of a random one.
+    The start are values drawn by their squared distance from those drawn before (k-means++: Arthur and Vassilvitskii,
+    2007). A code without values takes the place of a random one.
     """
-    codes = values[torch.randperm(len(values))[:entries]].clone()
+    codes = torch.empty(entries, values.shape[1], device=values.device)
+    away = torch.full((len(values),), torch.inf, device=values.device)
+    for place in range(entries):
+        weights = away.clamp(min=1e-30) if place else torch.ones_like(away)
+        codes[place] = values[torch.multinomial(weights, 1)[0]]
+        away = torch.minimum(away, (values - codes[place]).square().sum(1))
     for _ in range(KMEANS_ROUNDS):
-        index = nearest(values, codes)
+        index = _assigned(values, codes)
         count = torch.bincount(index, minlength=entries).to(values.dtype)
         codes = torch.zeros_like(codes).index_add_(0, index, values) / count.clamp(min=1).unsqueeze(1)
         empty = torch.nonzero(count == 0).flatten()
         codes[empty] = values[torch.randint(len(values), (len(empty),))]
-    return codes, torch.bincount(nearest(values, codes), minlength=entries).to(values.dtype)
+    return codes, torch.bincount(_assigned(values, codes), minlength=entries).to(values.dtype)
+
+
+def _assigned(values: Tensor, codes: Tensor) -> Tensor:
+    """`nearest` of many values [N, d], in little memory."""
+    return torch.cat([nearest(rows, codes) for rows in values.split(KMEANS_ROWS)])
 
 
 class FiniteScalar(Bottleneck):
@@ -175,7 +208,7 @@ class FiniteScalar(Bottleneck):
         place = torch.arange(self.width_in, device=level.device)
         return (place < self.dims[level].unsqueeze(1)).unsqueeze(1)  # [B, 1, D]
 
-    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
+    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
         """latents [B, T, D], level [B] -> rounded latents; bits of fixed-length symbols."""
         bounded = torch.tanh(latents.float())
         rounded = bounded + ((self.reach * bounded).round() / self.reach - bounded).detach()

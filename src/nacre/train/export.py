@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from nacre.train.validate import fit_prior
 from nacre.units import kbps
 
 TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups
+TALKATIVE = ("onnxscript", "torch.onnx")  # logs
 LARGE = 1024  # tensors of at least so many numbers are stored as float16
 
 
@@ -64,8 +68,7 @@ def write_graph(net: CodecNet, part: str, path: Path) -> None:
     past = torch.zeros(1, step.rows, getattr(net, part).inward.out_features)
     example = (torch.randn(1, 7, getattr(net, part).inward.in_features), torch.zeros(1, dtype=torch.int64), past)
     frames = torch.export.Dim("frames", min=1, max=4096)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with hushed():
         program = torch.onnx.export(
             step,
             example,
@@ -86,6 +89,21 @@ def write_graph(net: CodecNet, part: str, path: Path) -> None:
         del value.metadata_props[:]
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Nothing of the exporter's that a user can do nothing about: what it did not fold, packages it could use."""
+    before = {name: logging.getLogger(name).level for name in TALKATIVE}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for name in TALKATIVE:
+                logging.getLogger(name).setLevel(logging.ERROR)
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
 
 
 def _halve(graph: Any) -> None:

@@ -26,8 +26,8 @@ from nacre.train.codebooks import ResidualVQ
 from nacre.train.data import Corpus, Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
 from nacre.train.losses import MelLoss, SpectralLoss
-from nacre.train.nets import CodecNet
-from nacre.train.quantisers import GaussianQuantiser, RateControl
+from nacre.train.nets import CodecNet, within
+from nacre.train.quantisers import GaussianQuantiser, RateControl, kept
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.validate import Validation, fit_prior, validate
 from nacre.units import clock
@@ -48,6 +48,10 @@ def optimisers(net: CodecNet, stage: StageConfig) -> list[torch.optim.Optimizer]
     """Muon (Jordan et al., 2024) for the matrices inside blocks, AdamW for everything else that this stage trains."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
+    for part, child in net.named_children():
+        for module in child.modules():  # averages over batches and chance are training too
+            if isinstance(module, nn.BatchNorm1d | nn.Dropout):
+                module.train(part in stage.train)
     for name, parameter in net.named_parameters():
         trained = name.split(".")[0] in stage.train
         parameter.requires_grad_(trained)
@@ -220,9 +224,9 @@ class Trainer:
         recipe, run, place = self.recipe, self.run, self.place
         index, inside = recipe.stage_at(run.step)
         if index != run.stage:
-            run.enter(index, recipe.stage[index])
             if recipe.stage[index].fit:
                 self._fit()
+            run.enter(index, recipe.stage[index])
         self._wrap()
         samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
         items = recipe.data.batch
@@ -244,8 +248,8 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16):
             coded = self.forward(wave, level.to(device), lengths, bypass)
         bits, hard_bits, sound = coded.soft_bits, coded.hard_bits, coded.sound.float()
-        delayed = lengths if lengths is None else lengths.clamp(max=sound.shape[1])
-        distortion, parts = self.loss(sound, run.net.target(wave, sound), delayed)
+        judged = None if lengths is None else run.net.judged(lengths)
+        distortion, parts = self.loss(sound, run.net.target(wave, sound), judged)
         distortion = distortion * stage.distortion_weight
         steered = run.net.quantiser.steered and not bypass
         weight = run.control.weight(level).sqrt().to(device) if steered else torch.ones_like(bits)
@@ -255,12 +259,17 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = rate
         loss.backward()
-        trained = [p for p in run.net.parameters() if p.grad is not None]
+        trained = [p for p in run.net.parameters() if p.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:  # of a bypassed quantiser, say: a checkpoint has all that a stage trains
+                parameter.grad = torch.zeros_like(parameter)
         norm = float(nn.utils.clip_grad_norm_(trained, 10.0))
         if not math.isfinite(norm):
+            costs = {"distortion": distortion, "bits": bits, "penalty": coded.penalty, **parts}
+            wrong = [name for name, value in costs.items() if not value.isfinite().all()]
             raise TrainError(
                 f"step {run.step}: gradient",
-                found=f"{norm} (loss {loss.item()}, distortion {distortion.mean().item()}, bits {bits.mean().item()})",
+                found=f"{norm}, loss {loss.item():g}, not finite: {', '.join(wrong) or 'only gradients'}",
                 wanted="finite numbers",
                 next="the last checkpoint is kept; lower learning_rate and use --resume",
             )
@@ -283,17 +292,21 @@ class Trainer:
         recipe, run = self.recipe, self.run
         samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
         wanted = max(FIT_FRAMES, FIT_EACH * recipe.quantiser.codebook_size)
-        items = math.ceil(wanted * recipe.codec.hop_samples / samples)
         torch.manual_seed(recipe.seed)
-        found = []
-        for start in range(0, items, recipe.data.batch):
-            waves = self.sampler.batch(recipe.data.batch, samples, (recipe.seed, 1 << 29, start))
+        run.net.eval()
+        found: list[Tensor] = []
+        while sum(map(len, found)) < wanted:
+            seed = (recipe.seed, 1 << 29, len(found) * recipe.data.batch)
+            waves, counts = self.sampler.batch_and_lengths(recipe.data.batch, samples, seed)
             level = torch.full((len(waves),), recipe.codec.levels - 1, device=self.place.device)
             spectra = run.net.analysis.spectra(torch.from_numpy(waves).to(self.place.device))
-            found.append(run.net.encoder(spectra, level)[0].flatten(0, 1).float())
+            latents = run.net.encoder(spectra, level)[0].float()
+            lengths = torch.from_numpy(counts).to(self.place.device)
+            found.append(kept(latents, within(lengths, recipe.codec.hop_samples, latents.shape[1])))
         quantiser = run.net.quantiser
         assert isinstance(quantiser, ResidualVQ)
         quantiser.fit(torch.cat(found))
+        run.net.train()
         for name, value in quantiser.state_dict().items():
             run.mean[f"quantiser.{name}"] = value.detach().clone()
 
@@ -381,7 +394,8 @@ def check_codebooks(recipe: Recipe, corpus: Corpus) -> None:
     frames = int(corpus.seconds * float(recipe.codec.frame_rate_hz))
     if recipe.kind == "rvq" and recipe.quantiser.codebook_size > frames:
         found = f"{recipe.quantiser.codebook_size} codes for {frames} frames of recordings"
-        raise TrainError("quantiser.codebook_size", found=found, wanted="fewer codes than frames")
+        advice = "change it in the recipe, or give more recordings"
+        raise TrainError("quantiser.codebook_size", found=found, wanted=f"at most {frames}", next=advice)
 
 
 def report_skipped(corpora: list[Corpus], path: Path, quiet: bool) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from nacre.analysis import COMPRESSION, LARGEST_LOG, hann_root
 from nacre.config import CodecConfig
 from nacre.mel import COMPRESSION as MEL_COMPRESSION
 from nacre.mel import LogMelAnalyser
-from nacre.train.checks import above_zero, check
+from nacre.train.checks import above_zero, check, one_of
 from nacre.train.codebooks import FiniteScalar, ResidualVQ
 from nacre.train.quantisers import (
     Bottleneck,
@@ -64,8 +65,8 @@ class NetConfig:
     def __post_init__(self) -> None:
         sizes = ("width", "kernel", "expansion", "encoder_blocks", "decoder_blocks", "output_blocks")
         check(self, "net", "a whole number above 0", above_zero, *sizes)
-        check(self, "net", " or ".join(BLOCKS), lambda name: name in BLOCKS, "encoder", "decoder")
-        check(self, "net", " or ".join(NORMS), lambda name: name in NORMS, "norm")
+        one_of(self, "net", BLOCKS, "encoder", "decoder")
+        one_of(self, "net", NORMS, "norm")
         check(self, "net", "0 to below 1", lambda value: 0 <= value < 1, "dropout")
 
     @property
@@ -140,12 +141,32 @@ class RecurrentBlock(nn.Module):
         hidden = (self.norm(x) * (1 + scale) + shift).float()
         state = past.transpose(0, 1).contiguous()  # [1 or 2, B, width]
         with torch.autocast(x.device.type, enabled=False):  # a state in bf16 would lose slow changes
-            if self.rows == 2:
+            if torch.onnx.is_in_onnx_export():
+                hidden, after = self._as_operator(hidden, state)
+            elif self.rows == 2:
                 hidden, (memory, cell) = self.cell(hidden, (state[:1], state[1:]))
                 after = torch.cat([memory, cell])
             else:
                 hidden, after = self.cell(hidden, state)
         return x + self.down(self.drop(hidden)), after.transpose(0, 1)
+
+    def _as_operator(self, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The cell as ONNX's own operator, which is one call for any number of frames."""
+        lstm, width = self.rows == 2, hidden.shape[2]
+        order = (0, 3, 1, 2) if lstm else (1, 0, 2)  # gates: ours ifgo and rzn, theirs iofc and zrh
+        parts = [torch.cat([value.chunk(len(order))[gate] for gate in order]) for value in self.cell.parameters()]
+        frames = hidden.transpose(0, 1)
+        inputs = [frames, parts[0][None], parts[1][None], torch.cat(parts[2:])[None], None, *state.split(1)]
+        settings: dict[str, Any] = {"hidden_size": width} if lstm else {"hidden_size": width, "linear_before_reset": 1}
+        found = torch.onnx.ops.symbolic_multi_out(
+            "LSTM" if lstm else "GRU",
+            inputs,
+            settings,
+            dtypes=[frames.dtype] * (1 + self.rows),
+            shapes=[[frames.shape[0], 1, 1, width], *[[1, 1, width]] * self.rows],
+            version=14,
+        )
+        return found[0].squeeze(1).transpose(0, 1), torch.cat(list(found[1:]))
 
 
 BLOCKS: dict[str, Callable[[NetConfig, int], nn.Module]] = {
@@ -323,23 +344,29 @@ class CodecNet(nn.Module):
     def forward(self, wave: Tensor, level: Tensor, lengths: Tensor | None = None, bypass: bool = False) -> Coded:
         """wave [B, N], level [B], lengths [B] samples of each item (all where None) -> what comes back and its cost.
 
-        Items of a batch do not touch each other: beyond its length an item costs nothing and is silent. With
-        `bypass` nothing is quantised.
+        Items of a batch do not touch each other, but for batch normalisation in training: beyond its length an item
+        costs nothing, is silent, and no codebook learns of it. With `bypass` nothing is quantised.
         """
         latents, _ = self.encoder(self.analysis.spectra(wave), level)
+        inside = None if lengths is None else within(lengths, self.codec.hop_samples, latents.shape[1])
         if bypass:
             nothing = latents.new_zeros(latents.shape[:2], dtype=torch.float32)
             found = Quantised(self.quantiser.bypass(latents, level), nothing, nothing, nothing)
         else:
             with torch.autocast(wave.device.type, enabled=False):  # codes in bf16 would be neighbours mistaken
-                found = self.quantiser(latents.float(), level)
+                found = self.quantiser(latents.float(), level, inside)
         spectra, _ = self.decoder(self.quantiser.leave(found.latents, level), level)
         sound = self.analysis.sound(spectra)
         costs = (found.soft_bits, found.hard_bits, found.penalty)
-        if lengths is None:
+        if inside is None:
             return Coded(sound, *(cost.mean(1) for cost in costs))
-        inside = within(lengths, self.codec.hop_samples, latents.shape[1])
         return Coded(sound, *((cost * inside).sum(1) / inside.sum(1) for cost in costs))
+
+    def judged(self, lengths: Tensor) -> Tensor:
+        """How many samples of each item's `sound` count [B]: as many as would come out if it were alone."""
+        if self.codec.mel_bands:
+            return lengths
+        return (lengths - self.codec.delay_samples).clamp(min=self.codec.hop_samples)
 
     def target(self, wave: Tensor, sound: Tensor) -> Tensor:
         """What `sound` of `forward` should be for wave [B, N]."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nacre.config import CodecConfig
 from nacre.container import Kind
 from nacre.quantise import PosteriorQuantiser, Quantiser, UniformQuantiser
-from nacre.train.checks import check, not_negative, share
+from nacre.train.checks import check, not_negative, one_of, share
 
 HIGHEST_WEIGHT = 0.3  # of a bit against distortion
 DEAD_ZONE = 0.0  # 0.05 to 0.2 cost more distortion than the bits they saved, at 1.5, 2.7, 5 and 8 kb/s
@@ -31,9 +31,10 @@ class QuantiserConfig:
     """Settings of the kinds; each reads its own.
 
     gaussian: `free_bits` a dimension and frame cost nothing (Kingma et al., 2016), `rate_weight` as in
-    PosteriorQuantiser. rvq: `codebooks` of `codebook_size` codes in `code_dims` dimensions, learned by moving
-    averages ("ema") or by gradients ("gradient"); codes chosen less than `revive_below` times a batch move to where
-    data is. fsq: `values` a dimension, an odd number.
+    PosteriorQuantiser. rvq: `rate_weight` as in ResidualQuantiser, in training too; `codebooks` of
+    `codebook_size` codes in `code_dims` dimensions, learned by moving averages ("ema") or by gradients
+    ("gradient"); codes chosen less than `revive_below` times a batch move to where data is. fsq: `values` a
+    dimension, an odd number.
     """
 
     free_bits: float = 0.0
@@ -52,7 +53,7 @@ class QuantiserConfig:
         check(self, "quantiser", wanted, not_negative, "free_bits", "rate_weight", "commitment", "revive_below")
         check(self, "quantiser", "1 to 64", lambda n: 1 <= n <= 64, "codebooks", "code_dims")
         check(self, "quantiser", "2 to 4096", lambda n: 2 <= n <= 4096, "codebook_size")
-        check(self, "quantiser", "ema or gradient", lambda name: name in ("ema", "gradient"), "update")
+        one_of(self, "quantiser", ("ema", "gradient"), "update")
         check(self, "quantiser", "0 to 1", share, "decay")
         check(self, "quantiser", "an odd number from 3 to 255", lambda n: 3 <= n <= 255 and n % 2 == 1, "values")
 
@@ -81,6 +82,11 @@ def knobs(levels: int, coarsest: float, finest: float) -> Tensor:
     return coarsest * (finest / coarsest) ** position
 
 
+def kept(values: Tensor, inside: Tensor | None) -> Tensor:
+    """Frames [N, X] of values [B, T, X], those outside `inside` [B, T] left out."""
+    return values.flatten(0, 1) if inside is None else values[inside > 0]
+
+
 class Bottleneck(nn.Module):
     """What every kind offers to training. `steered`: it has a rate to weigh; `width_in`: numbers it takes a frame."""
 
@@ -100,8 +106,11 @@ class Bottleneck(nn.Module):
         """Latents [B, T, D] where nothing is quantised."""
         return latents.float()
 
-    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
-        """latents [B, T, X], level [B] -> latents as decoded and what they cost."""
+    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
+        """latents [B, T, X], level [B] -> latents as decoded and what they cost.
+
+        Statistics are taken of the frames `inside` [B, T], 1 or 0; all where None.
+        """
         raise NotImplementedError
 
     def station(self) -> Quantiser:
@@ -124,11 +133,11 @@ class PlainQuantiser(Bottleneck):
         self.width_in, self.levels = codec.latent_dims, codec.levels
         self.register_buffer("spread", torch.ones(codec.latent_dims))
 
-    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
+    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
         """latents [B, T, D] unchanged, no bits."""
         if self.training:
             with torch.no_grad():
-                self.spread.lerp_(latents.float().std((0, 1)).clamp(min=1e-4), 0.01)
+                self.spread.lerp_(kept(latents.float(), inside).std(0).clamp(min=1e-4), 0.01)
         nothing = latents.new_zeros(latents.shape[:2], dtype=torch.float32)
         return Quantised(latents, nothing, nothing, nothing)
 
@@ -170,13 +179,13 @@ class GaussianQuantiser(Bottleneck):
         """Latents [B, T, D] as the decoder takes them."""
         return latents * self.decoder_gain[level].unsqueeze(1)
 
-    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
+    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
         """latents [B, T, 2 D], level [B] -> a posterior sample (evaluating: its mean) and its KL divergence."""
         mean, log_sd = self.enter(latents.float(), level).split(self.dims, -1)
         bits = gaussian_kl_bits(mean, log_sd)  # [B, T, D]
         soft = bits.clamp(min=self.config.free_bits) if self.config.free_bits else bits
         if self.training:
-            self._note(level, log_sd)
+            self._note(level, log_sd, inside)
         sample = mean + log_sd.exp() * torch.randn_like(mean) if self.training else mean
         return Quantised(sample, soft.sum(2), bits.sum(2).detach(), torch.zeros_like(soft[:, :, 0]))
 
@@ -185,10 +194,11 @@ class GaussianQuantiser(Bottleneck):
         return self.enter(latents.float(), level)[..., : self.dims]
 
     @torch.no_grad()
-    def _note(self, level: Tensor, log_sd: Tensor) -> None:
+    def _note(self, level: Tensor, log_sd: Tensor, inside: Tensor | None) -> None:
         for index in level.unique():
-            found = (2 * log_sd[level == index]).exp().mean((0, 1)).sqrt()
-            self.width[index] = torch.lerp(self.width[index], found, 0.02)
+            items = level == index
+            frames = kept(log_sd[items], None if inside is None else inside[items])
+            self.width[index] = torch.lerp(self.width[index], (2 * frames).exp().mean(0).sqrt(), 0.02)
 
     @torch.no_grad()
     def station(self) -> Quantiser:
@@ -229,7 +239,7 @@ class ScalarQuantiser(Bottleneck):
         self.log_gain = nn.Parameter(math.log(0.5) + position * math.log(6.0))  # 1 / step: 0.5 .. 3
         self.log_scale = nn.Parameter(torch.zeros(codec.levels, codec.latent_dims))
 
-    def forward(self, latents: Tensor, level: Tensor) -> Quantised:
+    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
         """latents [B, T, D], level [B] -> rounded latents (gradient straight through) and bits.
 
         The rate learns from uniform noise, the distortion from rounding (Minnen and Singh, 2020): noise on every

@@ -12,7 +12,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from nacre.config import CodecConfig
 from nacre.errors import TrainError
-from nacre.train.checks import above_zero, check, not_negative, share
+from nacre.priors import MOST
+from nacre.quantise import MOST_BYTES
+from nacre.train.checks import above_zero, check, not_negative, one_of, share
 from nacre.train.degrade import DegradeConfig
 from nacre.train.losses import LossConfig
 from nacre.train.nets import KINDS, NetConfig
@@ -24,6 +26,7 @@ else:
     import tomli as tomllib
 
 PARTS = ("encoder", "decoder", "quantiser")
+MOST_DIMS = {"fsq": 255}  # latent dims a model folder can say, where MOST of the prior is not the limit
 PARAMETERLESS = ("fsq", "autoencoder")  # kinds whose quantiser has nothing to train
 BOTTLENECKS = ("quantised", "bypassed")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
@@ -91,9 +94,11 @@ class StageConfig:
     def __post_init__(self) -> None:
         wrong = [part for part in self.train if part not in PARTS]
         if wrong or not self.train:
-            raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=f"some of {list(PARTS)}")
-        known = " or ".join(BOTTLENECKS)
-        check(self, f"stage {self.name}", known, lambda name: name in BOTTLENECKS, "bottleneck")
+            near = [difflib.get_close_matches(part, PARTS, 1, 0.0)[0] for part in wrong]
+            advice = f"did you mean {', '.join(near)}?" if near else "one that is frozen whole learns nothing"
+            wanted = f"some of {list(PARTS)}"
+            raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=wanted, next=advice)
+        one_of(self, f"stage {self.name}", BOTTLENECKS, "bottleneck")
         check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight")
         check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate", "distortion_weight")
         check(self, f"stage {self.name}", "0 or more", not_negative, "warmup_steps")
@@ -132,27 +137,43 @@ class Recipe:
     card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            near = difflib.get_close_matches(self.kind, KINDS, 1, 0.0)
-            raise TrainError("kind", found=self.kind, wanted=" or ".join(KINDS), next=f"did you mean {near[0]}?")
+        one_of(self, "", KINDS, "kind")
         if not self.stage:
             raise TrainError("recipe", found="no stage", wanted="at least one [[stage]]")
         check(self, "", "0 or more", not_negative, "seed")
         check(self, "", "above 0", above_zero, "checkpoint_steps", "validate_steps")
         check(self, "", "0 to 1", share, "ema_decay")
         self._check_stages()
+        self._check_sizes()
         shortest_s = (self.codec.delay_samples + self.codec.hop_samples) / self.codec.rate_hz
         check(self.data, "data", f"at least {shortest_s:g} s", lambda s: s >= shortest_s, "excerpt_s")
 
     def _check_stages(self) -> None:
         """Raise TrainError for a stage in which nothing can learn, or that fits codebooks where there are none."""
         for stage in self.stage:
-            alone = stage.train == ("quantiser",)
+            alone = set(stage.train) == {"quantiser"}
             if alone and (self.kind in PARAMETERLESS or stage.bottleneck == "bypassed"):
                 found = f"{list(stage.train)} of kind {self.kind}, {stage.bottleneck}"
-                raise TrainError(f"stage {stage.name}: train", found=found, wanted="a part that can learn")
+                advice = "add encoder or decoder"
+                raise TrainError(f"stage {stage.name}: train", found=found, wanted="a part that can learn", next=advice)
             if stage.fit and self.kind != "rvq":
-                raise TrainError(f"stage {stage.name}: fit", found=f"kind {self.kind}", wanted="kind rvq")
+                advice = "leave it out"
+                raise TrainError(f"stage {stage.name}: fit", found=f"kind {self.kind}", wanted="kind rvq", next=advice)
+
+    def _check_sizes(self) -> None:
+        """Raise TrainError for sizes that fit no model folder, or contradict each other."""
+        codec, most = self.codec, MOST_DIMS.get(self.kind, MOST[1])
+        check(codec, "codec", f"at most {most} for kind {self.kind}", lambda dims: dims <= most, "latent_dims")
+        if self.kind == "rvq":
+            wanted, q = f"at most codec.latent_dims, {codec.latent_dims}", self.quantiser
+            check(q, "quantiser", wanted, lambda dims: dims <= codec.latent_dims, "code_dims")
+            largest = MOST_BYTES // (5 * q.codebooks * q.code_dims)  # float32, and a little for heads
+            wanted = f"at most {largest} with so many books and dims"
+            check(q, "quantiser", wanted, lambda entries: entries <= largest, "codebook_size")
+        if codec.mel_bands:
+            lag = codec.window_samples - codec.step_samples
+            wanted = f"{lag} with mel_bands, window_samples less step_samples"
+            check(codec, "codec", wanted, lambda delay: delay == lag, "delay_samples")
 
     @property
     def steps(self) -> int:

@@ -11,7 +11,7 @@ from torch import nn
 
 from nacre import entropy
 from nacre.priors import TOTAL, StaticPrior, fit_counts, fit_indices
-from nacre.quantise import PosteriorQuantiser, ResidualQuantiser
+from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, Quantiser, ResidualQuantiser
 from nacre.train.nets import CodecNet
 from nacre.units import kbps
 
@@ -33,15 +33,15 @@ def fit_prior(net: CodecNet, waves: Array) -> StaticPrior:
     """Count tables of every level from the symbols of waves [B, N] float32, coded as the encoder would."""
     prior = _tables(net, waves, None)
     found = net.quantiser.station()
-    if isinstance(found, PosteriorQuantiser) and found.rate_weight.any():  # its choices depend on what bits cost
-        prior = _tables(net, waves, prior)
+    if isinstance(found, PosteriorQuantiser | ResidualQuantiser) and found.rate_weight.any():
+        prior = _tables(net, waves, prior)  # choices depend on what bits cost, and the other way round
     return prior
 
 
 def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPrior:
     found = net.quantiser.station()
-    indices = isinstance(found, ResidualQuantiser)
-    reach = found.codes.shape[1] // 2 if isinstance(found, ResidualQuantiser) else REACH
+    entries = entries_of(found)
+    reach = entries // 2 if entries else REACH
     limits = np.full(found.columns, reach, np.int32)
     counts = np.zeros((found.levels, found.columns, 2 * reach + 1), np.int32)
     counts[:, :, reach] = TOTAL
@@ -51,13 +51,19 @@ def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPri
         symbols = np.concatenate(rows) + reach
         for column in range(found.used(level)):
             histogram = np.bincount(symbols[:, column], minlength=2 * reach + 1).astype(np.int64)
-            if indices:
-                entries = found.codes.shape[1] if isinstance(found, ResidualQuantiser) else 0
+            if entries:
                 counts[level, column] = 0
                 counts[level, column, :entries] = fit_indices(histogram[:entries])
             else:
                 counts[level, column] = fit_counts(histogram)
     return StaticPrior(counts)
+
+
+def entries_of(quantiser: Quantiser) -> int:
+    """How many symbols every column has: all of them get a code. 0 where there is no end to them."""
+    if isinstance(quantiser, ResidualQuantiser):
+        return int(quantiser.codes.shape[1])
+    return 2 * quantiser.reach + 1 if isinstance(quantiser, FiniteQuantiser) else 0
 
 
 def _latents(net: CodecNet, wave: Array, level: int) -> Array:

@@ -1,0 +1,151 @@
+"""Sound that is missing, put back: what was lost is guessed from both sides and brought to the ear of the codec.
+
+    wave, lost -> continued from before and behind -> [encoder -> latents -> decoder] -> cross-faded into the gaps
+
+The guess is periodic where speech was, which alone would buzz. Its way through the latents of a low quality level
+keeps what the model takes for speech. Only lost samples are written; all others stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from nacre.analysis import LevelState, choose_gain, gain_of
+from nacre.audio import Resampler
+from nacre.codec import Codec, StreamDecoder, as_sound, check_shape
+from nacre.continuation import Spans, filled, filled_from_both
+from nacre.errors import UsageError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Stretches = list[tuple[float, float]]
+
+EDGE_S = 0.003  # the latents' sound comes in and goes out over this much
+HOLD_S, FADE_S = 0.1, 0.1  # further than the first from any sound that was kept, the guess fades
+CONTEXT_S = 0.5  # sound around the gaps that the networks are given
+SECTION_S = 20.0  # gaps worked on together, at most; bounds the memory
+
+
+def stretches(text: str) -> Stretches:
+    """'1.20-1.28,3.4-3.5' -> [(1.2, 1.28), (3.4, 3.5)], seconds. Raises UsageError."""
+    found = []
+    for part in text.split(","):
+        start, _, stop = part.strip().partition("-")
+        try:
+            found.append((float(start), float(stop)))
+        except ValueError as error:
+            wanted = "START-STOP in seconds, with commas between, such as 1.20-1.28,3.4-3.5"
+            raise UsageError("lost", found=part.strip() or "nothing", wanted=wanted) from error
+    return found
+
+
+def spans(lost: Iterable[tuple[float, float]], samples: int, rate_hz: int) -> Spans:
+    """Stretches in seconds as samples, in order; those that overlap or touch become one. Raises UsageError.
+
+    A stretch may run over the end of the sound, where it is cut, but must begin in it. None is shorter than a sample.
+    """
+    duration_s, found = samples / rate_hz, []
+    for start_s, stop_s in lost:
+        name = f"lost {start_s:g}-{stop_s:g}"
+        if not 0 <= start_s < stop_s < math.inf:
+            raise UsageError(name, found="no stretch of time", wanted="0 <= start < stop, in seconds")
+        start = round(start_s * rate_hz)
+        if start >= samples:
+            raise UsageError(name, found=f"a sound of {duration_s:.3f} s", wanted="a stretch that begins in it")
+        found.append((start, min(samples, max(start + 1, round(min(stop_s, duration_s) * rate_hz)))))
+    merged: Spans = []
+    for start, stop in sorted(found):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], stop)
+        else:
+            merged.append((start, stop))
+    if merged and merged[0] == (0, samples):
+        raise UsageError("lost", found="the whole sound", wanted="some sound to go by")
+    return merged
+
+
+def conceal(
+    codec: Codec,
+    wave: Array,
+    rate_hz: int,
+    lost: Iterable[tuple[float, float]],
+    *,
+    level: int | None = None,
+    causal: bool = False,
+    tick: Callable[[float], None] | None = None,
+) -> Array:
+    """wave [N] or [C, N] with each lost (start, stop), in seconds, replaced; every other sample is as it was.
+
+    What stood in a lost stretch is not looked at. `level` is the quality level of the latents, by default the middle
+    one. `causal` uses only what comes before a stretch, without the latents, as a live receiver would have to. What
+    is more than 0.1 s from kept sound fades, by 87 dB a second. What is put in has no band above half the
+    model's rate but at its edges. `tick` is told the share done. Raises AudioError, UsageError.
+    """
+    sound = as_sound(wave)
+    rate_hz = check_shape(rate_hz, len(sound))
+    gaps = spans(lost, sound.shape[1], rate_hz)
+    result = np.array(sound)
+    for start, stop in gaps:
+        result[:, start:stop] = 0
+    chosen = codec.config.levels // 2 if level is None else level
+    work = [(section, channel) for section in _sections(gaps, rate_hz) for channel in result]
+    for done, (section, channel) in enumerate(work, 1):
+        _conceal(codec, channel, rate_hz, section, gaps, chosen, causal)
+        if tick:
+            tick(done / len(work))
+    shaped: Array = result.reshape(np.shape(wave))
+    return shaped
+
+
+def whole(stream: StreamDecoder) -> Array:
+    """wave [C, N] of all blocks of a decoder; what is damaged is concealed by the decoder itself."""
+    return np.concatenate(list(stream.blocks()), 1)
+
+
+def _sections(gaps: Spans, rate_hz: int) -> Iterator[Spans]:
+    """Gaps that are worked on together: near each other, and not too many."""
+    section: Spans = []
+    for gap in gaps:
+        apart = section and gap[0] - section[-1][1] > 2 * CONTEXT_S * rate_hz
+        if section and (apart or gap[1] - section[0][0] > SECTION_S * rate_hz):
+            yield section
+            section = []
+        section.append(gap)
+    if section:
+        yield section
+
+
+def _conceal(codec: Codec, wave: Array, rate_hz: int, section: Spans, gaps: Spans, level: int, causal: bool) -> None:
+    """Fill the gaps of a section in wave [N]; gaps behind it are silent still, and only guessed at."""
+    around = round(CONTEXT_S * rate_hz)
+    low, high = max(0, section[0][0] - around), min(len(wave), section[-1][1] + around)
+    here = [(start - low, min(stop, high) - low) for start, stop in gaps if section[0][0] <= start < high]
+    guess = (filled if causal else filled_from_both)(wave[low:high], here, rate_hz)
+    heard = guess if causal else _through_latents(codec, guess, rate_hz, level)
+    for start, stop in here[: len(section)]:
+        part, samples = slice(start, stop), stop - start
+        at = np.arange(samples)
+        inside = np.minimum(at + 1, samples - at) / (EDGE_S * rate_hz)
+        share = np.minimum(1, inside).astype(np.float32)
+        mixed = guess[part] + share * (heard[part] - guess[part])
+        wave[low + start : low + stop] = mixed * _fade(start > 0, stop < high - low and not causal, samples, rate_hz)
+
+
+def _fade(before: bool, behind: bool, samples: int, rate_hz: int) -> Array:
+    """Factors [samples] by the distance to kept sound, which is before a gap, behind it, or both."""
+    at = np.arange(samples)
+    away = np.minimum(at if before else samples, samples - at if behind else samples) / rate_hz
+    return np.exp(-np.maximum(0, away - HOLD_S) / FADE_S).astype(np.float32)
+
+
+def _through_latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> Array:
+    """wave [N] as the decoder gives it back from latents that nothing has rounded, with one gain for all of it."""
+    model_hz = codec.config.rate_hz
+    code = choose_gain(LevelState(), wave, round(codec.config.hop_samples * rate_hz / model_hz))
+    heard = codec.from_latents(codec.latents(wave, rate_hz, level, gain_code=code), level) / np.float32(gain_of(code))
+    back = Resampler(model_hz, rate_hz, 1)
+    ready = np.concatenate([back.push(heard[None]), back.flush()], 1)[0]
+    return np.asarray(ready[: len(wave)])

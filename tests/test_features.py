@@ -1,0 +1,334 @@
+"""Features as arrays: right shapes and numbers, files and pipes, scikit-learn, and what happens with bad input."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PACKAGE
+
+from nacre import audio, cli, features, mel
+from nacre.errors import AudioError, NacreError, StreamError, UsageError
+from nacre.features import FeatureExtractor, extract, from_file, pooled
+
+ENGLISH = PACKAGE / "clips" / "english.flac"
+WIDTHS = {"latent": 8, "tokens": 8, "logmel": 80, "mfcc": 20}
+POOLED = {"mean": 1, "stats": 3, "parts": 15}
+
+
+@pytest.fixture
+def nacre(monkeypatch, capfd, tmp_path):
+    """`nacre("features", ...)` runs the command in this process; gives exit code, bytes printed, messages."""
+    monkeypatch.chdir(tmp_path)
+
+    def start(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["nacre", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as done:
+            code = int(done.code or 0)
+        error = capfd.readouterr().err
+        assert "Traceback" not in error
+        return code, error
+
+    return start
+
+
+# one recording
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_frames(kind, speech, tiny, tiny_model):
+    found = extract(speech, 16_000, kind, model=tiny_model)
+    pace = features.frame_rate_hz(kind, tiny_model)
+    assert found.shape[1] == WIDTHS[kind]
+    assert abs(len(found) - len(speech) / 16_000 * pace) <= 1
+    assert found.dtype == (np.int32 if kind == "tokens" else np.float32)
+    wanted = {"latent": tiny.latents, "tokens": tiny.tokens}
+    if kind in wanted:
+        assert np.array_equal(found, wanted[kind](speech, 16_000))
+    else:
+        assert np.array_equal(found, getattr(mel, kind.replace("log", "log_"))(speech))
+
+
+def test_level_is_heard(speech, tiny_model):
+    for kind in ("latent", "tokens"):
+        low, high = (extract(speech, 16_000, kind, model=tiny_model, level=level) for level in (0, 3))
+        assert np.array_equal(high, extract(speech, 16_000, kind, model=tiny_model))
+        assert not np.array_equal(low, high)
+    assert features.level_of(tiny_model, "latent", None, 0) == 0
+    assert features.level_of(tiny_model, "latent", None, 100) == 3
+    assert features.level_of(tiny_model, "mfcc", None, None) is None
+
+
+@pytest.mark.parametrize("kind", ["logmel", "mfcc", "latent"])
+def test_rate_and_channels_of_the_sound_matter_little(kind, speech, tiny_model):
+    wide = audio.Resampler(16_000, 48_000, 1)
+    stereo = np.repeat(np.concatenate([wide.push(speech[None]), wide.flush()], 1), 2, axis=0)
+    one, two = (extract(*sound, kind, "mean", model=tiny_model) for sound in ((speech, 16_000), (stereo, 48_000)))
+    assert np.abs(one - two).max() < 0.05 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("pool", POOLED)
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_pools(kind, pool, speech, tiny_model):
+    row = extract(speech, 16_000, kind, pool, model=tiny_model)
+    assert (row.shape, row.dtype) == ((POOLED[pool] * WIDTHS[kind],), np.float32)
+    frames = extract(speech, 16_000, kind, model=tiny_model)
+    assert np.array_equal(row, pooled(frames, pool))
+    assert np.allclose(row[: WIDTHS[kind]], frames.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_what_pools_hold():
+    frames = np.float32([[0, 1], [2, 1], [4, 1], [6, 1], [8, 1], [10, 1], [12, 1], [14, 1]])
+    assert pooled(frames, "mean").tolist() == [7, 1]
+    assert pooled(frames, "stats").tolist() == pytest.approx([7, 1, np.std(frames[:, 0]), 0, 2, 0])
+    assert pooled(frames, "parts")[:6].tolist() == pooled(frames, "stats").tolist()
+    assert pooled(frames, "parts")[6::6].tolist() == [1, 5, 9, 13]  # means of the quarters
+    for count in (1, 2, 3, 5):
+        assert np.isfinite(pooled(frames[:count], "parts")).all()
+    assert pooled(frames[:1], "stats").tolist() == [0, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("samples", [1, 100, 319, 321])
+@pytest.mark.parametrize("kind", WIDTHS)
+@pytest.mark.parametrize("amplitude", [0.0, 0.5])
+def test_silence_and_shorter_than_a_frame(kind, samples, amplitude, tiny_model):
+    wave = np.full(samples, amplitude, np.float32)
+    assert len(extract(wave, 16_000, kind, model=tiny_model)) >= 1
+    for pool in POOLED:
+        assert np.isfinite(extract(wave, 16_000, kind, pool, model=tiny_model)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"kind": "mel"}, "kind: found mel, wanted latent, tokens, logmel, mfcc"),
+        ({"pool": "max"}, "pool: found max, wanted mean, stats, parts"),
+        ({"kind": "mfcc", "level": 1}, "quality level: found kind mfcc"),
+        ({"level": 4}, "level: found 4, wanted 0 to 3"),
+        ({"level": -1}, "level: found -1"),
+        ({"model": "no-such-model"}, "no such model"),
+    ],
+)
+def test_wrong_settings(arguments, words, speech, tiny_model):
+    with pytest.raises(UsageError, match=words):
+        extract(speech[:3200], 16_000, **({"model": tiny_model} | arguments))
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+@pytest.mark.parametrize(
+    "wave", [np.zeros(0, np.float32), np.zeros(9, np.int16), np.float32([0, np.nan]), np.zeros((2, 2, 9))]
+)
+def test_wrong_waves(kind, wave, tiny_model):
+    with pytest.raises(AudioError, match="wave"):
+        extract(wave, 16_000, kind, model=tiny_model)
+
+
+def test_wrong_frames_and_rates(speech, tiny_model):
+    with pytest.raises(AudioError, match="100 Hz"):
+        extract(speech, 100, "mfcc")
+    for frames in (np.zeros((0, 3)), np.zeros(3)):
+        with pytest.raises(UsageError, match="frames: found"):
+            pooled(frames, "mean")
+    with pytest.raises(UsageError, match="level and quality"):
+        features.level_of(tiny_model, "latent", 1, 50)
+    with pytest.raises(UsageError, match="kind mfcc"):
+        features.level_of(tiny_model, "mfcc", None, 50)
+
+
+# files
+
+
+def test_file_is_like_its_wave(speech, tiny_model):
+    for kind in WIDTHS:
+        assert np.array_equal(
+            from_file(ENGLISH, kind, model=tiny_model), extract(speech, 16_000, kind, model=tiny_model)
+        )
+
+
+def test_nacre_file_is_what_it_decodes_to(speech, tiny, tiny_model, tmp_path):
+    data = tiny.encode(speech, 16_000, quality=100)
+    path = tmp_path / "a.nacre"
+    path.write_bytes(data)
+    wave, rate_hz = tiny.decode(data)
+    assert np.array_equal(from_file(path, "mfcc", model=tiny_model), extract(wave, rate_hz, "mfcc"))
+    path.write_bytes(data[:-9])
+    with pytest.raises(AudioError, match=r"a\.nacre: found a damaged"):
+        from_file(path, "mfcc", model=tiny_model)
+    path.write_bytes(data[:20])
+    with pytest.raises(StreamError, match=r"a\.nacre: header cut short"):
+        from_file(path, "mfcc", model=tiny_model)
+    path.write_bytes(data)
+    with pytest.raises(StreamError, match=r"a\.nacre: model: found a file for"):
+        from_file(path, "mfcc")
+
+
+def test_missing_and_bad_files(tmp_path, tiny_model):
+    (tmp_path / "a.wav").write_text("no sound")
+    for name in ("a.wav", "none.wav", "."):
+        with pytest.raises(NacreError, match="found"):
+            from_file(tmp_path / name, model=tiny_model)
+
+
+# the command
+
+
+def test_command_writes_what_the_library_gives(nacre, tiny_model, tmp_path):
+    for kind, width in WIDTHS.items():
+        code, said = nacre("features", ENGLISH, "-o", "a.npy", "-k", kind, "-m", tiny_model, "--force")
+        found = np.load(tmp_path / "a.npy", allow_pickle=False)
+        assert (code, found.shape[1]) == (0, width)
+        assert np.array_equal(found, from_file(ENGLISH, kind, model=tiny_model))
+        pace = {"latent": 50, "tokens": 50}.get(kind, 100)
+        assert f"{kind} [{len(found)}, {width}] {found.dtype}, {pace} frames a second" in said.replace("\n", " ")
+
+
+def test_command_pools_and_levels(nacre, tiny_model, tmp_path):
+    code, said = nacre("features", ENGLISH, "-o", "a.npy", "-m", tiny_model, "--pool", "stats", "--quality", 0)
+    assert (code, "one row" in said) == (0, True)
+    wanted = from_file(ENGLISH, "latent", "stats", model=tiny_model, level=0)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), wanted)
+    assert nacre("features", ENGLISH, "-o", "b.npy", "-m", tiny_model, "--pool", "stats", "--level", 0)[0] == 0
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_many_files(nacre, tiny_model, tmp_path, jobs):
+    clips = [ENGLISH, ENGLISH.with_name("dutch.flac"), tmp_path / "none.wav"]
+    options = ("-k", "mfcc", "-m", tiny_model, "--jobs", jobs)
+    code, said = nacre("features", *clips, "-o", "folder", *options)
+    assert (code, "1 of 3 failed" in said, "none.wav: found" in said) == (1, True, True)
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["dutch.npy", "english.npy"]
+    code, said = nacre("features", *clips, "-o", "all.npz", *options, "--pool", "mean")
+    assert (code, "1 of 3 failed" in said) == (1, True)
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as found:
+        assert sorted(found) == ["dutch", "english"]
+        assert np.array_equal(found["english"], from_file(ENGLISH, "mfcc", "mean"))
+    assert nacre("features", *clips[:2], "-o", "all.npz", *options, "--force", "-q") == (0, "")
+
+
+def test_pipes(run, tiny_model):
+    found = run("features", "-", "-o", "-", "-k", "mfcc", stdin=ENGLISH.read_bytes())
+    assert found.rc == 0, found.stderr
+    assert np.array_equal(np.load(io.BytesIO(found.stdout)), from_file(ENGLISH, "mfcc"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("none.wav", "-o", "a.npy"), 1, "none.wav: found No such file"),
+        ((ENGLISH, "-o", "a.npy", "-k", "mel"), 2, "kind: found mel"),
+        ((ENGLISH, "-o", "a.npy", "--pool", "max"), 2, "pool: found max"),
+        ((ENGLISH, "-o", "a.npy", "--level", 99), 2, "level: found 99"),
+        ((ENGLISH, "-o", "a.npy", "--level", 1, "--quality", 9), 2, "level and quality: found both"),
+        ((ENGLISH, "-o", "a.npy", "--quality", 101), 2, "quality: found 101"),
+        ((ENGLISH, "-o", "a.npy", "-k", "mfcc", "--level", 1), 2, "found kind mfcc"),
+        ((ENGLISH, "-o", "a.txt"), 2, "suffix: found .txt, wanted .npy or .npz"),
+        ((ENGLISH, ENGLISH, "-o", "a.npy"), 2, "one .npy for many inputs"),
+        ((ENGLISH, ENGLISH, "-o", "-"), 2, "'-' for many inputs"),
+        ((ENGLISH, ENGLISH, "-o", "a.npz"), 2, "wanted two"),
+        (("none.wav", "-o", "a.npz"), 1, "none.wav: found"),
+        ((ENGLISH, "-o", "no/a.npy"), 1, "cannot write"),
+        ((ENGLISH, "-o", "no/a.npz"), 1, "cannot write"),
+    ],
+)
+def test_bad_use(nacre, tiny_model, tmp_path, arguments, code, words):
+    found, said = nacre("features", *arguments, "-m", tiny_model)
+    assert (found, words in said) == (code, True), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(nacre, tiny_model, tmp_path):
+    for name in ("a.npy", "a.npz"):
+        (tmp_path / name).write_text("precious")
+        code, said = nacre("features", ENGLISH, "-o", name, "-m", tiny_model)
+        assert (code, "use --force" in said) == (1, True)
+        assert (tmp_path / name).read_text() == "precious"
+
+
+# scikit-learn
+
+
+def test_extractor_rows(speech, tiny_model):
+    inputs = [ENGLISH, str(ENGLISH), speech, np.stack([speech, speech]), (speech, 16_000)]
+    rows = FeatureExtractor(model=tiny_model).fit(inputs).transform(inputs)
+    assert (rows.shape, rows.dtype) == ((5, 24), np.float32)
+    assert np.allclose(rows, rows[0], rtol=1e-3, atol=1e-4)
+    assert np.array_equal(rows[0], from_file(ENGLISH, "latent", "stats", model=tiny_model))
+    frames = FeatureExtractor("mfcc", None).fit_transform([speech, speech[:1600]])
+    assert [part.shape for part in frames] == [(1 + len(speech) // 160, 20), (11, 20)]
+    assert FeatureExtractor("mfcc", "mean", rate_hz=8000).transform(speech[None, :8000]).shape == (1, 20)
+
+
+@pytest.mark.parametrize("pool", POOLED)
+def test_extractor_names(pool, tiny_model):
+    extractor = FeatureExtractor("latent", pool, model=tiny_model)
+    names = extractor.get_feature_names_out()
+    assert len(set(names)) == len(names) == 8 * POOLED[pool]
+    assert names[0] == "latent0_mean"
+    with pytest.raises(UsageError, match="frames have no fixed number"):
+        extractor.set_params(pool=None).get_feature_names_out()
+
+
+def test_extractor_settings_and_pickle(speech, tiny_model):
+    extractor = FeatureExtractor("tokens", "mean", 16_000, tiny_model, 2)
+    rows = extractor.transform([speech])
+    state = pickle.dumps(extractor)
+    assert len(state) < 1000  # settings, no model
+    again = pickle.loads(state)
+    assert again.get_params() == extractor.get_params()
+    assert np.array_equal(again.transform([speech]), rows)
+    assert repr(FeatureExtractor("mfcc")).startswith("FeatureExtractor(kind='mfcc', pool='stats', rate_hz=16000")
+    with pytest.raises(UsageError, match="setting: found colour"):
+        extractor.set_params(colour=1)
+
+
+def test_extractor_bad_input(speech):
+    for settings in ({"kind": "mel"}, {"pool": "max"}, {"kind": "mfcc", "level": 1}):
+        with pytest.raises(UsageError):
+            FeatureExtractor(**settings).fit([speech])
+        with pytest.raises(UsageError):
+            FeatureExtractor(**settings).transform([speech])
+    extractor = FeatureExtractor("mfcc")
+    with pytest.raises(AudioError, match="recording 1: wave"):
+        extractor.transform([speech, np.zeros(0, np.float32)])
+    for nothing in ([], "talk.wav"):
+        with pytest.raises(UsageError, match="recordings: found"):
+            extractor.transform(nothing)
+    with pytest.raises(AudioError, match=r"none\.wav"):
+        extractor.transform(["none.wav"])
+
+
+def test_extractor_in_a_pipeline(speech, tiny_model):
+    base = pytest.importorskip("sklearn.base")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pieces = [speech[start : start + 4000] for start in range(0, 80_000, 4000)]
+    noises = [np.float32(np.random.default_rng(seed).normal(0, 0.1, 4000)) for seed in range(20)]
+    labels = ["speech"] * 20 + ["noise"] * 20
+    extractor = FeatureExtractor("latent", "stats", model=tiny_model)
+    pipeline = make_pipeline(extractor, StandardScaler(), LogisticRegression())
+    assert base.clone(extractor).get_params() == extractor.get_params()
+    assert base.clone(pipeline).fit(pieces + noises, labels).score(pieces + noises, labels) > 0.9
+    assert cross_val_score(pipeline, pieces + noises, labels, cv=4).mean() > 0.8
+    pipeline.set_params(featureextractor__kind="mfcc").fit(pieces + noises, labels)
+    assert pickle.loads(pickle.dumps(pipeline)).score(pieces + noises, labels) > 0.9
+
+
+def test_package_needs_no_scikit_learn(environment):
+    code = "import sys, nacre; nacre.features.FeatureExtractor(); assert 'sklearn' not in sys.modules"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment | {"PATH": os.defpath}, check=False).returncode
+        == 0
+    )
