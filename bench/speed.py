@@ -83,7 +83,9 @@ def live(codec, wave: np.ndarray, level: int) -> list[Timing]:
     wave = wave[: len(wave) // size * size]
     encoder, decoder = ChannelEncoder(codec), ChannelDecoder(codec)
     coded = [timed(partial(encoder.group, frame, level)) for frame in wave.reshape(-1, size)]
-    decoded = [timed(partial(decoder.group, packet, 1)) for packet, _, _ in coded]
+    decoded = [
+        timed(lambda packet=packet: decoder.group(*encoder.coding.unpack([packet], [1]))) for packet, _, _ in coded
+    ]
     seconds = len(wave) / RATE_HZ
     return [live_timing("live encode", seconds, coded), live_timing("live decode", seconds, decoded)]
 

@@ -20,7 +20,8 @@ from nacre import bundle as bundles
 from nacre import codec as codecs
 from nacre import container
 from nacre.analysis import Analyser, LevelState, Synthesiser, choose_gain, gain_curve
-from nacre.codec import packet_count, unpack_symbols
+from nacre.codec import packet_count
+from nacre.coding import Group
 from nacre.container import Contents, Packet
 from nacre.errors import AudioError, BundleError, NacreError, StreamError, UsageError
 from nacre.model import Network
@@ -39,15 +40,12 @@ def level_db(wave: np.ndarray) -> float:
 
 def symbols_of(codec: nacre.Codec, contents: Contents) -> list[np.ndarray | None]:
     """Symbols [T, D] of each packet; zeros for silence, None where lost or damaged."""
-    stream, found = codec.decoder(contents), []
-    for index, packet in enumerate(contents.packets):
-        frames = stream.group_frames(index // contents.header.channels)
-        try:
-            symbols = None if packet is None else unpack_symbols(codec, packet, frames)[0]
-            silent = packet is not None and symbols is None
-            found.append(np.zeros((frames, codec.config.latent_dims), np.int32) if silent else symbols)
-        except StreamError:
-            found.append(None)
+    found = []
+    for _, _, groups in codec.decoder(contents).groups():
+        for group in groups:
+            symbols = group.symbols if isinstance(group, Group) else None
+            silent = isinstance(group, Group) and symbols is None
+            found.append(np.zeros((group.frames, codec.config.latent_dims), np.int32) if silent else symbols)
     return found
 
 

@@ -14,7 +14,9 @@ RANK = dict.fromkeys(["errors", "units", "config", "npz"], 0)
 RANK |= dict.fromkeys(
     ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel", "stereo"], 1
 )
-RANK |= {"codec": 2, "page": 2} | dict.fromkeys(["stream", "generate", "restore", "evaluate", "train", "demo"], 3)
+RANK |= {"context": 1, "coding": 1.5, "codec": 2, "page": 2} | dict.fromkeys(
+    ["stream", "generate", "restore", "evaluate", "train", "demo"], 3
+)
 RANK |= dict.fromkeys(["features", "view"], 3) | {"continuation": 1}
 RANK |= {"cli": 4, "__main__": 5, "__init__": 6}
 HOME = {
@@ -37,7 +39,20 @@ HOME = {
     "sklearn": {"features"},  # for its tags, when it asks for them
     "typer": {"cli"},
     "rich": {"cli", "demo", "train", "evaluate"},
-    "numpy": {"audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "codec", "page"}
+    "numpy": {
+        "audio",
+        "analysis",
+        "model",
+        "quantise",
+        "priors",
+        "entropy",
+        "container",
+        "bundle",
+        "codec",
+        "page",
+        "context",
+        "coding",
+    }
     | {"npz", "rate", "mel", "stereo", "continuation"}
     | {room for room, rank in RANK.items() if rank == 3},
 }

@@ -30,7 +30,7 @@ from nacre import bundle as bundles
 from nacre import codec as codecs
 from nacre.analysis import GAIN_ZERO
 from nacre.cli import app
-from nacre.codec import Codec, unpack_symbols
+from nacre.codec import Codec
 from nacre.config import CodecConfig
 from nacre.container import Header, Kind, Packet
 from nacre.errors import BundleError, NacreError, StreamError, UsageError
@@ -119,8 +119,7 @@ def steady(monkeypatch) -> None:
 def symbols_of(codec: Codec, data: bytes) -> np.ndarray:
     """Symbols [T, K] of a file of one channel."""
     contents = codec.parse(data)
-    stream = codec.decoder(contents)
-    found = [unpack_symbols(codec, p, stream.group_frames(i))[0] for i, p in enumerate(contents.packets) if p]
+    found = [group.symbols for _, _, groups in codec.decoder(contents).groups() for group in groups]
     return np.concatenate([symbols for symbols in found if symbols is not None])
 
 

@@ -571,16 +571,17 @@ def test_whole_recordings_stay_apart():
     flat = np.repeat(values, np.diff(stops, prepend=0))
     corpus = Corpus([Source("a", flat, stops)], [], 16_000, 4)
     still = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
-    waves, lengths = Sampler(corpus, CODEC, still, None, 1.0, whole=True).batch_and_lengths(200, 6400, (1,))
+    drawn = Sampler(corpus, CODEC, still, None, 1.0, whole=True).draw(200, 6400, (1,))
+    waves, lengths = drawn.waves, drawn.lengths
     assert (lengths % 320 == 0).all()
     assert (lengths >= 320).all()
     assert len(set(lengths.tolist())) == 3  # 320 of the first, 4800 or so of the second, 6400 of the others
     for wave, length in zip(waves, lengths, strict=True):
         assert not wave[length:].any()
         assert len(np.unique(np.abs(wave[: min(length, 200)]).round(5))) == 1
-    mixed, lengths = Sampler(corpus, CODEC, still, None, 1.0).batch_and_lengths(50, 6400, (1,))
-    assert (lengths == 6400).all()
-    assert max(len(np.unique(np.abs(wave).round(5))) for wave in mixed) > 1
+    mixed = Sampler(corpus, CODEC, still, None, 1.0).draw(50, 6400, (1,))
+    assert (mixed.lengths == 6400).all()
+    assert max(len(np.unique(np.abs(wave).round(5))) for wave in mixed.waves) > 1
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -436,13 +436,13 @@ def test_every_step_and_process_hears_other_sound(corpus):
     for rank in range(2):
         trainer = trainer_of(tiny_recipe(*RARELY), corpus)
         trainer.place = loop.Place(torch.device("cpu"), rank)
-        batch = trainer.sampler.batch_and_lengths
+        draw = trainer.sampler.draw
 
-        def listening(*arguments, batch=batch):
-            heard.append(batch(*arguments)[0])
-            return batch(*arguments)
+        def listening(*arguments, draw=draw):
+            heard.append(draw(*arguments).waves)
+            return draw(*arguments)
 
-        trainer.sampler.batch_and_lengths = listening
+        trainer.sampler.draw = listening
         for _ in range(2):
             trainer.step()
     assert len({wave.tobytes() for waves in heard for wave in waves}) == 4 * 4
@@ -844,7 +844,7 @@ def test_excerpts_come_from_the_seed(corpus, degrade):
 def test_short_recordings_are_padded():
     source = Source("x", np.full(500, 3276, np.int16), np.array([500]))
     sampler = Sampler(Corpus([source], [], 16_000, 1), CODEC, STILL, None, 1.0)
-    wave = sampler.item(4000, np.random.default_rng(0))
+    wave, _ = sampler.item(4000, np.random.default_rng(0))
     assert (wave[:500] != 0).all()
     assert (wave[500:] == 0).all()
 

@@ -64,8 +64,8 @@ def test_bits_are_those_of_the_tables(tiny, data):
     coded = [group for group in seen.groups if group.level is not None]
     paid = sum(8 * (group.size_bytes - 6) for group in coded)  # head 3, check 2, gain 1
     assert 0 <= paid - bits.sum() <= 32 * len(coded)
-    first = container.Packet(*(getattr(contents.packets[0], name) for name in ("level", "payload", "check")))
-    symbols, _ = view.unpack_symbols(tiny, first, 10)
+    (first,) = tiny.coding(contents.header).unpack(contents.packets[:1], [10])
+    symbols = first.symbols
     assert bits[:10].sum() == pytest.approx(tiny.prior.bits(symbols, first.level), rel=1e-4)
     assert np.array_equal(latents[:10], tiny.quantiser.latents(symbols, first.level))
 

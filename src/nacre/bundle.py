@@ -5,6 +5,9 @@ encoder.onnx    spectra -> latents
 decoder.onnx    latents -> spectra
 prior.npz       integer count tables
 quantiser.npz   steps, codebooks or sizes, for all kinds but SCALAR, whose steps are in model.json
+context.npz     integer network of the context prior, where the model has one
+
+A model with a context prior has two fingerprints: a file names by its own which of the priors wrote it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +32,12 @@ FORMAT = 1
 MODELS = Path(__file__).parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 QUANTISER = "quantiser.npz"
+CONTEXT = "context.npz"
 ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
 LARGEST_JSON_BYTES = 1 << 20
 KINDS = (1, 2, 3, 4)  # container.Kind of those this version can run
 UNIFORM = 1
+HEAD = ("format", "name", "kind", "fingerprint", "sha256", "codec")  # of model.json, made by `save`; facts follow
 RATES_HZ = (8_000, 192_000)
 
 
@@ -45,11 +50,22 @@ class Bundle:
     kind: int
     config: CodecConfig
     fingerprint: bytes
+    static_fingerprint: bytes  # of files written by the static tables; the same where there is no other prior
     facts: dict[str, Any]
 
     def part(self, name: str) -> Path:
         """Path of a part."""
         return self.folder / name
+
+    @property
+    def marks(self) -> tuple[bytes, bytes]:
+        """Fingerprints of the files that this model reads."""
+        return self.fingerprint, self.static_fingerprint
+
+    @property
+    def has_context(self) -> bool:
+        """Whether there is a context prior."""
+        return self.fingerprint != self.static_fingerprint
 
     @cached_property
     def steps(self) -> Array:
@@ -67,6 +83,11 @@ class Bundle:
         """Mean rate of one channel of speech at each level [L], measured on files."""
         return np.asarray(self.facts["rates_kbps"], np.float64)
 
+    @cached_property
+    def static_rates_kbps(self) -> Array:
+        """The same for files written by the static tables."""
+        return np.asarray(self.facts.get("static_rates_kbps", self.facts["rates_kbps"]), np.float64)
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all files in the folder."""
@@ -77,23 +98,24 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def parts_of(kind: int) -> tuple[str, ...]:
-    """Names of the files a model of this kind consists of, model.json apart."""
-    return PARTS if kind == UNIFORM else (*PARTS, QUANTISER)
+def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
+    """Names of the files a model of this kind consists of, model.json apart; a context prior if it is `known`."""
+    needed = PARTS if kind == UNIFORM else (*PARTS, QUANTISER)
+    return (*needed, CONTEXT) if CONTEXT in known else needed
 
 
 def fingerprint(config: CodecConfig, kind: int, steps: list[list[float]], hashes: dict[str, str]) -> bytes:
     """Four bytes that change with anything the decoder's output depends on; `steps` are empty but for kind SCALAR."""
-    parts = [config.to_dict(), kind, steps, [hashes[name] for name in parts_of(kind) if name not in ENCODES]]
+    parts = [config.to_dict(), kind, steps, [hashes[name] for name in parts_of(kind, hashes) if name not in ENCODES]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()[:4]
 
 
 def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[str, Any]) -> Bundle:
     """Write model.json beside parts that are already in `folder`.
 
-    `facts` hold rates_kbps and, for kind SCALAR, steps and dead_zone.
+    `facts` hold rates_kbps and, for kind SCALAR, steps and dead_zone; with a context prior static_rates_kbps too.
     """
-    hashes = {part: _hash(folder / part) for part in parts_of(kind)}
+    hashes = {part: _hash(folder / part) for part in parts_of(kind, {path.name for path in folder.iterdir()})}
     mark = fingerprint(config, kind, facts.get("steps", []), hashes)
     head = {"format": FORMAT, "name": name, "kind": kind, "fingerprint": mark.hex(), "sha256": hashes}
     text = json.dumps(head | {"codec": config.to_dict()} | facts, indent=1)
@@ -112,16 +134,19 @@ def load(folder: Path) -> Bundle:
         hashes, kind = dict(facts["sha256"]), int(facts["kind"])
         if kind not in KINDS:
             raise BundleError(f"{folder}/model.json: kind of latents", found=kind, wanted=KINDS, next="update nacre")
-        mark = fingerprint(config, kind, facts["steps"] if kind == UNIFORM else [], hashes)
-        bundle = Bundle(folder, str(facts["name"]), kind, config, mark, facts)
-        fits = bundle.rates_kbps.shape == (config.levels,) and (kind != UNIFORM or _steps_fit(bundle))
+        steps, without = facts["steps"] if kind == UNIFORM else [], hashes.copy()
+        without.pop(CONTEXT, None)
+        marks = fingerprint(config, kind, steps, hashes), fingerprint(config, kind, steps, without)
+        bundle = Bundle(folder, str(facts["name"]), kind, config, *marks, facts)
+        rates = bundle.rates_kbps.shape == bundle.static_rates_kbps.shape == (config.levels,)
+        fits = rates and (kind != UNIFORM or _steps_fit(bundle))
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"{folder}/model.json", found=repr(error), wanted="all settings of a model") from error
     if not fits:
         wanted = f"{config.levels} levels, steps and dead zones for {config.latent_dims} dims"
         raise BundleError(f"{folder}/model.json: rates_kbps, steps, dead_zone", wanted=wanted)
     _check_numbers(bundle)
-    for part in parts_of(kind):
+    for part in parts_of(kind, hashes):
         path = folder / part
         found = _hash(path) if path.is_file() else "nothing"
         if found != hashes.get(part):
@@ -138,7 +163,8 @@ def _steps_fit(bundle: Bundle) -> bool:
 
 
 def _check_numbers(bundle: Bundle) -> None:
-    place, rates, config = f"{bundle.folder}/model.json", bundle.rates_kbps, bundle.config
+    place, config = f"{bundle.folder}/model.json", bundle.config
+    rates = np.concatenate([bundle.rates_kbps, bundle.static_rates_kbps])
     if not (np.isfinite(rates) & (rates > 0)).all():
         raise BundleError(f"{place}: rates_kbps", wanted="rates above 0")
     found = (config.rate_hz, config.delay_samples, config.window_samples)

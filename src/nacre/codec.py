@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from nacre import bundle as bundles
-from nacre import container, entropy
-from nacre.analysis import GAIN_CODES, Analyser, LevelState, Synthesiser, choose_gain, gain_curve, is_silent
+from nacre import container
+from nacre.analysis import Analyser, LevelState, Synthesiser, choose_gain, gain_curve, is_silent
 from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
 from nacre.bundle import Bundle
+from nacre.coding import LOST, SIDE_BY_SIDE, Coding, Group
 from nacre.config import CodecConfig
 from nacre.container import Contents, Coupling, Header, Kind, Packet
+from nacre.context import ContextPrior
 from nacre.errors import AudioError, BundleError, StreamError, UsageError
 from nacre.mel import LogMelAnalyser, LogMelSynthesiser
 from nacre.model import Network
@@ -36,7 +38,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 DEFAULT_KBPS = 6.0  # a channel
 JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits
-LOST = "packet lost"
+CONTEXT, STATIC = "context", "static"
+PRIORS = (CONTEXT, STATIC)
 FADE_S = 0.1  # concealment falls to silence over a few of these
 
 
@@ -49,6 +52,7 @@ class Codec:
         self.decoder_net = Network(bundle.part("decoder.onnx"), threads)
         self.prior = StaticPrior.load(bundle.part("prior.npz"))
         self.quantiser = quantiser_of(bundle)
+        self.context = ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None
         self._check_parts()
 
     def encode(
@@ -59,15 +63,20 @@ class Codec:
         bitrate_kbps: float | None = None,
         quality: float | None = None,
         stereo: str = AUTO,
+        prior: str = CONTEXT,
+        denoise: bool = False,
     ) -> bytes:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
         `bitrate_kbps` is the rate of the file over all channels, reached on average over ten seconds or more;
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
         model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
+        `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
+        leaves out what is not speech, for good.
         """
         wave = as_sound(wave)
-        stream = self.encoder(rate_hz, len(wave), bitrate_kbps=bitrate_kbps, quality=quality, stereo=stereo)
+        rate: dict[str, Any] = {"bitrate_kbps": bitrate_kbps, "quality": quality}
+        stream = self.encoder(rate_hz, len(wave), **rate, stereo=stereo, prior=prior, denoise=denoise)
         if wave.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
         file = io.BytesIO()
@@ -90,16 +99,24 @@ class Codec:
         bitrate_kbps: float | None = None,
         quality: float | None = None,
         stereo: str = AUTO,
+        prior: str = CONTEXT,
+        denoise: bool = False,
     ) -> StreamEncoder:
         """A live encoder: push samples, get packets. Options as in `encode`."""
         rate_hz = check_shape(rate_hz, channels)
         if stereo not in WAYS:
             raise UsageError("stereo", found=stereo, wanted=" or ".join(WAYS))
-        plan = self.rate_plan(channels, bitrate_kbps, quality)
+        if prior not in PRIORS:
+            raise UsageError("prior", found=prior, wanted=" or ".join(PRIORS))
+        if denoise and not self.config.cleans:
+            raise UsageError("denoise", found=f"model {self.bundle.name}", wanted="a model that was taught to clean")
+        plan = self.rate_plan(channels, bitrate_kbps, quality, prior)
         coupling = Coupling.JOINED if channels == 2 and stereo == AUTO else Coupling.APART
         if coupling == Coupling.JOINED:
             plan.reach += JOINED_REACH
-        return StreamEncoder(self, rate_hz, channels, plan, coupling)
+        mark = self.bundle.fingerprint if prior == CONTEXT else self.bundle.static_fingerprint
+        kind, size = Kind(self.bundle.kind), self.config.group_frames
+        return StreamEncoder(self, Header(mark, rate_hz, channels, None, size, kind, coupling), plan, denoise)
 
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
         """A decoder over the packets of a file, at the file's rate or at `rate_hz`."""
@@ -116,7 +133,7 @@ class Codec:
 
     def check_model(self, header: Header) -> None:
         """Raise StreamError unless the file was written for this very model."""
-        if (header.fingerprint, header.kind) != (self.bundle.fingerprint, self.bundle.kind):
+        if header.fingerprint not in self.bundle.marks or header.kind != self.bundle.kind:
             raise StreamError(
                 "model",
                 found=f"a file for {header.fingerprint.hex()}",
@@ -126,6 +143,10 @@ class Codec:
         if header.group_frames != self.config.group_frames:
             raise StreamError("group_frames", found=header.group_frames, wanted=self.config.group_frames)
 
+    def coding(self, header: Header) -> Coding:
+        """How the symbols of a file are written."""
+        return Coding(self.prior, self.context if header.fingerprint == self.bundle.fingerprint else None)
+
     def _check_parts(self) -> None:
         """Raise BundleError unless graphs and tables have the sizes the settings ask for."""
         c, encoder, decoder, quantiser = self.config, self.encoder_net, self.decoder_net, self.quantiser
@@ -134,6 +155,9 @@ class Codec:
         wanted = (*widths, (c.levels, quantiser.columns))
         if found != wanted or (quantiser.width_out, quantiser.levels) != (c.latent_dims, c.levels):
             raise BundleError(f"{self.bundle.folder}: sizes of graphs and tables", found=found, wanted=wanted)
+        if self.context and (self.context.sizes.levels, self.context.sizes.dims) != (c.levels, quantiser.columns):
+            found_sizes, sizes = self.context.sizes, (c.levels, quantiser.columns)
+            raise BundleError(f"{self.bundle.folder}: context prior", found=found_sizes, wanted=f"levels, dims {sizes}")
         if isinstance(quantiser, ResidualQuantiser):
             entries, counts = quantiser.codes.shape[1], self.prior.counts
             used = [counts[level, : quantiser.used(level), :entries] for level in range(c.levels)]
@@ -234,11 +258,13 @@ class Codec:
             latents = channel.latents(ready[at : at + size], chosen, gain_code)
             yield latents, channel.symbols(latents, chosen)
 
-    def rate_plan(self, channels: int, bitrate_kbps: float | None, quality: float | None) -> RatePlan:
+    def rate_plan(
+        self, channels: int, bitrate_kbps: float | None, quality: float | None, prior: str = CONTEXT
+    ) -> RatePlan:
         """What the options ask for; raises UsageError where this model cannot give it."""
         if bitrate_kbps is not None and quality is not None:
             raise UsageError("bitrate and quality", found="both", wanted="one of them")
-        rates = self.bundle.rates_kbps * channels
+        rates = (self.bundle.rates_kbps if prior == CONTEXT else self.bundle.static_rates_kbps) * channels
         if quality is not None:
             if not 0 <= quality <= 100:
                 raise UsageError("quality", found=quality, wanted="0 to 100")
@@ -332,8 +358,9 @@ def pad(wave: Array, multiple: int) -> Array:
 class ChannelEncoder:
     """Groups of one channel at the model's rate to packets. All memory between groups is in its attributes."""
 
-    def __init__(self, codec: Codec):
-        self.codec = codec
+    def __init__(self, codec: Codec, coding: Coding | None = None, denoise: bool = False):
+        self.codec, self.coding = codec, coding or Coding(codec.prior, codec.context)
+        self.cleaning = codec.config.levels if denoise else 0  # where the encoder's levels for it begin
         self.analyser = analyser_of(codec.config)
         self.level_state = LevelState()
         self.past = codec.encoder_net.start()
@@ -348,7 +375,7 @@ class ChannelEncoder:
         hop = self.codec.config.hop_samples
         before, self.code = self.code, self.gain(wave) if code is None else code
         spectra = self.analyser.push(wave * gain_curve(before, self.code, len(wave), hop))
-        latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
+        latents, self.past = self.codec.encoder_net.step(spectra, level + self.cleaning, self.past)
         return latents
 
     def symbols(self, latents: Array, level: int) -> Array:
@@ -363,23 +390,19 @@ class ChannelEncoder:
         if is_silent(wave, codec.config.hop_samples):
             self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
             return Packet(level, b"")
-        symbols = self.symbols(latents, level)
         assert self.code is not None
-        payload = bytes([self.code]) + entropy.encode(symbols, codec.prior.tables(level))
-        return Packet(level, payload, entropy.check_value(symbols, level, self.code))
+        return self.coding.pack(self.symbols(latents, level), level, self.code)
 
 
 class StreamEncoder:
     """Samples in, packets out, in pieces of any size; the packets do not depend on the pieces."""
 
-    def __init__(self, codec: Codec, rate_hz: int, channels: int, plan: RatePlan, coupling: Coupling):
-        self.codec, self.plan, config = codec, plan, codec.config
-        mark, kind = codec.bundle.fingerprint, Kind(codec.bundle.kind)
-        self.header = Header(mark, rate_hz, channels, None, config.group_frames, kind, coupling)
-        self.samples = 0
-        self._resampler = Resampler(rate_hz, config.rate_hz, channels)
-        self._channels = [ChannelEncoder(codec) for _ in range(channels)]
-        self._alike = Likeness() if coupling == Coupling.JOINED else None
+    def __init__(self, codec: Codec, header: Header, plan: RatePlan, denoise: bool = False):
+        self.codec, self.header, self.plan = codec, header, plan
+        self.samples, channels, coding = 0, header.channels, codec.coding(header)
+        self._resampler = Resampler(header.rate_hz, codec.config.rate_hz, channels)
+        self._channels = [ChannelEncoder(codec, coding, denoise) for _ in range(channels)]
+        self._alike = Likeness() if header.coupling == Coupling.JOINED else None
         self._waiting = np.zeros((channels, 0), np.float32)
 
     def push(self, wave: Array) -> list[Packet]:
@@ -469,16 +492,15 @@ class ChannelDecoder:
         self._lost_samples = 0
         self._curve = np.zeros(codec.config.delay_samples, np.float32)  # nothing is heard before the first sample
 
-    def group(self, packet: Packet, frames: int, factor: float = 1.0) -> Array:
-        """Packet -> wave [frames * hop], times `factor`. Raises StreamError on damage and is then as it was."""
-        symbols, code = unpack_symbols(self.codec, packet, frames)
-        self._lost_samples, hop = 0, self.codec.config.hop_samples
+    def group(self, group: Group, factor: float = 1.0) -> Array:
+        """Group -> wave [frames * hop], times `factor`."""
+        self._lost_samples, hop, frames = 0, self.codec.config.hop_samples, group.frames
         before, self.factor = self.factor, factor
-        if symbols is None:
-            return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), packet.level, None)
-        latents = self.codec.quantiser.latents(symbols, packet.level)
+        if group.symbols is None:
+            return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), group.level, None)
+        latents = self.codec.quantiser.latents(group.symbols, group.level)
         ramp = np.minimum(1, np.arange(frames * hop, dtype=np.float32) / hop)
-        return self._render(latents, packet.level, code, before + (factor - before) * ramp)
+        return self._render(latents, group.level, group.code, before + (factor - before) * ramp)
 
     def conceal(self, frames: int) -> Array:
         """wave [frames * hop] in place of a lost packet: the last sound, fading."""
@@ -504,24 +526,6 @@ class ChannelDecoder:
         return wave
 
 
-def unpack_symbols(codec: Codec, packet: Packet, frames: int) -> tuple[Array | None, int]:
-    """Symbols [T, K] and gain code of a packet, None for silence. Raises StreamError on damage."""
-    if packet.level >= codec.config.levels:
-        raise StreamError("quality level", found=packet.level, wanted=f"below {codec.config.levels}")
-    if not packet.payload:
-        return None, 0
-    symbols = entropy.decode(packet.payload[1:], frames, codec.prior.tables(packet.level))
-    code, found = packet.payload[0], entropy.check_value(symbols, packet.level, packet.payload[0])
-    if found != packet.check or code >= GAIN_CODES:
-        raise StreamError(
-            "symbol check failed",
-            found=f"{found:04x}",
-            wanted=f"{packet.check:04x}",
-            next="damaged bytes or another model, see `nacre info`",
-        )
-    return symbols, code
-
-
 class StreamDecoder:
     """The packets of a file to blocks of samples at its own rate; `damage` fills up on the way."""
 
@@ -531,6 +535,7 @@ class StreamDecoder:
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
             raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         self.damage: list[Damage] = []
+        self.coding = codec.coding(contents.header)
         self._channels = [ChannelDecoder(codec) for _ in range(contents.header.channels)]
         self._balance = APART
         self._resampler = Resampler(codec.config.rate_hz, self.rate_hz, contents.header.channels)
@@ -573,17 +578,24 @@ class StreamDecoder:
     def _groups(self) -> int:
         return ceil_div(len(self.contents.packets), self.header.channels)
 
+    def groups(self) -> Iterator[tuple[int, list[Packet | None], list[Group | StreamError]]]:
+        """(group, packets, what they hold) group after group; many are read side by side."""
+        channels, most = self.header.channels, max(1, SIDE_BY_SIDE // self.header.channels)
+        for first in range(0, self._groups(), most):
+            packets = self.contents.packets[first * channels : (first + most) * channels]
+            packets = packets + [None] * (-len(packets) % channels)
+            places = [first + index // channels for index in range(len(packets))]
+            found = self.coding.unpack(packets, [self.group_frames(group) for group in places])
+            for at in range(0, len(packets), channels):
+                yield places[at], packets[at : at + channels], found[at : at + channels]
+
     def _waves(self) -> Iterator[Array]:
-        channels = self.header.channels
-        for group in range(self._groups()):
-            frames = self.group_frames(group)
-            packets = self.contents.packets[group * channels : (group + 1) * channels]
-            packets = packets + [None] * (channels - len(packets))
+        for group, packets, found in self.groups():
             self._balance = self._balance_of(packets)
             if self._balance == APART:
-                waves = [self._wave(index, group, packet, frames) for index, packet in enumerate(packets)]
+                waves = [self._wave(index, group, held) for index, held in enumerate(found)]
             else:
-                waves = self._both(group, packets, frames)
+                waves = self._both(group, packets, found[0])
             yield np.stack(waves)
 
     def _balance_of(self, packets: list[Packet | None]) -> int:
@@ -595,31 +607,23 @@ class StreamDecoder:
             return self._balance
         return APART if second.payload else second.level
 
-    def _both(self, group: int, packets: list[Packet | None], frames: int) -> list[Array]:
+    def _both(self, group: int, packets: list[Packet | None], held: Group | StreamError) -> list[Array]:
         """Two waves [N] from the first packet; where that is lost each channel is concealed by its own past."""
-        (first, second), packet = self._channels, packets[0]
-        gains = first.code, second.code
-        waves = [self._wave(0, group, packet, frames)]
+        (first, second), frames = self._channels, self.group_frames(group)
+        gain = first.code  # from which the encoder set out
+        waves = [self._wave(0, group, held)]
         if packets[1] is None:
             self.note_damage(1, group, LOST)
-        try:
-            if packet is None:
-                raise StreamError(LOST)
-            second.code = gains[0]  # from which the encoder set out
-            return [*waves, second.group(packet, frames, factor_of(self._balance))]
-        except StreamError:  # noted with the first channel
-            second.code = gains[1]
+        if isinstance(held, StreamError):  # noted with the first channel
             return [*waves, second.conceal(frames)]
+        second.code = gain
+        return [*waves, second.group(held, factor_of(self._balance))]
 
-    def _wave(self, channel: int, group: int, packet: Packet | None, frames: int) -> Array:
-        reason = LOST
-        if packet is not None:
-            try:
-                return self._channels[channel].group(packet, frames)
-            except StreamError as error:
-                reason = str(error)
-        self.note_damage(channel, group, reason)
-        return self._channels[channel].conceal(frames)
+    def _wave(self, channel: int, group: int, held: Group | StreamError) -> Array:
+        if isinstance(held, Group):
+            return self._channels[channel].group(held)
+        self.note_damage(channel, group, str(held))
+        return self._channels[channel].conceal(self.group_frames(group))
 
     def note_damage(self, channel: int, group: int, reason: str) -> None:
         """Add a lost group to `damage`, with its place in time."""
@@ -632,13 +636,11 @@ class StreamDecoder:
 def verify(codec: Codec, contents: Contents) -> list[Damage]:
     """The damaged groups of a file, found from the symbols alone, without rendering sound."""
     stream = StreamDecoder(codec, contents)
-    for index, packet in enumerate(contents.packets):
-        group, channel = divmod(index, contents.header.channels)
-        try:
-            if packet is None:
-                raise StreamError(LOST)
-            if packet.payload or not channel or contents.header.coupling == Coupling.APART:
-                unpack_symbols(codec, packet, stream.group_frames(group))
-        except StreamError as error:
-            stream.note_damage(channel, group, str(error))
+    channels, joined = contents.header.channels, contents.header.coupling == Coupling.JOINED
+    for group, packets, found in stream.groups():
+        written = len(contents.packets) - group * channels  # a cut file may end inside a group
+        for channel, (packet, held) in enumerate(zip(packets[:written], found[:written], strict=True)):
+            copy = joined and channel and packet is not None and not packet.payload
+            if isinstance(held, StreamError) and not copy:
+                stream.note_damage(channel, group, str(held))
     return stream.damage

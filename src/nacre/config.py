@@ -9,7 +9,10 @@ from typing import Any
 from nacre.errors import BundleError
 from nacre.units import ceil_div
 
-LATER = {"mel_bands": 0}  # settings that came after the first models: left out of model.json where they are at rest
+LATER = {
+    "mel_bands": 0,
+    "cleans": False,
+}  # settings that came after the first models: left out of model.json where they are at rest
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class CodecConfig:
     levels: int = 16
     group_frames: int = 50  # frames coded together and checked together, 1 s
     mel_bands: int = 0  # 0: complex spectra; above: log-mel bands, whose sound is found again from magnitudes alone
+    cleans: bool = False  # the encoder has each level a second time, for noisy sound whose latents are to be clean
 
     def __post_init__(self) -> None:
         sizes = {name: size for name, size in asdict(self).items() if (name, size) not in LATER.items()}
@@ -44,6 +48,11 @@ class CodecConfig:
     def frame_rate_hz(self) -> Fraction:
         """Latent frames a second."""
         return Fraction(self.rate_hz, self.hop_samples)
+
+    @property
+    def encoder_levels(self) -> int:
+        """Levels that the encoder knows: those for cleaning come after the others."""
+        return 2 * self.levels if self.cleans else self.levels
 
     @property
     def steps_per_frame(self) -> int:

@@ -10,10 +10,10 @@ symbol i hold the share c of the total, symbol i starts at floor(c * (2^24 - n))
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import constriction  # type: ignore[import-untyped, unused-ignore]
 import numpy as np
@@ -22,6 +22,11 @@ from numpy.typing import NDArray
 from nacre.errors import BundleError, StreamError
 
 Ints = NDArray[np.int32]
+Shares = NDArray[np.float64]
+Asked = tuple[Sequence[int], Shares]
+Result = TypeVar("Result")
+
+_ROWS = constriction.stream.model.Categorical(perfect=False)  # a distribution of its own for each symbol
 
 _WORD_BYTES = 4  # constriction's word; its state is two of them
 _STATE_BITS = 64
@@ -67,6 +72,40 @@ def decode(data: bytes, frames: int, tables: Ints) -> Ints:
             for dim, model in coder.models:
                 columns[dim] = decoder.decode(model, frames)
     return np.ascontiguousarray(columns.T) + coder.lowest
+
+
+def encode_pieces(pieces: Iterable[tuple[Ints, Shares]]) -> bytes:
+    """Answers [n] by their own shares [n, A], one piece after another; see `ContextPrior.encoding`.
+
+    Shares are multiples of 2^-28 and sum to 1 in each row, so that all that is said above of counts holds for them.
+    """
+    encoder = constriction.stream.queue.RangeEncoder()
+    for answers, shares in pieces:
+        with _translated():
+            encoder.encode(answers, _ROWS, shares)
+    return _shortest(encoder)
+
+
+def decode_asked(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> Result:
+    """Answer what `asking` asks, shares [S, n, A] of streams among the payloads, and return its result.
+
+    Other bytes give other answers, or StreamError. The caller has bounded the lengths of the payloads.
+    """
+    decoders = []
+    for data in payloads:
+        padded = data + bytes(2 * _WORD_BYTES + -len(data) % _WORD_BYTES)
+        decoders.append(constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32)))
+    try:
+        streams, shares = next(asking)
+        while True:
+            answers = np.empty(shares.shape[:2], np.int32)
+            with _translated():
+                for row, stream in enumerate(streams):
+                    answers[row] = decoders[stream].decode(_ROWS, shares[row])
+            streams, shares = asking.send(answers)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
 
 
 def check_value(symbols: Ints, level: int, gain: int) -> int:

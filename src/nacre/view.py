@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nacre import audio
+from nacre import audio, coding
 from nacre.analysis import GAIN_STEP_DB, GAIN_ZERO
-from nacre.codec import Codec, unpack_symbols
+from nacre.codec import Codec, StreamDecoder
 from nacre.container import Contents, Packet, pack_packet
 from nacre.errors import NacreError, StreamError, UsageError
 from nacre.page import ONE_PLAYER, RANGE_DB, data_uri, palette, sound_uri, spectrum_db, style
@@ -122,7 +122,9 @@ def look(codec: Codec, contents: Contents, name: str, channel: int = 0, original
     lost = [(item.start_s, item.stop_s) for item in stream.damage if item.channel == channel]
     if contents.truncated and contents.samples:  # the sound goes on where the file ends
         lost.append((len(packets) * group_s, contents.samples / contents.header.rate_hz))
-    groups = [_open(codec, packet, stream.group_frames(index)) for index, packet in enumerate(packets)]
+    frames = [stream.group_frames(index) for index in range(len(packets))]
+    read = stream.coding.unpack(packets, frames)
+    groups = [_open(stream, *each) for each in zip(packets, frames, read, strict=True)]
     damaged = bool(stream.damage) or contents.truncated
     facts = _facts(codec, contents, decoded.shape[-1] / stream.rate_hz, groups, damaged)
     frame_s = config.hop_samples / config.rate_hz
@@ -135,22 +137,14 @@ def _check_channel(channel: int, channels: int) -> None:
         raise UsageError("channel", found=channel, wanted=f"0 to {channels - 1}")
 
 
-def _open(codec: Codec, packet: Packet | None, frames: int) -> Group:
-    symbols, code, size_bytes = None, 0, 0
-    if packet is not None:
-        size_bytes = len(pack_packet(packet))
-        try:
-            symbols, code = unpack_symbols(codec, packet, frames)
-        except StreamError:
-            symbols = None
-    if packet is None or symbols is None:
+def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: coding.Group | StreamError) -> Group:
+    codec, size_bytes = stream.codec, len(pack_packet(packet)) if packet else 0
+    if isinstance(held, StreamError) or held.symbols is None:
         bits = np.zeros((frames, codec.quantiser.columns), np.float32)
         return Group(None, np.nan, size_bytes, bits, np.zeros((frames, codec.config.latent_dims), np.float32))
-    costs = codec.prior.costs(packet.level)  # [K, A]
-    columns = np.arange(symbols.shape[1])
-    bits = costs[columns, symbols + costs.shape[1] // 2]  # [T, K]
-    latents = codec.quantiser.latents(symbols, packet.level)
-    return Group(packet.level, (code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, latents)
+    bits = stream.coding.costs(held.symbols, held.level)
+    latents = codec.quantiser.latents(held.symbols, held.level)
+    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, latents)
 
 
 def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Group], damaged: bool) -> dict[str, str]:

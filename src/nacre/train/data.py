@@ -19,12 +19,23 @@ from nacre.analysis import LevelState, choose_gain, gain_of
 from nacre.audio import FORMATS, AudioReader, mono_blocks
 from nacre.config import CodecConfig
 from nacre.errors import AudioError, TrainError
-from nacre.train.degrade import DegradeConfig, add_noise, change_speed, tilt
+from nacre.train.degrade import (
+    DegradeConfig,
+    DirtConfig,
+    add_noise,
+    change_speed,
+    clicks,
+    coloured,
+    hum,
+    in_room,
+    tilt,
+)
 from nacre.units import db_to_gain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SUFFIXES = set(FORMATS)
+ROOMS = "rir"  # the source of noise that holds responses of rooms
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,17 @@ def _mono(path: Path, rate_hz: int) -> Array:
         return np.concatenate(list(mono_blocks(reader, rate_hz)))
 
 
+@dataclass(frozen=True)
+class Excerpts:
+    """`waves` [B, N] float32 for the encoder, zeros at the end where a recording is shorter; `targets` [B, N] for the
+    decoder, the same but where noise is to be left out, the `cleaned` [B] bool; `lengths` [B] samples of each."""
+
+    waves: Array
+    targets: Array
+    lengths: Array
+    cleaned: Array
+
+
 class Sampler:
     """Draws training excerpts. The same (seed, step, item) always gives the same samples."""
 
@@ -140,30 +162,37 @@ class Sampler:
         noise: Corpus | None,
         balance: float,
         whole: bool = False,
+        dirt: DirtConfig | None = None,
     ):
-        self.codec, self.degrade, self.whole = codec, degrade, whole
+        self.codec, self.degrade, self.whole, self.dirt = codec, degrade, whole, dirt or DirtConfig()
         long = [s for s in corpus.sources if len(s.samples) > codec.hop_samples]
         self.sources, self.stops = [s.samples for s in long], [s.stops for s in long]
         if not self.sources:
             raise TrainError("recordings", found=f"{corpus.seconds:.3f} s", wanted="speech", next="see --data")
-        self.noises = [s.samples for s in noise.sources] if noise else []
+        self.noises = [s.samples for s in noise.sources if s.name != ROOMS] if noise else []
+        rooms = [s for s in noise.sources if s.name == ROOMS] if noise else []
+        self.rooms = [response for s in rooms for response in np.split(s.samples, s.stops[:-1])]
         sizes = np.array([len(s) for s in self.sources], np.float64) ** balance
         self.share = sizes / sizes.sum()
 
     def batch(self, items: int, samples: int, seed: tuple[int, ...]) -> Array:
         """Excerpts [B, N] float32, level-normalised as the encoder does it."""
-        return self.batch_and_lengths(items, samples, seed)[0]
+        return self.draw(items, samples, seed).waves
 
-    def batch_and_lengths(self, items: int, samples: int, seed: tuple[int, ...]) -> tuple[Array, Array]:
-        """(excerpts [B, N] float32, zeros at the end where a recording is shorter; samples of each [B] int64)."""
-        found = [self.item(samples, np.random.default_rng([*seed, item])) for item in range(items)]
-        waves = np.zeros((items, samples), np.float32)
-        for row, wave in zip(waves, found, strict=True):
-            row[: len(wave)] = wave
-        return waves, np.array([len(wave) for wave in found], np.int64)
+    def draw(self, items: int, samples: int, seed: tuple[int, ...], cleaning: float = 0.0) -> Excerpts:
+        """Excerpts, level-normalised as the encoder does it; a share of `cleaning` has noise to leave out."""
+        waves, targets = np.zeros((2, items, samples), np.float32)
+        lengths, cleaned = np.zeros(items, np.int64), np.zeros(items, bool)
+        for item in range(items):
+            rng = np.random.default_rng([*seed, item])
+            cleaned[item] = cleaning > 0 and rng.random() < cleaning
+            wave, target = self.item(samples, rng, bool(cleaned[item]))
+            lengths[item] = len(wave)
+            waves[item, : len(wave)], targets[item, : len(wave)] = wave, target
+        return Excerpts(waves, targets, lengths, cleaned)
 
-    def item(self, samples: int, rng: np.random.Generator) -> Array:
-        """One excerpt [N] float32; shorter, by whole frames, where recordings are kept `whole`."""
+    def item(self, samples: int, rng: np.random.Generator, cleaned: bool = False) -> tuple[Array, Array]:
+        """One excerpt and its target [N] float32; shorter, by whole frames, where recordings are kept `whole`."""
         d = self.degrade
         factor = rng.uniform(*d.speed_range) if rng.random() < d.speed_probability else 1.0
         chosen = rng.choice(len(self.sources), p=self.share)
@@ -176,13 +205,41 @@ class Sampler:
             wave = change_speed(wave, factor, samples)
         if rng.random() < d.tilt_probability:
             wave = tilt(wave, rng.uniform(-0.5, 0.5))
-        if self.noises and rng.random() < d.noise_probability:
-            noise = self.noises[rng.integers(len(self.noises))]
-            wave = add_noise(wave, excerpt(noise, samples, rng), rng.uniform(*d.noise_snr_db))
+        target = wave
+        if cleaned:
+            wave, target = self._dirty(wave, rng)
+        elif self.noises and rng.random() < d.noise_probability:
+            wave = target = add_noise(wave, self._noise(samples, rng), rng.uniform(*d.noise_snr_db))
         gain = gain_of(choose_gain(LevelState(), wave, self.codec.hop_samples))
         change_db = rng.normal(0, d.level_spread_db) - (20 if rng.random() < d.quiet_probability else 0)
         sign = 1 if rng.random() < 0.5 else -1
-        return wave * np.float32(sign * gain * db_to_gain(change_db))
+        scale = np.float32(sign * gain * db_to_gain(change_db))
+        return wave * scale, target * scale
+
+    def _dirty(self, wave: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """wave [N] in noise and perhaps in a room, and what shall be left of it."""
+        d, samples, rate_hz, target = self.dirt, len(wave), self.codec.rate_hz, wave
+        if self.rooms and rng.random() < d.room_probability:
+            response = self.rooms[rng.integers(len(self.rooms))] * np.float32(1 / 32767)
+            wave, target = in_room(wave, response, rate_hz)
+        kind, noise = rng.random(), np.zeros(samples, np.float32)
+        if kind < d.babble_probability:
+            for _ in range(rng.integers(3, 7)):
+                other = excerpt(self.sources[rng.choice(len(self.sources), p=self.share)], samples, rng)
+                noise += other / np.float32(other.std() + 1e-4)
+        elif kind < d.babble_probability + d.coloured_probability or not self.noises:
+            noise = coloured(samples, rng)
+        else:
+            noise = self._noise(samples, rng)
+        noise /= np.float32(noise.std() + 1e-9)
+        if rng.random() < d.hum_probability:
+            noise += np.float32(rng.uniform(0.3, 2)) * hum(samples, rate_hz, rng)
+        if rng.random() < d.clicks_probability:
+            noise += np.float32(rng.uniform(0.3, 2)) * clicks(samples, rate_hz, rng)
+        return add_noise(wave, noise, rng.uniform(*d.snr_db)), target
+
+    def _noise(self, samples: int, rng: np.random.Generator) -> Array:
+        return excerpt(self.noises[rng.integers(len(self.noises))], samples, rng)
 
     def _recording(self, chosen: int, rng: np.random.Generator) -> Array:
         """One recording of a source, the longer the likelier."""

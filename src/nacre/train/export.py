@@ -55,14 +55,14 @@ class _Step(nn.Module):
         pasts = list(past.split(self.sizes, 1)) if remembers else None
         if self.part == "encoder":
             out, after = self.codec.encoder(frames, level, pasts)
-            out = self.codec.quantiser.enter(out, level)
+            out = self.codec.quantiser.enter(out, level % self.codec.codec.levels)
         else:
             out, after = self.codec.decoder(self.codec.quantiser.leave(frames, level), level, pasts)
         return out, torch.cat(after, 1) if remembers else past + 0
 
 
-def write_graph(net: CodecNet, part: str, path: Path) -> None:
-    """The "encoder" or "decoder" as an ONNX graph with weights in float16; the graph computes in float32."""
+def write_graph(net: CodecNet, part: str, path: Path, halved: bool = True) -> None:
+    """The "encoder" or "decoder" as an ONNX graph; `halved` stores weights in float16, it computes in float32."""
     net = net.eval().cpu()
     step = _Step(net, part)
     past = torch.zeros(1, step.rows, getattr(net, part).inward.out_features)
@@ -80,7 +80,8 @@ def write_graph(net: CodecNet, part: str, path: Path) -> None:
         )
     assert program is not None
     model = program.model_proto
-    _halve(model.graph)
+    if halved:
+        _halve(model.graph)
     del model.metadata_props[:]
     for node in model.graph.node:  # traces of the exporter: file names and line numbers
         del node.metadata_props[:]

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from nacre.errors import TrainError
 from nacre.train.codebooks import ResidualVQ
-from nacre.train.data import Corpus, Sampler, load_corpus
+from nacre.train.data import Corpus, Excerpts, Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
 from nacre.train.losses import MelLoss, SpectralLoss
-from nacre.train.nets import CodecNet, within
+from nacre.train.nets import CodecNet, begin_cleaning, within
 from nacre.train.quantisers import GaussianQuantiser, RateControl, kept
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.validate import Validation, fit_prior, validate
@@ -86,6 +86,9 @@ class Run:
     def enter(self, stage_index: int, stage: StageConfig) -> None:
         """Start a stage: freeze what it does not train, new optimisers."""
         self.stage = stage_index
+        if stage.cleaning:
+            begin_cleaning(self.net.state_dict(), self.net.codec.levels)
+            begin_cleaning(self.mean, self.net.codec.levels)
         self.optimisers = optimisers(self.net, stage)
 
     def save(self, folder: Path) -> None:
@@ -231,25 +234,26 @@ class Trainer:
         samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
         items = recipe.data.batch
         seed = (recipe.seed, run.step, place.rank)
-        drawn, counts = self.sampler.batch_and_lengths(items, samples, seed)
-        wave = torch.from_numpy(drawn).to(place.device)
-        lengths = torch.from_numpy(counts).to(place.device) if recipe.data.whole else None
+        drawn = self.sampler.draw(items, samples, seed, recipe.stage[index].cleaning)
         torch.manual_seed(hash(seed) & 0x7FFFFFFF)
         level = torch.randint(recipe.codec.levels, (items,))
-        values = self._optimise(wave, level, lengths, recipe.stage[index], learning_rate(recipe.stage[index], inside))
+        values = self._optimise(drawn, level, recipe.stage[index], learning_rate(recipe.stage[index], inside))
         run.step += 1
         run.seconds_seen += place.world * items * recipe.data.excerpt_s
         return values
 
-    def _optimise(
-        self, wave: Tensor, level: Tensor, lengths: Tensor | None, stage: StageConfig, rate: float
-    ) -> dict[str, float]:
+    def _optimise(self, drawn: Excerpts, level: Tensor, stage: StageConfig, rate: float) -> dict[str, float]:
         run, device, bypass = self.run, self.place.device, stage.bottleneck == "bypassed"
+        wave, target = (torch.from_numpy(waves).to(device) for waves in (drawn.waves, drawn.targets))
+        lengths = torch.from_numpy(drawn.lengths).to(device) if self.recipe.data.whole else None
+        cleaned = torch.from_numpy(drawn.cleaned)
         with torch.autocast(device.type, torch.bfloat16):
-            coded = self.forward(wave, level.to(device), lengths, bypass)
+            coded = self.forward(
+                wave, level.to(device), lengths, bypass, cleaned.to(device) if stage.cleaning else None
+            )
         bits, hard_bits, sound = coded.soft_bits, coded.hard_bits, coded.sound.float()
         judged = None if lengths is None else run.net.judged(lengths)
-        distortion, parts = self.loss(sound, run.net.target(wave, sound), judged)
+        distortion, parts = self.loss(sound, run.net.target(target, sound), judged)
         distortion = distortion * stage.distortion_weight
         steered = run.net.quantiser.steered and not bypass
         weight = run.control.weight(level).sqrt().to(device) if steered else torch.ones_like(bits)
@@ -277,7 +281,7 @@ class Trainer:
             optimiser.step()
         self._average()
         if steered:
-            self._steer(level, hard_bits.cpu())
+            self._steer(level[~cleaned], hard_bits.cpu()[~cleaned])  # the plain ones state the rate of a level
         figures = {"loss": loss, "distortion": distortion.mean(), "bits": hard_bits.mean(), "soft_bits": bits.mean()}
         figures["gradient"] = torch.tensor(norm)
         figures |= {f"loss/{name}": value.mean() for name, value in parts.items()}
@@ -297,11 +301,11 @@ class Trainer:
         found: list[Tensor] = []
         while sum(map(len, found)) < wanted:
             seed = (recipe.seed, 1 << 29, len(found) * recipe.data.batch)
-            waves, counts = self.sampler.batch_and_lengths(recipe.data.batch, samples, seed)
-            level = torch.full((len(waves),), recipe.codec.levels - 1, device=self.place.device)
-            spectra = run.net.analysis.spectra(torch.from_numpy(waves).to(self.place.device))
+            drawn = self.sampler.draw(recipe.data.batch, samples, seed)
+            level = torch.full((len(drawn.waves),), recipe.codec.levels - 1, device=self.place.device)
+            spectra = run.net.analysis.spectra(torch.from_numpy(drawn.waves).to(self.place.device))
             latents = run.net.encoder(spectra, level)[0].float()
-            lengths = torch.from_numpy(counts).to(self.place.device)
+            lengths = torch.from_numpy(drawn.lengths).to(self.place.device)
             found.append(kept(latents, within(lengths, recipe.codec.hop_samples, latents.shape[1])))
         quantiser = run.net.quantiser
         assert isinstance(quantiser, ResidualVQ)
@@ -337,8 +341,9 @@ def train(
     resume: bool = False,
     max_steps: int | None = None,
     quiet: bool = False,
+    begin: Callable[[Trainer], None] | None = None,
 ) -> Run:
-    """Train a recipe into the folder `out`; `resume` goes on from its checkpoint.
+    """Train a recipe into the folder `out`; `resume` goes on from its checkpoint, `begin` sets up a run that is new.
 
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
@@ -369,8 +374,11 @@ def train(
         run.load(checkpoint, recipe)
     check_codebooks(recipe, corpus)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    sampler = Sampler(corpus, recipe.codec, recipe.degrade, noises, recipe.data.balance, recipe.data.whole)
+    balance, whole = recipe.data.balance, recipe.data.whole
+    sampler = Sampler(corpus, recipe.codec, recipe.degrade, noises, balance, whole, recipe.dirt)
     trainer = Trainer(recipe, run, sampler, place)
+    if begin and run.step == 0:
+        begin(trainer)
     judge = Judge(trainer, corpus, validation or corpus)
     last = min(recipe.steps, max_steps or recipe.steps)
     with Log(out if place.rank == 0 else None, run, last, silent) as log, interrupted() as stop:

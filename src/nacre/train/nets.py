@@ -200,7 +200,7 @@ class Encoder(nn.Module):
     def __init__(self, codec: CodecConfig, net: NetConfig, width_out: int):
         super().__init__()
         self.inward = nn.Linear(codec.steps_per_frame * codec.step_width, net.width)
-        self.stack = Stack(net, net.encoder, net.encoder_blocks, codec.levels)
+        self.stack = Stack(net, net.encoder, net.encoder_blocks, codec.encoder_levels)
         self.norm = nn.LayerNorm(net.width)
         self.outward = nn.Linear(net.width, width_out)
         self.past_shapes = self.stack.past_shapes
@@ -341,13 +341,23 @@ class CodecNet(nn.Module):
         self.encoder = Encoder(codec, net, self.quantiser.width_in)
         self.decoder = Decoder(codec, net)
 
-    def forward(self, wave: Tensor, level: Tensor, lengths: Tensor | None = None, bypass: bool = False) -> Coded:
+    def forward(
+        self,
+        wave: Tensor,
+        level: Tensor,
+        lengths: Tensor | None = None,
+        bypass: bool = False,
+        cleaned: Tensor | None = None,
+    ) -> Coded:
         """wave [B, N], level [B], lengths [B] samples of each item (all where None) -> what comes back and its cost.
+
+        `cleaned` [B] bool: items whose latents shall be those of the sound without its noise.
 
         Items of a batch do not touch each other, but for batch normalisation in training: beyond its length an item
         costs nothing, is silent, and no codebook learns of it. With `bypass` nothing is quantised.
         """
-        latents, _ = self.encoder(self.analysis.spectra(wave), level)
+        wanted = level if cleaned is None else level + self.codec.levels * cleaned
+        latents, _ = self.encoder(self.analysis.spectra(wave), wanted)
         inside = None if lengths is None else within(lengths, self.codec.hop_samples, latents.shape[1])
         if bypass:
             nothing = latents.new_zeros(latents.shape[:2], dtype=torch.float32)
@@ -384,6 +394,13 @@ class CodecNet(nn.Module):
         """latents [B, T, D] of the codec's quantiser -> sound as in `Coded`."""
         chosen = torch.full((len(latents),), level, device=latents.device)
         return self.analysis.sound(self.decoder(self.quantiser.leave(latents, chosen), chosen)[0])
+
+
+def begin_cleaning(state: dict[str, Tensor], levels: int) -> None:
+    """Levels for cleaning start as copies of the plain ones, unless they have learned something already."""
+    for name, value in state.items():
+        if name.startswith("encoder.") and name.endswith(".film") and not value[levels:].any():
+            value[levels:] = value[:levels]
 
 
 def within(lengths: Tensor, size: int, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from nacre.errors import TrainError
 from nacre.priors import MOST
 from nacre.quantise import MOST_BYTES
 from nacre.train.checks import above_zero, check, not_negative, one_of, share
-from nacre.train.degrade import DegradeConfig
+from nacre.train.degrade import DegradeConfig, DirtConfig
 from nacre.train.losses import LossConfig
 from nacre.train.nets import KINDS, NetConfig
 from nacre.train.quantisers import HIGHEST_WEIGHT, QuantiserConfig
@@ -77,7 +77,8 @@ class StageConfig:
     """One stage of training: the parts that learn, for how many steps, how fast. Other parts are frozen.
 
     `bottleneck` "bypassed" trains without quantiser and rate. `fit` starts codebooks by k-means on the latents.
-    The weights multiply the recipe's: of the bits, and of the views of the distortion.
+    The weights multiply the recipe's: of the bits, and of the views of the distortion. `cleaning` is the share of
+    excerpts with noise that the encoder learns to leave out; the recipe says which in [dirt].
     """
 
     name: str
@@ -90,6 +91,7 @@ class StageConfig:
     fit: bool = False
     rate_weight: float = 1.0
     distortion_weight: float = 1.0
+    cleaning: float = 0.0
 
     def __post_init__(self) -> None:
         wrong = [part for part in self.train if part not in PARTS]
@@ -102,7 +104,7 @@ class StageConfig:
         check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight")
         check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate", "distortion_weight")
         check(self, f"stage {self.name}", "0 or more", not_negative, "warmup_steps")
-        check(self, f"stage {self.name}", "0 to 1", share, "decay_share")
+        check(self, f"stage {self.name}", "0 to 1", share, "decay_share", "cleaning")
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Recipe:
     rate: RateConfig = field(default_factory=RateConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
+    dirt: DirtConfig = field(default_factory=DirtConfig)
     data: DataConfig = field(default_factory=DataConfig)
     card: CardConfig = field(default_factory=CardConfig)
 
@@ -156,6 +159,14 @@ class Recipe:
                 found = f"{list(stage.train)} of kind {self.kind}, {stage.bottleneck}"
                 advice = "add encoder or decoder"
                 raise TrainError(f"stage {stage.name}: train", found=found, wanted="a part that can learn", next=advice)
+            if stage.cleaning and not (self.codec.cleans and self.kind != "autoencoder" and not self.codec.mel_bands):
+                advice = "set codec.cleans = true, for sound, or leave it out"
+                raise TrainError(
+                    f"stage {stage.name}: cleaning",
+                    found=stage.cleaning,
+                    wanted="0 where the encoder has no levels for it",
+                    next=advice,
+                )
             if stage.fit and self.kind != "rvq":
                 advice = "leave it out"
                 raise TrainError(f"stage {stage.name}: fit", found=f"kind {self.kind}", wanted="kind rvq", next=advice)

@@ -1,0 +1,121 @@
+"""Symbols of a group <-> a packet, by either prior of a model: static tables, or the context prior.
+
+    symbols, level, gain code --> gain byte + range coder's bytes --> Packet, with a check value over the symbols
+
+The static tables cost more bytes and less time. The context prior is decoded for many groups side by side, which is
+what makes it fast; a group's symbols do not depend on the groups beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nacre import entropy
+from nacre.analysis import GAIN_CODES
+from nacre.container import Packet
+from nacre.context import ContextPrior
+from nacre.errors import StreamError
+from nacre.priors import StaticPrior
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LOST = "packet lost"
+SIDE_BY_SIDE = 64  # groups that the context prior decodes at once; bounds the memory
+ESCAPED_BYTES = 5  # a symbol costs at most two answers of 24 bits and 9
+
+
+@dataclass(frozen=True)
+class Group:
+    """One channel of one group as read: symbols [T, K], None for silence, and the gain code they were coded with."""
+
+    level: int
+    frames: int
+    symbols: Array | None
+    code: int = 0
+
+
+class Coding:
+    """One way of a model to write symbols. `context` None: by the static tables."""
+
+    def __init__(self, static: StaticPrior, context: ContextPrior | None):
+        self.static, self.context = static, context
+        self.levels, self.columns = static.counts.shape[:2]
+
+    def pack(self, symbols: Array, level: int, code: int) -> Packet:
+        """symbols [T, K] -> packet."""
+        if self.context:
+            data = entropy.encode_pieces(self.context.encoding(symbols, level))
+        else:
+            data = entropy.encode(symbols, self.static.tables(level))
+        return Packet(level, bytes([code]) + data, entropy.check_value(symbols, level, code))
+
+    def unpack(self, packets: Sequence[Packet | None], frames: Sequence[int]) -> list[Group | StreamError]:
+        """Groups of packets, of so many frames each; in place of one that is lost or damaged, what is wrong with it."""
+        found: list[Group | StreamError] = []
+        for start in range(0, len(packets), SIDE_BY_SIDE):
+            part = slice(start, start + SIDE_BY_SIDE)
+            found += self._side_by_side(packets[part], frames[part])
+        return found
+
+    def costs(self, symbols: Array, level: int) -> Array:
+        """Ideal bits [T, K] float32 of each of symbols [T, K]."""
+        if self.context:
+            return self.context.costs(symbols, level)
+        costs = self.static.costs(level)  # [K, A]
+        found: Array = costs[np.arange(symbols.shape[1]), symbols + costs.shape[1] // 2]
+        return found
+
+    def _side_by_side(self, packets: Sequence[Packet | None], frames: Sequence[int]) -> list[Group | StreamError]:
+        found: list[Group | StreamError] = [StreamError(LOST) for _ in packets]
+        whole: list[tuple[int, Packet]] = []
+        for index, (packet, count) in enumerate(zip(packets, frames, strict=True)):
+            if packet is not None and packet.level >= self.levels:
+                found[index] = StreamError("quality level", found=packet.level, wanted=f"below {self.levels}")
+            elif packet is not None and not packet.payload:
+                found[index] = Group(packet.level, count, None)
+            elif packet is not None:
+                whole.append((index, packet))
+        for (index, packet), symbols in zip(whole, self._symbols(whole, frames), strict=True):
+            found[index] = symbols if isinstance(symbols, StreamError) else _checked(packet, symbols)
+        return found
+
+    def _symbols(self, whole: list[tuple[int, Packet]], frames: Sequence[int]) -> list[Array | StreamError]:
+        if len(whole) > 1 and self.context:
+            try:
+                return list(self._decoded([packet for _, packet in whole], [frames[index] for index, _ in whole]))
+            except StreamError:
+                pass  # one of them is no code at all: each by itself
+        found: list[Array | StreamError] = []
+        for index, packet in whole:
+            try:
+                found += self._decoded([packet], [frames[index]])
+            except StreamError as error:
+                found.append(error)
+        return found
+
+    def _decoded(self, packets: list[Packet], frames: list[int]) -> list[Array]:
+        if not self.context:
+            pairs = zip(packets, frames, strict=True)
+            return [entropy.decode(p.payload[1:], count, self.static.tables(p.level)) for p, count in pairs]
+        for packet, count in zip(packets, frames, strict=True):
+            longest = 1 + ESCAPED_BYTES * count * self.columns
+            if len(packet.payload) > longest:
+                raise StreamError("payload bytes", found=len(packet.payload), wanted=f"at most {longest}")
+        asking = self.context.decoding([packet.level for packet in packets], frames)
+        return list(entropy.decode_asked([packet.payload[1:] for packet in packets], asking))
+
+
+def _checked(packet: Packet, symbols: Array) -> Group | StreamError:
+    code, found = packet.payload[0], entropy.check_value(symbols, packet.level, packet.payload[0])
+    if found == packet.check and code < GAIN_CODES:
+        return Group(packet.level, len(symbols), symbols, code)
+    return StreamError(
+        "symbol check failed",
+        found=f"{found:04x}",
+        wanted=f"{packet.check:04x}",
+        next="damaged bytes or another model, see `nacre info`",
+    )

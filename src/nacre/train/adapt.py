@@ -1,0 +1,126 @@
+"""A context prior for a model that is there already: recordings are coded at every level, the prior learns of it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nacre import bundle as bundles
+from nacre.codec import ChannelEncoder, Codec
+from nacre.container import Kind
+from nacre.errors import TrainError
+from nacre.train.context import ContextConfig, train
+from nacre.train.data import Sampler, load_corpus
+from nacre.train.degrade import DegradeConfig
+from nacre.train.export import check_free, measured_rates
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+EXCERPT_GROUPS = 8
+MILD = DegradeConfig(0.3, (0.9, 1.12), 4.0, 0.05, 0.2, 0.08, (10.0, 30.0))
+BALANCE = 0.75  # of sources, as in a recipe
+RATE_SECONDS = 300  # of speech that the rates are measured on
+
+
+def symbols_of(codec: Codec, waves: Array, level: int) -> Array:
+    """Symbols [B, T, D] int16 of waves [B, N] at the model's rate, N a multiple of a group."""
+    found, size = [], codec.config.group_samples
+    for wave in waves:
+        channel = ChannelEncoder(codec)
+        groups = [channel.latents(wave[at : at + size], level) for at in range(0, len(wave), size)]
+        found.append(np.concatenate([channel.symbols(latents, level) for latents in groups]).astype(np.int16))
+    return np.stack(found)
+
+
+def add_context(
+    model: str | Path,
+    data: Path,
+    out: Path,
+    noise: Path | None = None,
+    hours: float = 2.4,
+    config: ContextConfig | None = None,
+    quiet: bool = False,
+) -> bundles.Bundle:
+    """Write the model anew with a context prior learned from `hours` of excerpts of `data`, coded at every level.
+
+    Graphs and static tables stay as they are, so its files do too. Raises TrainError.
+    """
+    check_free(out)
+    bundle, config = bundles.find(model), config or ContextConfig()
+    if bundle.kind != Kind.SCALAR:
+        raise TrainError(f"model {bundle.name}", found=f"kind {Kind(bundle.kind).name}", wanted="kind SCALAR")
+    if config.frames > EXCERPT_GROUPS * bundle.config.group_frames:
+        raise TrainError("frames", found=config.frames, wanted=f"at most {EXCERPT_GROUPS} groups")
+    out = out.resolve()
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise TrainError(str(out), found=error.strerror, wanted="a new folder", next="choose another -o") from error
+    try:
+        with TemporaryDirectory(dir=out.parent) as cache:
+            learned, rates = _learned(Codec(bundle), data, noise, Path(cache), hours, config, quiet, part)
+        facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
+        facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
+        bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return bundles.load(out)
+
+
+def _learned(
+    codec: Codec,
+    data: Path,
+    noise: Path | None,
+    cache: Path,
+    hours: float,
+    config: ContextConfig,
+    quiet: bool,
+    part: Path,
+) -> tuple[dict[str, Any], list[float]]:
+    """Fill the folder `part` with a copy of the model and its new prior; how it was made, and its rates."""
+    rate_hz, bundle = codec.config.rate_hz, codec.bundle
+    corpus = load_corpus(data, cache / "corpus", rate_hz, quiet)
+    noises = load_corpus(noise, cache / "noise", rate_hz, quiet) if noise else None
+    sampler = Sampler(corpus, codec.config, MILD, noises, BALANCE)
+    samples = EXCERPT_GROUPS * codec.config.group_samples
+    items = max(1, math.ceil(3600 * hours * rate_hz / samples))
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=quiet) as bar:
+        task, groups = bar.add_task("coding", total=codec.config.levels * items), []
+        for level in range(codec.config.levels):
+            coded = []
+            for item in range(items):
+                wave = sampler.batch(1, samples, (config.seed, level, item))
+                coded.append(symbols_of(codec, wave, level))
+                bar.advance(task)
+            groups.append(np.concatenate(coded))
+        task, recent = bar.add_task("learning", total=config.steps), deque[float](maxlen=100)
+
+        def note(step: int, loss: float) -> None:
+            recent.append(loss)
+            text = f"learning, {np.mean(recent):.1%} of the bits of static tables"
+            bar.update(task, completed=step + 1, description=text)
+
+        prior = train(groups, bundle.steps, config, note)
+    for path in bundle.folder.iterdir():
+        if path.name in (*bundles.PARTS, "README.md"):
+            shutil.copyfile(path, part / path.name)
+    prior.save(part / bundles.CONTEXT)
+    facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
+    draft = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
+    items = max(1, math.ceil(RATE_SECONDS * rate_hz / samples))
+    rates = measured_rates(Codec(draft), sampler.batch(items, samples, (config.seed, 1 << 30)))
+    return {"hours_a_level": hours, "settings": asdict(config)}, rates

@@ -1,0 +1,126 @@
+"""Training that starts from a model folder instead of from chance: weights are read back out of its graphs.
+
+A graph keeps weights in its own order, transposed and cut up. So the same network is exported once more with numbered
+weights: where a number comes out, the model's weight is put back. The result is held against the model's own graphs.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from nacre.bundle import Bundle
+from nacre.container import Kind
+from nacre.errors import TrainError
+from nacre.model import Network
+from nacre.priors import TOTAL, StaticPrior
+from nacre.train.export import write_graph
+from nacre.train.loop import Run, Trainer
+from nacre.train.nets import CodecNet
+from nacre.train.quantisers import ScalarQuantiser
+from nacre.train.recipe import Recipe
+
+CLOSE = 0.02  # of the size of what comes out: weights are stored as float16, so a new network differs by less
+
+
+def start_from(bundle: Bundle) -> Callable[[Trainer], None]:
+    """What gives a fresh run the weights of a model, and the weights of its rates. Raises TrainError if they differ."""
+
+    def begin(trainer: Trainer) -> None:
+        put(trainer.run, trainer.recipe, bundle)
+        calibrate(trainer)
+
+    return begin
+
+
+@torch.no_grad()
+def calibrate(trainer: Trainer, items: int = 32) -> None:
+    """Lagrange weights from how distortion falls with the rate from level to level, so that rates stay where they are.
+
+    Where the curves of two levels have the same slope, one more bit buys as much in either.
+    """
+    run, recipe = trainer.run, trainer.recipe
+    samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
+    waves = trainer.sampler.batch(items, samples, (recipe.seed, 1 << 28))
+    wave, bits, distortion = torch.from_numpy(waves).to(trainer.place.device), [], []
+    run.net.eval()
+    for level in range(recipe.codec.levels):
+        coded = run.net(wave, torch.full((items,), level, device=wave.device))
+        found, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound))
+        bits.append(float(coded.hard_bits.mean()))
+        distortion.append(float(found.mean()))
+    run.net.train()
+    slope = -np.gradient(distortion, np.maximum.accumulate(np.array(bits) + 1e-3 * np.arange(len(bits))))
+    weights = np.minimum.accumulate(np.maximum(slope, recipe.rate.start_weight / 100))
+    run.control.log_weight = torch.from_numpy(np.log(weights)).float()
+
+
+def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
+    """Give a run the weights of a model; its averaged weights too."""
+    if bundle.kind != Kind.SCALAR or not isinstance(run.net.quantiser, ScalarQuantiser):
+        raise TrainError(f"model {bundle.name}", found=f"kind {Kind(bundle.kind).name}", wanted="kind SCALAR")
+    if bundle.config.levels != recipe.codec.levels or (bundle.config.cleans and not recipe.codec.cleans):
+        found = (bundle.config.levels, bundle.config.cleans)
+        raise TrainError("model's levels, cleans", found=found, wanted=(recipe.codec.levels, recipe.codec.cleans))
+    source = CodecNet(bundle.config, recipe.net, recipe.kind, recipe.quantiser)
+    for part in ("encoder", "decoder"):
+        read_graph(source, part, bundle.part(f"{part}.onnx"))
+    assert isinstance(source.quantiser, ScalarQuantiser)
+    prior = StaticPrior.load(bundle.part("prior.npz"))
+    sizes = np.abs(np.arange(prior.counts.shape[2]) - prior.counts.shape[2] // 2)
+    spread = (prior.counts * sizes).sum(2) / TOTAL  # the scale of a Laplace density is its mean size
+    source.quantiser.log_gain.data = -torch.from_numpy(bundle.steps).log()
+    source.quantiser.log_scale.data = torch.from_numpy(np.log(spread + math.exp(-3.5))).float()
+    weights = run.net.state_dict()
+    for name, value in source.state_dict().items():
+        if value.shape == weights[name].shape:
+            weights[name].copy_(value)
+        else:  # levels for cleaning come after those that the model has
+            weights[name][: len(value)] = value
+    run.mean = {name: value.detach().clone() for name, value in weights.items()}
+
+
+def read_graph(net: CodecNet, part: str, path: Path) -> None:
+    """Put the weights of a graph, an "encoder" or "decoder", into that part of a network of the same sizes."""
+    side = getattr(net, part)
+    values = nn.utils.parameters_to_vector(side.parameters()).detach().clone()
+    nn.utils.vector_to_parameters(torch.arange(len(values), dtype=torch.float32), side.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "numbered.onnx"
+        write_graph(net, part, draft, halved=False)
+        places = _weights(draft)
+    found, wanted = _weights(path), [place.shape for place in places]
+    if [weight.shape for weight in found] != wanted:
+        raise TrainError(str(path), found=f"{len(found)} weights", wanted=f"the recipe's {len(wanted)}", next="compare")
+    for place, weight in zip(places, found, strict=True):
+        values[torch.from_numpy(place.astype(np.int64)).flatten()] = torch.from_numpy(weight).flatten()
+    nn.utils.vector_to_parameters(values, side.parameters())
+    _check(net, part, path)
+
+
+def _weights(path: Path) -> list[np.ndarray]:
+    """Arrays of more than one number in a graph, float32, in their order."""
+    graph = onnx.load(path).graph
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    found = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type in kinds]
+    return [array.astype(np.float32) for array in found if array.size > 1]
+
+
+def _check(net: CodecNet, part: str, path: Path) -> None:
+    """Raise TrainError unless the network gives what the graph gives."""
+    graph, side, rng = Network(path), getattr(net, part), np.random.default_rng(0)
+    frames = rng.standard_normal((20, graph.width_in)).astype(np.float32)
+    theirs, _ = graph.step(frames, 1, graph.start())
+    with torch.no_grad():
+        ours: Tensor = side(torch.from_numpy(frames)[None], torch.ones(1, dtype=torch.int64))[0][0]
+    away = float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
+    if not away < CLOSE:
+        raise TrainError(str(path), found=f"other output, by {away:.3g}", wanted="the recipe's network", next="compare")

@@ -1,0 +1,183 @@
+"""The two priors of one model in files: both decode to the same sound, each names itself, damage stays in its group."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_context import small_prior, speechlike
+
+import nacre
+from nacre import bundle as bundles
+from nacre import codec as codecs
+from nacre import container
+from nacre.codec import Codec
+from nacre.coding import SIDE_BY_SIDE, Coding, Group
+from nacre.container import HEADER_BYTES, Packet
+from nacre.errors import BundleError, StreamError, UsageError
+
+
+@pytest.fixture(scope="session")
+def both_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with a context prior of random weights."""
+    folder = tmp_path_factory.mktemp("both") / "both"
+    shutil.copytree(tiny_model, folder)
+    small_prior(levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
+    plain = bundles.load(tiny_model)
+    facts = {key: value for key, value in plain.facts.items() if key not in bundles.HEAD}
+    facts |= {"static_rates_kbps": plain.rates_kbps.tolist()}
+    bundles.save(folder, "both", plain.kind, plain.config, facts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def both(both_model) -> Codec:
+    return nacre.load(both_model)
+
+
+def groups_of(codec: Codec, data: bytes) -> list[Group | StreamError]:
+    return [held for _, _, groups in codec.decoder(codec.parse(data)).groups() for held in groups]
+
+
+def test_both_priors_give_the_same_sound(both, tiny, speech):
+    context, static = (both.encode(speech, 16_000, quality=60, prior=prior) for prior in codecs.PRIORS)
+    assert context != static
+    assert static == tiny.encode(speech, 16_000, quality=60)
+    wanted, _ = tiny.decode(static)
+    for data in (context, static):
+        found, rate_hz = both.decode(data)
+        assert rate_hz == 16_000
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_mark_of_a_file_names_its_prior(both, tiny, speech):
+    context, static = (both.encode(speech[:4000], 16_000, quality=0, prior=prior) for prior in codecs.PRIORS)
+    marks = [container.unpack_header(data).fingerprint for data in (context, static)]
+    assert marks == [both.bundle.fingerprint, both.bundle.static_fingerprint]
+    assert marks[1] == tiny.bundle.fingerprint != marks[0]
+    with pytest.raises(StreamError, match="decode with the model"):
+        tiny.decode(context)
+
+
+def test_unknown_prior(both):
+    with pytest.raises(UsageError, match="context or static"):
+        both.encode(np.zeros(400, np.float32), 16_000, prior="oracle")
+
+
+def test_a_changed_context_prior_is_another_model(both_model, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(both_model, folder)
+    small_prior(1, levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
+    with pytest.raises(BundleError, match=r"context\.npz"):
+        bundles.load(folder)
+    (folder / bundles.CONTEXT).unlink()
+    with pytest.raises(BundleError, match=r"context\.npz"):
+        bundles.load(folder)
+
+
+@pytest.mark.parametrize("sizes", [{"levels": 3, "dims": 8}, {"levels": 4, "dims": 9}])
+def test_a_context_prior_of_another_size(both_model, tmp_path, sizes):
+    folder = tmp_path / "other"
+    shutil.copytree(both_model, folder)
+    small_prior(used=6, blocks=2, **sizes).save(folder / bundles.CONTEXT)
+    plain = bundles.load(both_model)
+    facts = {key: value for key, value in plain.facts.items() if key not in bundles.HEAD}
+    bundles.save(folder, "other", plain.kind, plain.config, facts)
+    with pytest.raises(BundleError, match="context prior"):
+        nacre.load(folder)
+
+
+def test_many_groups_of_several_channels_come_back_in_order(both, speech):
+    wave = np.stack([speech[: 16_000 * 5], speech[::-1][: 16_000 * 5], 0.3 * speech[: 16_000 * 5]])
+    wave[1, 20_000:40_000] = 0
+    data = both.encode(wave, 16_000, quality=30)
+    contents = both.parse(data)
+    assert len(contents.packets) > SIDE_BY_SIDE
+    alone = both.coding(contents.header)
+    stream = both.decoder(contents)
+    for index, (packet, held) in enumerate(zip(contents.packets, groups_of(both, data), strict=True)):
+        (one,) = alone.unpack([packet], [stream.group_frames(index // 3)])
+        np.testing.assert_array_equal(one.symbols, held.symbols)
+        assert (one.level, one.code) == (held.level, held.code)
+    assert both.decode(data)[0].shape == wave.shape
+
+
+def test_damage_stays_in_its_group(both, speech):
+    data = bytearray(both.encode(speech[:32_000], 16_000, quality=100))
+    good, rng = groups_of(both, bytes(data)), np.random.default_rng(0)
+    edges = np.cumsum([HEADER_BYTES, *(len(container.pack_packet(p)) for p in both.parse(bytes(data)).packets)])
+    for index, (start, stop) in enumerate(pairwise(edges.tolist())):
+        if stop - start == container.HEAD_BYTES:
+            continue  # silent
+        hurt = data.copy()
+        hurt[rng.integers(start + 6, stop)] ^= 1 << rng.integers(8)
+        found = groups_of(both, bytes(hurt))
+        assert isinstance(found[index], StreamError)
+        for other in set(range(len(good))) - {index}:
+            np.testing.assert_array_equal(found[other].symbols, good[other].symbols)
+        assert len(codecs.verify(both, both.parse(bytes(hurt)))) == 1
+
+
+def test_any_payload_is_symbols_or_an_error(both):
+    coding, rng = Coding(both.prior, both.context), np.random.default_rng(1)
+    symbols = speechlike(both.context, 10, rng)
+    good = coding.pack(symbols, 2, 5)
+    packets = [Packet(rng.integers(4), rng.bytes(rng.integers(1, 300)), 7) for _ in range(80)]
+    packets[3] = Packet(9, b"1234", 7)
+    packets[4] = Packet(1, bytes(5000), 7)
+    packets[40] = good
+    found = coding.unpack([*packets, None], [10] * 81)
+    np.testing.assert_array_equal(found[40].symbols, symbols)
+    assert all(isinstance(held, StreamError) for index, held in enumerate(found) if index != 40)
+    assert "below 4" in str(found[3])
+    assert "payload bytes" in str(found[4])
+
+
+@pytest.mark.parametrize("prior", codecs.PRIORS)
+def test_costs_are_what_is_paid(both, prior):
+    coding, rng = Coding(both.prior, both.context if prior == codecs.CONTEXT else None), np.random.default_rng(2)
+    reach = 20 if prior == codecs.CONTEXT else 3
+    symbols = np.clip(speechlike(both.context, 30, rng, 1.0), -reach, reach)
+    if prior == codecs.STATIC:
+        symbols = np.minimum(np.abs(symbols), both.prior.limits(1))
+    costs = coding.costs(symbols, 1)
+    assert costs.shape == symbols.shape
+    paid = 8 * (len(coding.pack(symbols, 1, 0).payload) - 1)
+    assert costs.sum() - 1 <= paid <= costs.sum() * 1.01 + 32
+
+
+def test_pieces_of_any_size_make_the_same_file(both, speech):
+    live, packets = both.encoder(16_000, quality=60), []
+    for piece in np.split(speech[:30_000], [1, 700, 5000, 20_123]):
+        packets += live.push(piece)
+    packets += live.flush()
+    whole = both.parse(both.encode(speech[:30_000], 16_000, quality=60)).packets
+    assert packets == whole
+
+
+def test_golden_bytes_of_the_context_prior(both):
+    packet = Coding(both.prior, both.context).pack(speechlike(both.context, 10, np.random.default_rng(3)), 2, 7)
+    assert hashlib.sha256(container.pack_packet(packet)).hexdigest()[:16] == "321be80c2f768ec4"
+
+
+def test_command_line(run, both_model, speech, tmp_path):
+    nacre.audio.write(tmp_path / "talk.wav", speech[None, :40_000], 16_000)
+    sizes = []
+    for prior in codecs.PRIORS:
+        done = run(
+            "encode", "talk.wav", "-o", f"{prior}.nacre", "--model", both_model, "--quality", 50, "--prior", prior
+        )
+        assert done.rc == 0, done.stderr
+        for command in (("info", f"{prior}.nacre"), ("verify", f"{prior}.nacre")):
+            found = run(*command, "--model", both_model)
+            assert found.rc == 0, found.stderr
+        assert prior in run("info", f"{prior}.nacre", "--model", both_model).stdout.decode()
+        assert run("decode", f"{prior}.nacre", "-o", f"{prior}.wav", "--model", both_model).rc == 0
+        sizes.append((tmp_path / f"{prior}.wav").read_bytes())
+    assert sizes[0] == sizes[1]
+    wrong = run("encode", "talk.wav", "-o", "x.nacre", "--model", both_model, "--prior", "none")
+    assert (wrong.rc, "context or static" in wrong.stderr) == (2, True)
