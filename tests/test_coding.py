@@ -128,7 +128,7 @@ def test_any_payload_is_symbols_or_an_error(both):
     good = coding.pack(symbols, 2, 5)
     packets = [Packet(rng.integers(4), rng.bytes(rng.integers(1, 300)), 7) for _ in range(80)]
     packets[3] = Packet(9, b"1234", 7)
-    packets[4] = Packet(1, bytes(5000), 7)
+    packets[4] = Packet(1, b"\1" * 5000, 7)
     packets[40] = good
     found = coding.unpack([*packets, None], [10] * 81)
     np.testing.assert_array_equal(found[40].symbols, symbols)
@@ -181,3 +181,35 @@ def test_command_line(run, both_model, speech, tmp_path):
     assert sizes[0] == sizes[1]
     wrong = run("encode", "talk.wav", "-o", "x.nacre", "--model", both_model, "--prior", "none")
     assert (wrong.rc, "context or static" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("size", [40, 60, 200])
+def test_packets_of_one_size(both, speech, size):
+    wave = np.stack([speech[:30_000], np.zeros(30_000, np.float32)])
+    wave[0, 12_000:20_000] = 0
+    data = both.encode(wave, 16_000, packet_bytes=size)
+    contents = both.parse(data)
+    sizes = {len(container.pack_packet(packet)) for packet in contents.packets}
+    assert sizes == {size}
+    assert len(data) == HEADER_BYTES + size * len(contents.packets)
+    found, _ = both.decode(data)
+    assert found.shape == wave.shape
+    assert not codecs.verify(both, contents)
+    levels = [packet.level for packet in contents.packets[::2]]
+    assert max(levels) == 3 if size == 200 else min(levels) < 3
+    live, packets = both.encoder(16_000, 2, packet_bytes=size), []
+    for piece in np.split(wave, [77, 9000], axis=1):
+        packets += live.push(piece)
+    assert [*packets, *live.flush()] == contents.packets
+
+
+def test_packets_of_one_size_keep_what_a_level_keeps(tiny, speech):
+    """A size that always holds the highest level gives the sound of the highest level."""
+    roomy, best = tiny.encode(speech, 16_000, packet_bytes=400), tiny.encode(speech, 16_000, quality=100)
+    np.testing.assert_array_equal(tiny.decode(roomy)[0], tiny.decode(best)[0])
+
+
+@pytest.mark.parametrize("settings", [{"packet_bytes": 39}, {"packet_bytes": 9000}, {"packet_bytes": 99, "quality": 3}])
+def test_packets_of_an_impossible_size(both, settings):
+    with pytest.raises(UsageError, match="packet_bytes"):
+        both.encode(np.zeros(400, np.float32), 16_000, **settings)

@@ -64,6 +64,7 @@ def encode(
         str, typer.Option(help="context, or static: a quarter more bytes, decoded in half the time.")
     ] = "context",
     denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
+    packet_bytes: Annotated[int | None, typer.Option(help="One size for all packets, instead of a bitrate.")] = None,
     model: Model = "speech-16k",
     jobs: Jobs = 1,
     force: Force = False,
@@ -75,6 +76,7 @@ def encode(
     nacre encode *.flac -o folder --bitrate 3 --jobs 2
     """
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
+    settings |= {"packet_bytes": packet_bytes}
     options = {"settings": settings, "model": model, "force": force}
     _batch(_encode_file, _pairs(inputs, output, ".nacre"), options, jobs, quiet)
 
@@ -284,21 +286,48 @@ def interpolate(
 
 @app.command()
 def generate(
-    resynth: Annotated[str, typer.Option(metavar="IN", help="Say this sound again.")],
     output: Output,
+    resynth: Annotated[str | None, typer.Option(metavar="IN", help="Say this sound again.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="0.02 to 600 of sound drawn from the model's prior.")] = None,
     speed: Annotated[float, typer.Option(help="0.25 to 4 times as fast; the pitch stays.")] = 1.0,
     pitch: Annotated[float, typer.Option(help="-12 to +12 semitones; the duration stays.")] = 0.0,
     formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True,
+    prompt: Annotated[str | None, typer.Option(metavar="IN", help="Draw on from this; its last 10 s count.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same gives the same sound. Default: a fresh one.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 to 5; 0: always the likeliest. Default: 0.8.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the likeliest only, up to this share. Default: 1.")] = None,
+    level: Annotated[int | None, typer.Option(help="Quality level to draw at. Default: an eighth up.")] = None,
     model: Model = "speech-16k",
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make sound from latents: a recording said again at another pace or pitch.
+    """Make sound from latents: a recording said again at another pace or pitch, or babble drawn by lot.
 
     nacre generate --resynth talk.wav -o quick.wav --speed 1.25 --pitch +2
+    nacre generate --seconds 4 -o babble.wav --seed 7 --prompt talk.wav
     """
-    options = {"speed": speed, "semitones": pitch, "formants": formants, "model": model, "force": force}
-    _batch(_resynth_file, _pairs([resynth], output, ".wav"), options, 1, quiet)
+    if (resynth is None) == (seconds is None):
+        found, wanted = "neither" if resynth is None else "both", "one of the two"
+        raise UsageError("--resynth and --seconds", found=found, wanted=wanted, next="see `nacre generate --help`")
+    again = {"speed": (speed, 1.0), "pitch": (pitch, 0.0), "no-formants": (formants, True)}
+    drawn = {"prompt": prompt, "seed": seed, "temperature": temperature, "top-p": top_p, "level": level}
+    options: dict[str, Any] = {"model": model, "force": force}
+    if resynth is not None:
+        _none_of([name for name, value in drawn.items() if value is not None], "--seconds")
+        options |= {"speed": speed, "semitones": pitch, "formants": formants}
+        _batch(_resynth_file, _pairs([resynth], output, ".wav"), options, 1, quiet)
+        return
+    _none_of([name for name, (value, usual) in again.items() if value != usual], "--resynth")
+    chosen = {name.replace("-", "_"): value for name, value in drawn.items() if value is not None}
+    options |= {"seconds": seconds, "settings": {key: chosen[key] for key in chosen.keys() - {"prompt"}}}
+    options |= {"prompted": prompt is not None}
+    _batch(_sample_file, _pairs(["sample" if prompt is None else prompt], output, ".wav"), options, 1, quiet)
+
+
+def _none_of(names: list[str], other: str) -> None:
+    """Raise UsageError where an option was given that only goes with the `other`."""
+    if names:
+        raise UsageError(f"--{names[0]}", found=f"no {other}", wanted=f"{other}, to which it belongs")
 
 
 @app.command()
@@ -589,6 +618,30 @@ def _resynth_file(
     _write_sound(target, again, rate_hz, force)
     lengths = f"{clock(wave.shape[1] / rate_hz)} said again in {clock(again.shape[1] / rate_hz)}"
     return f"{source}: {lengths}  {_pace(wave.shape[1] / rate_hz, started)}"
+
+
+def _sample_file(
+    source: str,
+    target: str,
+    seconds: float,
+    settings: dict[str, Any],
+    prompted: bool,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    from nacre.audio import read
+    from nacre.sampling import sample
+
+    codec, prompt = _codec(model), read(source) if prompted else None
+    started = time.perf_counter()
+    made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
+    _write_sound(target, made.wave[None], made.rate_hz, force)
+    lengths = f"{seconds:g} s drawn"
+    if prompt:
+        end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
+        lengths = f"{end}, then {lengths}"
+    return f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:

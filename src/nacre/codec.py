@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from nacre.units import ceil_div, resampled_count
 Array = np.ndarray[Any, np.dtype[Any]]
 
 DEFAULT_KBPS = 6.0  # a channel
+MIN_PACKET_BYTES, MAX_PACKET_BYTES = 40, 8192  # of packets of one size
 JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits
 CONTEXT, STATIC = "context", "static"
 PRIORS = (CONTEXT, STATIC)
@@ -65,6 +67,7 @@ class Codec:
         stereo: str = AUTO,
         prior: str = CONTEXT,
         denoise: bool = False,
+        packet_bytes: int | None = None,
     ) -> bytes:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
@@ -72,10 +75,11 @@ class Codec:
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
         model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
         `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
-        leaves out what is not speech, for good.
+        leaves out what is not speech, for good. `packet_bytes` gives every packet, one channel of one group, this very
+        size instead of a rate, as some links need it.
         """
         wave = as_sound(wave)
-        rate: dict[str, Any] = {"bitrate_kbps": bitrate_kbps, "quality": quality}
+        rate: dict[str, Any] = {"bitrate_kbps": bitrate_kbps, "quality": quality, "packet_bytes": packet_bytes}
         stream = self.encoder(rate_hz, len(wave), **rate, stereo=stereo, prior=prior, denoise=denoise)
         if wave.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
@@ -101,6 +105,7 @@ class Codec:
         stereo: str = AUTO,
         prior: str = CONTEXT,
         denoise: bool = False,
+        packet_bytes: int | None = None,
     ) -> StreamEncoder:
         """A live encoder: push samples, get packets. Options as in `encode`."""
         rate_hz = check_shape(rate_hz, channels)
@@ -111,12 +116,19 @@ class Codec:
         if denoise and not self.config.cleans:
             raise UsageError("denoise", found=f"model {self.bundle.name}", wanted="a model that was taught to clean")
         plan = self.rate_plan(channels, bitrate_kbps, quality, prior)
-        coupling = Coupling.JOINED if channels == 2 and stereo == AUTO else Coupling.APART
+        if packet_bytes is not None:
+            if bitrate_kbps is not None or quality is not None:
+                raise UsageError("packet_bytes", found="a bitrate or quality too", wanted="one of them")
+            if not MIN_PACKET_BYTES <= packet_bytes <= MAX_PACKET_BYTES:
+                raise UsageError("packet_bytes", found=packet_bytes, wanted=f"{MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}")
+        alike = channels == 2 and stereo == AUTO and packet_bytes is None
+        coupling = Coupling.JOINED if alike else Coupling.APART
         if coupling == Coupling.JOINED:
             plan.reach += JOINED_REACH
         mark = self.bundle.fingerprint if prior == CONTEXT else self.bundle.static_fingerprint
         kind, size = Kind(self.bundle.kind), self.config.group_frames
-        return StreamEncoder(self, Header(mark, rate_hz, channels, None, size, kind, coupling), plan, denoise)
+        header = Header(mark, rate_hz, channels, None, size, kind, coupling)
+        return StreamEncoder(self, header, plan, denoise, packet_bytes)
 
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
         """A decoder over the packets of a file, at the file's rate or at `rate_hz`."""
@@ -355,6 +367,9 @@ def pad(wave: Array, multiple: int) -> Array:
     return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, missing)])
 
 
+Memory = tuple[Analyser | LogMelAnalyser, LevelState, Array, int | None]
+
+
 class ChannelEncoder:
     """Groups of one channel at the model's rate to packets. All memory between groups is in its attributes."""
 
@@ -385,23 +400,81 @@ class ChannelEncoder:
 
     def group(self, wave: Array, level: int) -> Packet:
         """wave [N], N a multiple of the hop and at most a group -> packet."""
-        codec, before = self.codec, self.code
+        before = self.code
         latents = self.latents(wave, level)
-        if is_silent(wave, codec.config.hop_samples):
+        if is_silent(wave, self.codec.config.hop_samples):
             self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
             return Packet(level, b"")
         assert self.code is not None
         return self.coding.pack(self.symbols(latents, level), level, self.code)
 
 
+class SizedEncoder(ChannelEncoder):
+    """Packets of exactly `size_bytes`, silence among them: each group takes the highest level that fits, then zeros.
+
+    Where not even the lowest level fits, its symbols are drawn towards 0 until it does.
+    """
+
+    def __init__(self, codec: Codec, coding: Coding, denoise: bool, size_bytes: int):
+        super().__init__(codec, coding, denoise)
+        self.most = size_bytes - container.HEAD_BYTES - container.CHECK_BYTES
+        self.level: int | None = None
+
+    def group(self, wave: Array, level: int) -> Packet:
+        """wave [N] -> packet; `level` is where the first group begins to look."""
+        memory, top = self._memory(), self.codec.config.levels - 1
+        self.level = level if self.level is None else self.level
+        packet, after = self._tried(wave, self.level, memory)
+        while self._fits(packet) and self.level < top:
+            more, later = self._tried(wave, self.level + 1, memory)
+            if not self._fits(more):
+                break
+            self.level, packet, after = self.level + 1, more, later
+        while not self._fits(packet) and self.level > 0:
+            self.level -= 1
+            packet, after = self._tried(wave, self.level, memory)
+        for share in (0.8, 0.6, 0.4, 0.2, 0.0):
+            if not self._fits(packet):
+                packet, after = self._tried(wave, 0, memory, share)
+        self._remember(after)
+        if not self._fits(packet):
+            raise UsageError("packet_bytes", found=self.most, wanted=f"{len(packet.payload)} payload bytes or more")
+        return replace(packet, payload=packet.payload.ljust(self.most, b"\0"))
+
+    def _fits(self, packet: Packet) -> bool:
+        return len(packet.payload) <= self.most
+
+    def _tried(self, wave: Array, level: int, memory: Memory, share: float = 1.0) -> tuple[Packet, Memory]:
+        """The packet of a level, its symbols times `share`, and the memory after it."""
+        self._remember(memory)
+        symbols = self.symbols(self.latents(wave, level), level)
+        if share < 1:
+            symbols = np.trunc(symbols * share).astype(symbols.dtype)
+        assert self.code is not None
+        return self.coding.pack(symbols, level, self.code), self._memory()
+
+    def _memory(self) -> Memory:
+        return deepcopy(self.analyser), replace(self.level_state), self.past, self.code
+
+    def _remember(self, memory: Memory) -> None:
+        self.analyser, self.level_state, self.past, self.code = deepcopy(memory[0]), replace(memory[1]), *memory[2:]
+
+
 class StreamEncoder:
     """Samples in, packets out, in pieces of any size; the packets do not depend on the pieces."""
 
-    def __init__(self, codec: Codec, header: Header, plan: RatePlan, denoise: bool = False):
+    def __init__(
+        self, codec: Codec, header: Header, plan: RatePlan, denoise: bool = False, packet_bytes: int | None = None
+    ):
         self.codec, self.header, self.plan = codec, header, plan
         self.samples, channels, coding = 0, header.channels, codec.coding(header)
         self._resampler = Resampler(header.rate_hz, codec.config.rate_hz, channels)
-        self._channels = [ChannelEncoder(codec, coding, denoise) for _ in range(channels)]
+        self._channels = [
+            SizedEncoder(codec, coding, denoise, packet_bytes)
+            if packet_bytes is not None
+            else ChannelEncoder(codec, coding, denoise)
+            for _ in range(channels)
+        ]
         self._alike = Likeness() if header.coupling == Coupling.JOINED else None
         self._waiting = np.zeros((channels, 0), np.float32)
 

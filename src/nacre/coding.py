@@ -100,13 +100,18 @@ class Coding:
     def _decoded(self, packets: list[Packet], frames: list[int]) -> list[Array]:
         if not self.context:
             pairs = zip(packets, frames, strict=True)
-            return [entropy.decode(p.payload[1:], count, self.static.tables(p.level)) for p, count in pairs]
+            return [entropy.decode(_data(p), count, self.static.tables(p.level)) for p, count in pairs]
         for packet, count in zip(packets, frames, strict=True):
-            longest = 1 + ESCAPED_BYTES * count * self.columns
-            if len(packet.payload) > longest:
-                raise StreamError("payload bytes", found=len(packet.payload), wanted=f"at most {longest}")
+            longest = ESCAPED_BYTES * count * self.columns
+            if len(_data(packet)) > longest:
+                raise StreamError("payload bytes", found=len(_data(packet)), wanted=f"at most {longest}")
         asking = self.context.decoding([packet.level for packet in packets], frames)
-        return list(entropy.decode_asked([packet.payload[1:] for packet in packets], asking))
+        return list(entropy.decode_asked([_data(packet) for packet in packets], asking))
+
+
+def _data(packet: Packet) -> bytes:
+    """What the range coder wrote; zeros behind it fill packets of one size and say nothing."""
+    return packet.payload[1:].rstrip(b"\0")
 
 
 def _checked(packet: Packet, symbols: Array) -> Group | StreamError:
