@@ -17,7 +17,7 @@ import nacre
 from nacre import bundle as bundles
 from nacre.errors import AudioError, TrainError, UsageError
 from nacre.restore import denoise
-from nacre.train import adapt, degrade, start
+from nacre.train import adapt, degrade, loop, start
 from nacre.train import export as export_room
 from nacre.train.context import ContextConfig
 from nacre.train.data import Corpus, Sampler, Source, load_corpus
@@ -177,9 +177,7 @@ def test_a_run_starts_from_a_model(cleaner, corpus):
 def test_a_model_without_cleaning_gets_its_levels(tiny_model, corpus):
     bundle = bundles.load(tiny_model)
     codec = dataclasses.asdict(bundle.config)
-    net = bundle.facts.get("training", {}).get("recipe", {}).get("net")
-    if net is None:
-        pytest.skip("the tiny model does not say how it was made")
+    net = bundle.facts["training"]["recipe"]["net"]
     recipe = tiny_recipe(*CLEANING, *(f"net.{key}={value}" for key, value in net.items()))
     assert recipe.codec.levels == codec["levels"]
     trainer = trainer_of(recipe, corpus)
@@ -219,3 +217,18 @@ def test_what_cannot_learn_a_context_prior(cleaner, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     with pytest.raises(TrainError, match="frames"):
         adapt.add_context(cleaner, CLIPS, tmp_path / "out", config=dataclasses.replace(SMALL, frames=99), quiet=True)
+
+
+def test_finetune_goes_on_by_the_models_own_recipe(cleaner, tmp_path):
+    recipe = start.recipe_from(bundles.load(cleaner), 3, 1e-3, ("data.batch=2",))
+    assert (recipe.codec.cleans, recipe.steps, recipe.data.batch) == (True, 3, 2)
+    assert recipe.stage[0].cleaning == 0.5
+    run = loop.train(recipe, CLIPS, tmp_path / "run", quiet=True, begin=start.start_from(bundles.load(cleaner)))
+    assert run.step == 3
+    assert export_room.export_run(tmp_path / "run", tmp_path / "model").config.cleans
+
+
+def test_finetune_of_a_model_that_does_not_say_how_it_was_made(cleaner):
+    silent = dataclasses.replace(bundles.load(cleaner), facts={})
+    with pytest.raises(TrainError, match="no recipe inside"):
+        start.recipe_from(silent, 3, 1e-3)

@@ -437,6 +437,30 @@ def train(
 
 
 @app.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help="A model of kind scalar: name of one in the package, or its folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of your recordings, any depth, format and rate.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run, for `nacre export`.")],
+    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")] = None,
+    valid: Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 2000,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate; it falls over the last 70 %.")] = 5e-4,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model further on your own recordings, by the recipe that made it and from the rates it has."""
+    with _torch_room():
+        from nacre import bundle as bundles
+        from nacre.train.loop import train as run
+        from nacre.train.start import recipe_from, start_from
+
+        found = bundles.find(model)
+        recipe = recipe_from(found, steps, learning_rate, tuple(changes or ()))
+        run(recipe, data, out, noise, valid, resume=resume, quiet=quiet, begin=start_from(found))
+
+
+@app.command()
 def prior(
     model: Annotated[str, typer.Argument(help="A model: the name of one in the package, or its folder.")],
     data: Annotated[Path, typer.Option(help="Folder of recordings such as the model will be used for.")],

@@ -255,7 +255,7 @@ def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
             raise TrainError(f"{path}: base", found=f"{name}, which has a base itself", wanted="one that stands alone")
         values = _merged(base, values)
     for change in changes:
-        _override(values, change)
+        override(values, change)
     recipe: Recipe = build(Recipe, values)
     return recipe
 
@@ -291,7 +291,8 @@ def recipe_of(run: Path) -> Recipe:
     return recipe
 
 
-def _override(values: Any, change: str) -> None:
+def override(values: Any, change: str) -> None:
+    """Put one key=value, as of --set, into plain recipe values."""
     key, equals, text = change.partition("=")
     if not equals:
         raise TrainError(f"--set {change}", found="no '='", wanted="key=value", next="such as data.batch=8")

@@ -6,6 +6,7 @@ weights: where a number comes out, the model's weight is put back. The result is
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Callable
@@ -26,9 +27,24 @@ from nacre.train.export import write_graph
 from nacre.train.loop import Run, Trainer
 from nacre.train.nets import CodecNet
 from nacre.train.quantisers import ScalarQuantiser
-from nacre.train.recipe import Recipe
+from nacre.train.recipe import Recipe, build, override
 
 CLOSE = 0.02  # of the size of what comes out: weights are stored as float16, so a new network differs by less
+
+
+def recipe_from(bundle: Bundle, steps: int, learning_rate: float, changes: tuple[str, ...] = ()) -> Recipe:
+    """The recipe that made a model, for one more stage of all parts that begins at its rates. Raises TrainError."""
+    values = copy.deepcopy(bundle.facts.get("training", {}).get("recipe"))
+    if not isinstance(values, dict) or not values.get("stage"):
+        advice = "give a recipe: nacre train RECIPE --from MODEL"
+        raise TrainError(f"model {bundle.name}", found="no recipe inside", wanted="how it was made", next=advice)
+    last = values["stage"][-1]
+    stage = {"name": "fine-tuning", "steps": steps, "learning_rate": learning_rate, "decay_share": 0.7}
+    values["stage"] = [stage | {"warmup_steps": min(100, steps // 10), "cleaning": last.get("cleaning", 0.0)}]
+    for change in changes:
+        override(values, change)
+    recipe: Recipe = build(Recipe, values)
+    return recipe
 
 
 def start_from(bundle: Bundle) -> Callable[[Trainer], None]:
