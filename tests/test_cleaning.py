@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from test_train import CLIPS, CODEC, RARELY, STILL, tiny_recipe, trainer_of
 
 import nacre
 from nacre import bundle as bundles
-from nacre.errors import AudioError, TrainError, UsageError
+from nacre.errors import AudioError, BundleError, TrainError, UsageError
 from nacre.restore import denoise
 from nacre.train import adapt, degrade, loop, start
 from nacre.train import export as export_room
@@ -40,7 +42,7 @@ def cleaner(corpus, tmp_path_factory) -> Path:
     for _ in range(12):
         trainer.step()
     folder = tmp_path_factory.mktemp("cleaner") / "cleaner"
-    facts = {"training": {"recipe": dataclasses.asdict(trainer.recipe)}}
+    facts = export_room.making(trainer.recipe, trainer.run, corpus)
     export_room.export(trainer.run, trainer.sampler.batch(4, 6400, (1,)), folder, "cleaner", facts)
     return folder
 
@@ -128,10 +130,31 @@ def test_denoise_keeps_the_shape(cleaner, speech):
     for given in (wave, wave[0], wave[:, :1]):
         assert denoise(codec, given, 16_000).shape == given.shape
     assert denoise(codec, wave[0], 44_100).shape == (9001,)
-    clean, plain = (codec.encode(wave[0], 16_000, quality=100, denoise=on) for on in (True, False))
-    assert clean != plain
-    assert codec.decode(clean)[0].shape == (1, 9001)
     assert not denoise(codec, np.zeros(8000, np.float32), 16_000).any()
+
+
+def test_sound_is_cleaned_as_far_as_it_is_unlike_clean_speech(cleaner, speech):
+    codec = nacre.load(cleaner)
+    plain = codec.encode(speech[:20_000], 16_000, quality=100)
+    found = []
+    for span in ((0.0, 1e-9), (0.0, 1.0), (50.0, 51.0)):
+        codec.bundle.__dict__["cleaning_span"] = span
+        found.append(codec.encode(speech[:20_000], 16_000, quality=100, denoise=True))
+        assert codec.decode(found[-1])[0].shape == (1, 20_000)
+    assert found[2] == plain != found[0]
+    sized = codec.encode(speech[:20_000], 16_000, packet_bytes=300, denoise=True)
+    assert codec.decode(sized)[0].shape == (1, 20_000)
+
+
+@pytest.mark.parametrize("span", [None, [0.2], [0.3, 0.2], [-1, 2], ["a", "b"], [0.1, float("inf")]])
+def test_a_model_that_does_not_say_what_is_clean(cleaner, tmp_path, span):
+    folder = tmp_path / "bad"
+    shutil.copytree(cleaner, folder)
+    facts = json.loads((folder / "model.json").read_text())
+    facts["cleaning_span"] = span
+    (folder / "model.json").write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match="cleaning_span"):
+        bundles.load(folder)
 
 
 def test_denoise_of_a_model_that_never_learned_it(tiny, cleaner, speech):
@@ -197,8 +220,9 @@ def test_a_model_learns_a_context_prior(cleaner, tmp_path, speech):
     before, after = nacre.load(cleaner), nacre.load(tmp_path / "better")
     assert found.has_context
     assert sorted(path.name for path in (tmp_path / "better").iterdir()) == sorted(
-        {path.name for path in cleaner.iterdir()} | {"context.npz"}
+        {path.name for path in cleaner.iterdir()} | {"context.npz", "README.md"}
     )
+    assert found.fingerprint.hex() in (tmp_path / "better" / "README.md").read_text()
     assert found.static_rates_kbps.tolist() == before.bundle.rates_kbps.tolist()
     data = before.encode(speech[:20_000], 16_000, quality=50)
     np.testing.assert_array_equal(after.decode(data)[0], before.decode(data)[0])

@@ -15,7 +15,7 @@ RANK |= dict.fromkeys(
     ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel", "stereo"], 1
 )
 RANK |= {"context": 1, "coding": 1.5, "codec": 2, "page": 2} | dict.fromkeys(
-    ["stream", "generate", "restore", "evaluate", "train", "demo"], 3
+    ["stream", "generate", "sampling", "restore", "evaluate", "train", "demo"], 3
 )
 RANK |= dict.fromkeys(["features", "view"], 3) | {"continuation": 1}
 RANK |= {"cli": 4, "__main__": 5, "__init__": 6}

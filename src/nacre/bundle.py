@@ -88,6 +88,12 @@ class Bundle:
         """The same for files written by the static tables."""
         return np.asarray(self.facts.get("static_rates_kbps", self.facts["rates_kbps"]), np.float64)
 
+    @cached_property
+    def cleaning_span(self) -> tuple[float, float]:
+        """Quartiles of how far cleaned latents lie from plain ones on training speech; below, sound counts as clean."""
+        low, high = self.facts["cleaning_span"]
+        return float(low), float(high)
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all files in the folder."""
@@ -146,6 +152,8 @@ def load(folder: Path) -> Bundle:
         wanted = f"{config.levels} levels, steps and dead zones for {config.latent_dims} dims"
         raise BundleError(f"{folder}/model.json: rates_kbps, steps, dead_zone", wanted=wanted)
     _check_numbers(bundle)
+    if config.cleans:
+        _check_span(bundle)
     for part in parts_of(kind, hashes):
         path = folder / part
         found = _hash(path) if path.is_file() else "nothing"
@@ -160,6 +168,15 @@ def _steps_fit(bundle: Bundle) -> bool:
     steps, zones = bundle.steps, bundle.dead_zone
     sized = steps.shape == zones.shape == (bundle.config.levels, bundle.config.latent_dims)
     return sized and bool((np.isfinite(steps) & (steps > 0) & (zones >= 0) & (zones < 0.5)).all())
+
+
+def _check_span(bundle: Bundle) -> None:
+    try:
+        low, high = bundle.cleaning_span
+    except (LookupError, TypeError, ValueError) as error:
+        raise BundleError(f"{bundle.folder}/model.json: cleaning_span", wanted="two numbers") from error
+    if not 0 <= low < high < float("inf"):
+        raise BundleError(f"{bundle.folder}/model.json: cleaning_span", found=(low, high), wanted="0 or more, rising")
 
 
 def _check_numbers(bundle: Bundle) -> None:

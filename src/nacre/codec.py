@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -367,7 +367,35 @@ def pad(wave: Array, multiple: int) -> Array:
     return np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [(0, missing)])
 
 
-Memory = tuple[Analyser | LogMelAnalyser, LevelState, Array, int | None]
+class Cleaner:
+    """Latents of the speech alone, by the encoder's levels for cleaning, as far as there is something to clean.
+
+    Sound without noise would lose by it. It is known by the two latents, cleaned and plain, being as much alike as in
+    clean speech: `span` says at what distance cleaning sets in, and at what distance it is complete.
+    """
+
+    def __init__(self, codec: Codec):
+        self.codec, self.span = codec, codec.bundle.cleaning_span
+        self.past = codec.encoder_net.start()
+        self.unlike: float | None = None
+
+    def cleaned(self, spectra: Array, plain: Array, level: int) -> Array:
+        """spectra of a group, and what the plain level makes of them [T, X] -> [T, X]."""
+        clean, self.past = self.codec.encoder_net.step(spectra, level + self.codec.config.levels, self.past)
+        found = distance(clean, plain)
+        self.unlike = found if self.unlike is None else 0.5 * (self.unlike + found)
+        low, high = self.span
+        share = np.float32(np.clip((self.unlike - low) / (high - low), 0, 1))
+        mixed: Array = plain + share * (clean - plain)
+        return mixed
+
+
+def distance(clean: Array, plain: Array) -> float:
+    """Size of the difference of latents [T, X] over the size of the second."""
+    return float(np.sqrt(np.square(clean - plain).sum() / (np.square(plain).sum() + 1e-9)))
+
+
+Memory = tuple[Analyser | LogMelAnalyser, LevelState, Cleaner | None, Array, int | None]
 
 
 class ChannelEncoder:
@@ -375,7 +403,7 @@ class ChannelEncoder:
 
     def __init__(self, codec: Codec, coding: Coding | None = None, denoise: bool = False):
         self.codec, self.coding = codec, coding or Coding(codec.prior, codec.context)
-        self.cleaning = codec.config.levels if denoise else 0  # where the encoder's levels for it begin
+        self.cleaner = Cleaner(codec) if denoise else None
         self.analyser = analyser_of(codec.config)
         self.level_state = LevelState()
         self.past = codec.encoder_net.start()
@@ -390,8 +418,8 @@ class ChannelEncoder:
         hop = self.codec.config.hop_samples
         before, self.code = self.code, self.gain(wave) if code is None else code
         spectra = self.analyser.push(wave * gain_curve(before, self.code, len(wave), hop))
-        latents, self.past = self.codec.encoder_net.step(spectra, level + self.cleaning, self.past)
-        return latents
+        latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
+        return self.cleaner.cleaned(spectra, latents, level) if self.cleaner else latents
 
     def symbols(self, latents: Array, level: int) -> Array:
         """latents [T, X] -> symbols [T, K]."""
@@ -454,10 +482,11 @@ class SizedEncoder(ChannelEncoder):
         return self.coding.pack(symbols, level, self.code), self._memory()
 
     def _memory(self) -> Memory:
-        return deepcopy(self.analyser), replace(self.level_state), self.past, self.code
+        return deepcopy(self.analyser), replace(self.level_state), copy(self.cleaner), self.past, self.code
 
     def _remember(self, memory: Memory) -> None:
-        self.analyser, self.level_state, self.past, self.code = deepcopy(memory[0]), replace(memory[1]), *memory[2:]
+        self.analyser, self.level_state, self.cleaner = deepcopy(memory[0]), replace(memory[1]), copy(memory[2])
+        self.past, self.code = memory[3:]
 
 
 class StreamEncoder:

@@ -20,7 +20,8 @@ from nacre.errors import TrainError
 from nacre.train.context import ContextConfig, train
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
-from nacre.train.export import check_free, measured_rates
+from nacre.train.export import card, check_free, measured_rates
+from nacre.train.recipe import Recipe, build
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -71,7 +72,9 @@ def add_context(
             learned, rates = _learned(Codec(bundle), data, noise, Path(cache), hours, config, quiet, part)
         facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
-        bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
+        found = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
+        if made := facts.get("training", {}).get("recipe"):
+            (part / "README.md").write_text(card(found, build(Recipe, made)))
         if out.exists():
             out.rmdir()
         part.rename(out)
@@ -115,9 +118,8 @@ def _learned(
             bar.update(task, completed=step + 1, description=text)
 
         prior = train(groups, bundle.steps, config, note)
-    for path in bundle.folder.iterdir():
-        if path.name in (*bundles.PARTS, "README.md"):
-            shutil.copyfile(path, part / path.name)
+    for name in bundles.PARTS:
+        shutil.copyfile(bundle.part(name), part / name)
     prior.save(part / bundles.CONTEXT)
     facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
     draft = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)

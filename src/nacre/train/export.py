@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nacre import bundle as bundles
-from nacre.codec import Codec
+from nacre.codec import Codec, distance
 from nacre.container import pack_packet
 from nacre.errors import TrainError
 from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, ResidualQuantiser, UniformQuantiser
@@ -143,12 +143,14 @@ def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
     """The model card, Markdown."""
     made = bundle.facts["training"]
     rates = ", ".join(f"{rate:.2f}" for rate in bundle.rates_kbps)
+    tables = ", ".join(f"{rate:.2f}" for rate in bundle.static_rates_kbps)
     lines = [
         f"# {bundle.name}",
         f"{recipe.description}. Licence of the weights: {recipe.licence or 'not stated'}.",
         f"Fingerprint {bundle.fingerprint.hex()}, {bundle.size_bytes / 1e6:.1f} MB, "
         f"algorithmic latency {bundle.config.latency_ms:.0f} ms when frames are sent one by one.",
-        f"Mean rate of each quality level on training speech, kb/s of packets: {rates}.",
+        f"Mean rate of each quality level on training speech, kb/s of packets: {rates}."
+        + (f" By static tables: {tables}." if bundle.has_context else ""),
         "## Training",
         f"Recipe `{recipe.name}`, seed {recipe.seed}: {made['steps']} steps, "
         f"{made['audio_seconds_seen']} s of excerpts from {made['corpus_hours']} h of recordings. "
@@ -192,6 +194,21 @@ def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
         duration_s = len(packets) * codec.config.group_samples / codec.config.rate_hz
         rates.append(round(kbps(sum(len(pack_packet(packet)) for packet in packets), duration_s), 3))
     return rates
+
+
+def cleaning_span(net: CodecNet, waves: np.ndarray[Any, Any]) -> list[float]:
+    """Quartiles of the distance between cleaned and plain latents on training speech [B, N], by groups."""
+    level, frames = net.codec.levels - 1, net.codec.group_frames
+    pairs = [
+        [net.latents(torch.from_numpy(wave[None]), at)[0] for at in (level, level + net.codec.levels)] for wave in waves
+    ]
+    found = [
+        distance(clean[at : at + frames].numpy(), plain[at : at + frames].numpy())
+        for plain, clean in pairs
+        for at in range(0, len(plain), frames)
+    ]
+    low, high = np.percentile(found, [25, 75]).tolist()
+    return [round(low, 4), round(max(high, low + 1e-3), 4)]
 
 
 def codebook_use(codec: Codec, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -252,6 +269,8 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
         elif isinstance(station, PosteriorQuantiser | ResidualQuantiser | FiniteQuantiser):
             station.save(part / bundles.QUANTISER)
         found["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
+        if net.codec.cleans:
+            found["cleaning_span"] = cleaning_span(net, waves)
         draft = bundles.save(part, name, kind, net.codec, found | facts)
         codec = Codec(draft)
         found["rates_kbps"] = measured_rates(codec, waves)

@@ -387,7 +387,7 @@ class CodecNet(nn.Module):
         """wave [B, N] -> latents [B, T, X] for the codec's quantiser, at one quality level."""
         chosen = torch.full((len(wave),), level, device=wave.device)
         found, _ = self.encoder(self.analysis.spectra(wave), chosen)
-        return self.quantiser.enter(found, chosen)
+        return self.quantiser.enter(found, chosen % self.codec.levels)
 
     @torch.no_grad()
     def decoded(self, latents: Tensor, level: int) -> Tensor:

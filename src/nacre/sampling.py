@@ -1,0 +1,202 @@
+"""Sound drawn from the context prior, from nothing or on from a prompt: babble that goes as speech goes.
+
+    prompt --> symbols --+
+                         v
+    prior asks --> shares --> answers drawn --> symbols --> latents --> decoder --> level, limit --> wave
+
+The prior asks for frame after frame; what the prompt holds is answered as it is, all after it by lot.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nacre.analysis import TARGET_DB, LevelState, active_level_db, choose_gain, gain_of, is_silent
+from nacre.audio import Resampler
+from nacre.codec import ChannelEncoder, Codec, as_sound, check_shape, pad
+from nacre.context import ContextPrior
+from nacre.errors import AudioError, UsageError
+from nacre.units import ceil_div, db_to_gain
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+TEMPERATURE, TOP_P = 1.0, 0.95  # measured by bench/sample.py, as the level is
+LEVEL_SHARE = 8  # the level is this part of the scale above the lowest: higher ones lose the voice
+SHORTEST_S, LONGEST_S = 0.02, 600.0
+HOTTEST = 5.0
+PROMPT_S = 10.0  # of a prompt, its end; the prior remembers less than a second
+MOST_BOOST_DB = 6.0  # a drawn pause stays a pause
+PEAK = 0.9  # no sample of the output is larger
+TICK_ASKS = 256
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """wave [N] float32, of which the first `prompt_samples` are the prompt, and what made it."""
+
+    wave: Array
+    rate_hz: int
+    prompt_samples: int
+    level: int
+    seed: int
+
+
+def sample(
+    codec: Codec,
+    seconds: float,
+    *,
+    prompt: tuple[Array, int] | None = None,
+    seed: int | None = None,
+    temperature: float = TEMPERATURE,
+    top_p: float = TOP_P,
+    level: int | None = None,
+    tick: Callable[[float], None] | None = None,
+) -> Sampled:
+    """`seconds` of sound, 0.02 to 600, drawn from the codec's context prior, at the model's rate.
+
+    `prompt`, (wave [N] or [C, N], rate in Hz), is what went before: the last 10 s of it, channels averaged, whole
+    frames of it, come first in the result as the codec says them; the drawn sound follows and adds its `seconds`.
+    The result has the prompt's level or, without one, that of speech; peaks are limited.
+
+    `temperature` 0 takes the likeliest symbol always, 1 draws as the prior says, up to 5 evens the chances out. `top_p`
+    leaves only the likeliest symbols that together have that share. `level` is the quality level, by default a
+    low one. The same seed gives the same sound; without one a fresh one is chosen, which the result names.
+    Raises AudioError, UsageError.
+    """
+    prior, config = _prior_of(codec), codec.config
+    _check(seconds, temperature, top_p, seed)
+    chosen = _level_of(codec, level)
+    used_seed = secrets.randbits(32) if seed is None else seed
+    before, gain = np.zeros((0, codec.quantiser.columns), np.int32), 1.0
+    if prompt:
+        before, gain = _heard(codec, *prompt, chosen)
+    hop = config.hop_samples
+    heard, drawn = len(before) * hop, round(seconds * config.rate_hz)
+    frames = len(before) + ceil_div(drawn, hop) + ceil_div(config.delay_samples, hop)
+    random = np.random.default_rng(used_seed)
+    symbols = draw_symbols(prior, chosen, frames, random, temperature, top_p, before, tick)
+    symbols = np.clip(symbols, *codec.prior.ranges(chosen))  # as the encoder does
+    wave = codec.from_latents(codec.quantiser.latents(symbols, chosen), chosen)[: heard + drawn] / np.float32(gain)
+    if not prompt:
+        change_db = min(TARGET_DB - active_level_db(wave, hop), MOST_BOOST_DB)
+        wave = wave * np.float32(db_to_gain(change_db))
+    return Sampled(limited(wave, hop), config.rate_hz, heard, chosen, used_seed)
+
+
+def _prior_of(codec: Codec) -> ContextPrior:
+    if codec.context is None:
+        found, advice = f"model {codec.bundle.name}", "teach it one by `nacre prior`"
+        raise UsageError("sampling", found=found, wanted="a model with a context prior", next=advice)
+    return codec.context
+
+
+def _check(seconds: float, temperature: float, top_p: float, seed: int | None) -> None:
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise UsageError("seconds", found=f"{seconds:g}", wanted=f"{SHORTEST_S:g} to {LONGEST_S:g}")
+    if not 0 <= temperature <= HOTTEST:
+        raise UsageError("temperature", found=f"{temperature:g}", wanted=f"0 to {HOTTEST:g}")
+    if not 0 < top_p <= 1:
+        raise UsageError("top-p", found=f"{top_p:g}", wanted="above 0, up to 1")
+    if seed is not None and seed < 0:
+        raise UsageError("seed", found=seed, wanted="0 or more")
+
+
+def _level_of(codec: Codec, level: int | None) -> int:
+    levels = codec.config.levels
+    chosen = levels // LEVEL_SHARE if level is None else level
+    if not (0 <= chosen < levels and chosen == int(chosen)):
+        raise UsageError("level", found=level, wanted=f"0 to {levels - 1}")
+    return int(chosen)
+
+
+def draw_symbols(
+    prior: ContextPrior,
+    level: int,
+    frames: int,
+    random: np.random.Generator,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    before: Array | None = None,
+    tick: Callable[[float], None] | None = None,
+) -> Array:
+    """Symbols [frames, D] int32 that go as the prior says; the first are `before` [T, D], exactly, where given."""
+    start = np.zeros((0, prior.sizes.dims), np.int32) if before is None else before[:frames]
+    forced, asking = _answers(prior, start, level), prior.decoding([level], [frames])
+    answers, asked = None, 0
+    while True:
+        try:
+            ask = asking.send(answers)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as end:
+            (symbols,) = end.value
+            break
+        known = next(forced, None)
+        answers = draw(ask.shares, random, temperature, top_p) if known is None else known[None]
+        asked += 1
+        if tick and asked % TICK_ASKS == 0:
+            tick(min(1.0, asked / (frames * prior.sizes.blocks)))
+    symbols[: len(start)] = start  # the dims that go by tables are asked for last, and decide about no others
+    return np.asarray(symbols)
+
+
+def _answers(prior: ContextPrior, symbols: Array, level: int) -> Iterator[Array]:
+    """Answers [n] to what `decoding` asks frame by frame, for symbols [T, D]; those by tables, which follow, not."""
+    left, escaped = len(symbols) * prior.sizes.blocks, False
+    for answers, shares in prior.encoding(symbols, level):
+        if not left and not escaped:
+            return
+        left -= not escaped
+        escaped = not escaped and bool((answers == shares.shape[-1] - 1).any())
+        yield answers
+
+
+def draw(shares: Array, random: np.random.Generator, temperature: float, top_p: float) -> Array:
+    """Answers [S, n] int32 to shares [S, n, A]; the last share, the escape, only where the others are 0."""
+    known = shares[..., :-1]
+    largest = known.max(-1, keepdims=True)
+    if temperature == 0:
+        answers = known.argmax(-1)
+    else:
+        weights = (known / np.where(largest > 0, largest, 1)) ** (1 / temperature)
+        if top_p < 1:
+            order = np.argsort(-weights, axis=-1, kind="stable")
+            ranked = np.take_along_axis(weights, order, -1)
+            sums = ranked.cumsum(-1)
+            np.put_along_axis(weights, order, np.where(sums - ranked < top_p * sums[..., -1:], ranked, 0), -1)
+        sums = weights.cumsum(-1)
+        answers = (sums > random.random((*shares.shape[:-1], 1)) * sums[..., -1:]).argmax(-1)
+    return np.asarray(np.where(largest[..., 0] > 0, answers, shares.shape[-1] - 1), np.int32)
+
+
+def limited(wave: Array, hop_samples: int) -> Array:
+    """wave [N] float32 turned down around peaks above PEAK, on straight lines from hop to hop."""
+    frames = pad(np.abs(wave), hop_samples).reshape(-1, hop_samples)
+    gains = np.pad(PEAK / np.maximum(frames.max(1), PEAK), 1, mode="edge")
+    gains = np.minimum(np.minimum(gains[:-2], gains[2:]), gains[1:-1])  # no higher than any frame beside it allows
+    centres = (np.arange(len(gains)) + 0.5) * hop_samples
+    return np.asarray(wave * np.interp(np.arange(len(wave)) + 0.5, centres, gains), np.float32)
+
+
+def _heard(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, float]:
+    """(symbols [T, K], the one gain they were taken at) of the end of a prompt, wave [N] or [C, N]."""
+    sound, config = as_sound(wave), codec.config
+    rate_hz = check_shape(rate_hz, len(sound))
+    mono = sound[:, -round((PROMPT_S + 1) * rate_hz) :].mean(0, keepdims=True)
+    if rate_hz != config.rate_hz and mono.shape[1]:
+        resampler = Resampler(rate_hz, config.rate_hz, 1)
+        mono = np.concatenate([resampler.push(mono), resampler.flush()], 1)
+    hop = config.hop_samples
+    frames = min(mono.shape[1], round(PROMPT_S * config.rate_hz)) // hop
+    if not frames:
+        raise AudioError("prompt", found=f"{sound.shape[1]} samples", wanted=f"at least {hop / config.rate_hz:g} s")
+    ready = np.asarray(mono[0, -frames * hop :], np.float32)  # ends where the drawn sound begins
+    if is_silent(ready, hop):
+        raise AudioError("prompt", found=f"silence in its last {PROMPT_S:g} s", wanted="sound", next="cut it first")
+    code, channel = choose_gain(LevelState(), ready, hop), ChannelEncoder(codec)
+    groups = np.split(ready, range(config.group_samples, len(ready), config.group_samples))
+    symbols = [channel.symbols(channel.latents(group, level, code), level) for group in groups]
+    return np.concatenate(symbols), gain_of(code)

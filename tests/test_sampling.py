@@ -1,0 +1,245 @@
+"""Drawn by lot: the same seed gives the same sound, prompts are kept, lengths are exact, wrong wishes are named."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from test_context import small_prior, speechlike
+
+import nacre
+from nacre import audio
+from nacre import bundle as bundles
+from nacre.analysis import LevelState, choose_gain, gain_of
+from nacre.errors import AudioError, UsageError
+from nacre.sampling import HOTTEST, PEAK, PROMPT_S, draw, draw_symbols, limited, sample
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def drawing_model(tiny_model, tmp_path_factory):
+    """The tiny model with a context prior of random weights."""
+    folder = tmp_path_factory.mktemp("drawing") / "drawing"
+    shutil.copytree(tiny_model, folder)
+    small_prior(levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
+    plain = bundles.load(tiny_model)
+    facts = {key: value for key, value in plain.facts.items() if key not in bundles.HEAD}
+    facts |= {"static_rates_kbps": plain.rates_kbps.tolist()}
+    bundles.save(folder, "drawing", plain.kind, plain.config, facts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawing(drawing_model):
+    return nacre.load(drawing_model)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+# answers by lot
+
+
+def test_answers_go_as_the_shares(random):
+    shares = np.tile([0.0, 0.1, 0.5, 0.15, 0.25], (1, 20_000, 1))
+    drawn = draw(shares, random, 1.0, 1.0)
+    assert drawn.shape == (1, 20_000)
+    assert drawn.dtype == np.int32
+    wanted = np.array([0, 0.1, 0.5, 0.15, 0]) / 0.75  # the escape is never drawn
+    np.testing.assert_allclose(np.bincount(drawn[0], minlength=5) / 20_000, wanted, atol=0.02)
+    cold = np.bincount(draw(shares, random, 0.5, 1.0)[0], minlength=5) / 20_000
+    np.testing.assert_allclose(cold, wanted**2 / (wanted**2).sum(), atol=0.02)
+    assert set(draw(shares, random, 1.0, 0.67)[0]) == {2, 3}
+    assert set(draw(shares, random, 1.0, 0.66)[0]) == {2}
+    assert set(draw(shares, random, HOTTEST, 1.0)[0]) == {1, 2, 3}
+
+
+def test_likeliest_answers(random):
+    shares = random.dirichlet(np.full(30, 0.2), (2, 50))
+    best = shares[..., :-1].argmax(-1)
+    for temperature, top_p in ((0.0, 1.0), (1.0, 1e-9), (1e-6, 1.0), (0.0, 1e-300), (HOTTEST, 1e-300)):
+        np.testing.assert_array_equal(draw(shares, random, temperature, top_p), best)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_escape_where_nothing_else_is_left(temperature, random):
+    shares = np.array([[[0.0, 0.0, 1.0], [0.25, 0.0, 0.75]]])
+    assert draw(shares, random, temperature, 0.9).tolist() == [[2, 0]]
+
+
+# symbols
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [{}, {"used": 9}, {"blocks": 1}])
+def test_prompts_stay_and_decide(seed, shape):
+    prior, random = small_prior(seed, **shape), np.random.default_rng(seed)
+    before = speechlike(prior, 12, random)  # far out as well: some escape
+    found = draw_symbols(prior, 1, 20, random, before=before)
+    np.testing.assert_array_equal(found[:12], before)
+    np.testing.assert_array_equal(draw_symbols(prior, 1, 12, random, before=before), before)
+    whole = draw_symbols(prior, 1, 40, random, temperature=0.0, before=before[:5])
+    again = draw_symbols(prior, 1, 40, random, temperature=0.0, before=whole[:23])
+    np.testing.assert_array_equal(again, whole)
+    assert np.isfinite(prior.bits(whole, 1))
+
+
+def test_symbols_of_no_frame(random):
+    assert draw_symbols(small_prior(), 0, 0, random).shape == (0, 9)
+
+
+# sound
+
+
+def test_seeds(drawing):
+    one, same, other = (sample(drawing, 0.5, seed=seed).wave for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    fresh = [sample(drawing, 0.5) for _ in range(2)]
+    assert fresh[0].seed != fresh[1].seed
+    np.testing.assert_array_equal(fresh[0].wave, sample(drawing, 0.5, seed=fresh[0].seed).wave)
+
+
+def test_no_lot_at_temperature_0(drawing):
+    cold = [sample(drawing, 0.3, temperature=0.0).wave for _ in range(2)]
+    np.testing.assert_array_equal(*cold)
+    np.testing.assert_array_equal(sample(drawing, 0.3, top_p=1e-9, temperature=1.0).wave, cold[0])
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.12345, 1.0, 2.5])
+@pytest.mark.parametrize("level", [0, 3])
+def test_durations_are_exact(seconds, level, drawing):
+    made = sample(drawing, seconds, level=level, temperature=HOTTEST)
+    assert made.wave.shape == (round(seconds * RATE),)
+    assert made.wave.dtype == np.float32
+    assert np.abs(made.wave).max() <= PEAK + 1e-6
+    assert (made.prompt_samples, made.rate_hz, made.level) == (0, RATE, level)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate_hz", "kept"), [(320, 16_000, 1), (33_000, 48_000, 34), (250_000, 16_000, 500)]
+)
+def test_prompts_come_first(samples, rate_hz, kept, drawing, speech):
+    talk = np.tile(speech, 4)[-samples:]
+    made = sample(drawing, 0.3, prompt=(np.stack([talk, talk]), rate_hz), seed=1, level=2)
+    assert made.prompt_samples == kept * 320 <= PROMPT_S * RATE
+    assert made.wave.shape == (kept * 320 + 4800,)
+    other = sample(drawing, 0.3, prompt=(talk, rate_hz), seed=2, level=2).wave
+    lead = made.prompt_samples - drawing.config.delay_samples - drawing.config.window_samples
+    if lead > 0:
+        np.testing.assert_allclose(made.wave[:lead], other[:lead], atol=1e-5)
+    assert (made.wave[made.prompt_samples :] != other[made.prompt_samples :]).any()
+
+
+def test_prompts_keep_their_level(speech):
+    codec = nacre.load("speech-16k")
+    if codec.context is None:
+        pytest.skip("the bundled model has no context prior")
+    for factor in (1.0, 0.05):
+        talk = factor * speech[:RATE]
+        made = sample(codec, 0.1, prompt=(talk, RATE), seed=1, level=12)
+        code = choose_gain(LevelState(), talk, 320)
+        wanted = codec.from_latents(codec.latents(talk, RATE, 12, gain_code=code), 12) / gain_of(code)
+        np.testing.assert_allclose(np.std(made.wave[:14_000]), np.std(wanted[:14_000]), rtol=0.05)
+        assert np.corrcoef(made.wave[:14_000], wanted[:14_000])[0, 1] > 0.98
+
+
+def test_loud_sound_is_turned_down(random):
+    wave = (0.1 * random.standard_normal(5000)).astype(np.float32)
+    np.testing.assert_array_equal(limited(wave, 320), wave)
+    wave[2000:2100] *= 1000
+    found = limited(wave, 320)
+    assert np.abs(found).max() <= PEAK + 1e-6
+    np.testing.assert_array_equal(found[:900], wave[:900])
+
+
+# wrong wishes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seconds": 0.01}, "0.02 to 600"),
+        ({"seconds": 601}, "found 601"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"temperature": -0.1}, "0 to 5"),
+        ({"temperature": 5.1}, "found 5.1"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0.0}, "above 0"),
+        ({"top_p": 1.01}, "up to 1"),
+        ({"level": 4}, "0 to 3"),
+        ({"level": -1}, "0 to 3"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_options_out_of_range(options, words, drawing):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        sample(drawing, **({"seconds": 1.0} | options))
+
+
+def test_models_without_a_context_prior(tiny):
+    with pytest.raises(UsageError, match="context prior"):
+        sample(tiny, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"), [(0, "found 0 samples"), (319, "at least 0.02 s"), (RATE, "silence"), (20 * RATE, "silence")]
+)
+def test_prompts_without_sound(samples, words, drawing, speech):
+    prompt = np.zeros(samples, np.float32)
+    prompt[: samples - 11 * RATE] = 0.1  # too long ago
+    with pytest.raises(AudioError, match=words):
+        sample(drawing, 1.0, prompt=(prompt, RATE))
+
+
+# command
+
+
+def test_generate_command(run, tmp_path, drawing_model, tiny_model, speech):
+    audio.write(tmp_path / "in.wav", speech[None, :RATE], RATE)
+    audio.write(tmp_path / "quiet.wav", np.zeros((1, RATE), np.float32), RATE)
+    draws = ("generate", "-o", "out.wav", "-m", drawing_model, "--seconds", 0.5)
+    done = run(*draws)
+    assert done.rc == 0, done.stderr
+    first, seed = audio.read(tmp_path / "out.wav")[0], re.search(r"--seed (\d+)", done.stderr)[1]
+    assert first.shape == (1, 8000)
+    assert run(*draws).rc == 1  # it is there
+    done = run(*draws, "-f", "-q", "--seed", seed)
+    assert (done.rc, done.stderr) == (0, "")
+    np.testing.assert_array_equal(audio.read(tmp_path / "out.wav")[0], first)
+    done = run(*draws, "-f", "--prompt", "in.wav", "--temperature", 0.7, "--top-p", 0.9, "--level", 1)
+    assert done.rc == 0, done.stderr
+    assert "the last 1.00 s of in.wav, through the codec, then 0.5 s drawn" in done.stderr
+    assert "--level 1" in done.stderr
+    assert audio.read(tmp_path / "out.wav")[0].shape == (1, RATE + 8000)
+    assert run(*draws, "-f", "--prompt", "quiet.wav").rc == 1
+    assert "silence" in run(*draws, "-f", "--prompt", "quiet.wav").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--resynth", "in.wav", "--seconds", 1),
+        ("--resynth", "in.wav", "--seed", 1),
+        ("--seconds", 1, "--speed", 2),
+        ("--seconds", 1, "--no-formants"),
+        ("--seconds", 0),
+        ("--seconds", 1, "--temperature", 9),
+        ("--seconds", 1, "--top-p", 0),
+    ],
+)
+def test_wrong_usage(arguments, run, tmp_path, drawing_model):
+    done = run("generate", "-o", "out.wav", "-m", drawing_model, *arguments)
+    assert (done.rc, "error:" in done.stderr.lower()) == (2, True), done.stderr
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_model_that_cannot(run, tiny_model):
+    done = run("generate", "-o", "out.wav", "-m", tiny_model, "--seconds", 1)
+    assert (done.rc, "a model with a context prior" in done.stderr) == (2, True)
