@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +52,18 @@ def silenced(wave: np.ndarray, gaps: list[tuple[int, int]]) -> np.ndarray:
     return wave
 
 
+def by_opus(wave: np.ndarray, loss: float) -> np.ndarray:
+    """Through Opus at 32 kb/s, so many percent of its packets of 20 ms lost by its own decoder, at random."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        audio.write(folder / "in.wav", wave[None], RATE_HZ)
+        coding = ["opusenc", "--quiet", "--bitrate", "32", "--framesize", "20", "in.wav", "a.opus"]
+        decoding = ["opusdec", "--quiet", "--rate", str(RATE_HZ), "--packet-loss", f"{loss:g}", "a.opus", "out.wav"]
+        for command in (coding, decoding):
+            subprocess.run(command, cwd=folder, check=True)
+        return audio.read(folder / "out.wav")[0][0][: len(wave)]
+
+
 def main(
     data: Annotated[Path, typer.Option(help="folder of speech")],
     out: Annotated[Path, typer.Option(help="CSV of all figures")] = Path("conceal.csv"),
@@ -58,9 +72,10 @@ def main(
     losses: Annotated[str, typer.Option(help="percent lost")] = "5,10,20,30",
     patterns: Annotated[str, typer.Option(help="random, bursty")] = "random,bursty",
     clips: Annotated[int, typer.Option(help="how many, spread over the folder")] = 20,
+    opus: Annotated[bool, typer.Option(help="Opus's own concealment too; needs opus-tools")] = False,
 ) -> None:
     """Lose the same stretches of every clip for all ways; one row of the CSV each, means in the table."""
-    codec, rows = load(model), []
+    codec, rows, by_loss = load(model), [], {}
     for index, clip in enumerate(track(find_clips(data, clips), "clips")):
         wave, rate_hz = audio.read(data / clip)
         assert rate_hz == RATE_HZ, rate_hz
@@ -90,11 +105,19 @@ def main(
                             continue
                         row = {"clip": clip, "gap_ms": gap_ms, "loss": loss, "pattern": kind, "way": way}
                         rows.append(row | figures | {"speed": speed})
+        for loss in [0.0, *numbers(losses)] if opus else ():
+            got = Sound(by_opus(wave, loss))
+            if len(got.wave) == len(wave):
+                figures = {"pesq_wb": pesq_wb(original, got), "estoi": intelligibility(original, got, True)}
+                by_loss.setdefault(loss, []).append(list(figures.values()))
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     show(rows)
+    for loss, found in by_loss.items():
+        figures = "PESQ-WB {:.2f}, ESTOI {:.3f}".format(*np.mean(found, 0))
+        print(f"Opus at 32 kb/s, {loss:g} % of packets lost: {figures}, {len(found)} clips")
 
 
 def show(rows: list[dict]) -> None:
