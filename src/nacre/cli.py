@@ -295,7 +295,7 @@ def generate(
     prompt: Annotated[str | None, typer.Option(metavar="IN", help="Draw on from this; its last 10 s count.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same gives the same sound. Default: a fresh one.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 to 5; 0: always the likeliest. Default: 1.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Of the likeliest only, up to this share. Default: 0.95.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the likeliest only, up to this share. Default: 0.9.")] = None,
     level: Annotated[int | None, typer.Option(help="Quality level to draw at. Default: an eighth up.")] = None,
     model: Model = "speech-16k",
     force: Force = False,
