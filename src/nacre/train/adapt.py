@@ -20,7 +20,7 @@ from nacre.errors import TrainError
 from nacre.train.context import ContextConfig, train
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
-from nacre.train.export import card, check_free, measured_rates
+from nacre.train.export import card, check_free, measured_rates, new_folder
 from nacre.train.recipe import Recipe, build
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -60,26 +60,14 @@ def add_context(
         raise TrainError(f"model {bundle.name}", found=f"kind {Kind(bundle.kind).name}", wanted="kind SCALAR")
     if config.frames > EXCERPT_GROUPS * bundle.config.group_frames:
         raise TrainError("frames", found=config.frames, wanted=f"at most {EXCERPT_GROUPS} groups")
-    out = out.resolve()
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise TrainError(str(out), found=error.strerror, wanted="a new folder", next="choose another -o") from error
-    try:
-        with TemporaryDirectory(dir=out.parent) as cache:
+    with new_folder(out) as part:
+        with TemporaryDirectory(dir=part.parent) as cache:
             learned, rates = _learned(Codec(bundle), data, noise, Path(cache), hours, config, quiet, part)
         facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
         found = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
         if made := facts.get("training", {}).get("recipe"):
             (part / "README.md").write_text(card(found, build(Recipe, made)))
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return bundles.load(out)
 
 

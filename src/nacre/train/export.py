@@ -245,8 +245,9 @@ def check_free(out: Path) -> None:
         raise TrainError(str(out), found=found, wanted="a new folder", next="choose another -o")
 
 
-def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
-    """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name when all went well, and is gone otherwise. Raises TrainError."""
     check_free(out)
     out = out.resolve()
     part = out.with_name(out.name + ".part")
@@ -256,6 +257,17 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
     except OSError as error:
         raise TrainError(str(out), found=error.strerror, wanted="a new folder", next="choose another -o") from error
     try:
+        yield part
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
+    """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
+    with new_folder(out) as part:
         net = averaged(run)
         write_graph(net, "encoder", part / "encoder.onnx")
         write_graph(net, "decoder", part / "decoder.onnx")
@@ -276,9 +288,4 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
         found["rates_kbps"] = measured_rates(codec, waves)
         found |= codebook_use(codec, waves) | kl_rates(net, waves)
         bundles.save(part, name, kind, net.codec, found | facts)
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return bundles.load(out)
