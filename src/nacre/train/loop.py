@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nacre.errors import TrainError
+from nacre.train.adversary import Adversary
 from nacre.train.codebooks import ResidualVQ
 from nacre.train.data import Corpus, Excerpts, Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
@@ -78,6 +79,7 @@ class Run:
     net: CodecNet
     mean: dict[str, Tensor]  # exponential moving average of the weights: what is exported
     control: RateControl
+    adversary: Adversary
     optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
     stage: int = -1
     step: int = 0
@@ -90,11 +92,15 @@ class Run:
             begin_cleaning(self.net.state_dict(), self.net.codec.levels)
             begin_cleaning(self.mean, self.net.codec.levels)
         self.optimisers = optimisers(self.net, stage)
+        if stage.adversarial:
+            self.optimisers.append(self.adversary.optimiser(stage.learning_rate))
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint in one atomic step; no pickle."""
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"mean.{k}": v for k, v in self.mean.items()} | {"control": self.control.log_weight}
+        if self.adversary.settled:  # it has learned something
+            tensors |= {f"adversary.{k}": v for k, v in self.adversary.state_dict().items()}
         for index, optimiser in enumerate(self.optimisers):
             for number, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{index}.{number}.{k}": v for k, v in state.items()}
@@ -114,6 +120,8 @@ class Run:
             self.net.load_state_dict(_part(tensors, "net."))
             self.mean = {k: tensors[f"mean.{k}"].to(value.device) for k, value in self.mean.items()}
             self.control.log_weight = tensors["control"]
+            if critics := _part(tensors, "adversary."):
+                self.adversary.load_state_dict(critics)
             self.step, self.seconds_seen = facts["step"], facts["seconds_seen"]
         except (RuntimeError, KeyError) as error:
             found = "other parts or sizes than the recipe's"
@@ -166,7 +174,7 @@ def new_run(recipe: Recipe, device: torch.device) -> Run:
     mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
     rate = recipe.rate
     control = RateControl(level_targets(recipe), rate.start_weight, beta=rate.beta, warmup=rate.warmup_steps)
-    return Run(net, mean, control)
+    return Run(net, mean, control, Adversary(recipe.adversary).to(device))
 
 
 def net_of(recipe: Recipe) -> CodecNet:
@@ -237,58 +245,76 @@ class Trainer:
         drawn = self.sampler.draw(items, samples, seed, recipe.stage[index].cleaning)
         torch.manual_seed(hash(seed) & 0x7FFFFFFF)
         level = torch.randint(recipe.codec.levels, (items,))
-        values = self._optimise(drawn, level, recipe.stage[index], learning_rate(recipe.stage[index], inside))
+        values = self._optimise(drawn, level, recipe.stage[index], inside)
         run.step += 1
         run.seconds_seen += place.world * items * recipe.data.excerpt_s
         return values
 
-    def _optimise(self, drawn: Excerpts, level: Tensor, stage: StageConfig, rate: float) -> dict[str, float]:
-        run, device, bypass = self.run, self.place.device, stage.bottleneck == "bypassed"
-        wave, target = (torch.from_numpy(waves).to(device) for waves in (drawn.waves, drawn.targets))
-        lengths = torch.from_numpy(drawn.lengths).to(device) if self.recipe.data.whole else None
+    def _optimise(self, drawn: Excerpts, level: Tensor, stage: StageConfig, inside: int) -> dict[str, float]:
+        run, place, bypass = self.run, self.place, stage.bottleneck == "bypassed"
+        wave, target = (torch.from_numpy(waves).to(place.device) for waves in (drawn.waves, drawn.targets))
+        lengths = torch.from_numpy(drawn.lengths).to(place.device) if self.recipe.data.whole else None
         cleaned = torch.from_numpy(drawn.cleaned)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(place.device.type, torch.bfloat16):
             coded = self.forward(
-                wave, level.to(device), lengths, bypass, cleaned.to(device) if stage.cleaning else None
+                wave, level.to(place.device), lengths, bypass, cleaned.to(place.device) if stage.cleaning else None
             )
         bits, hard_bits, sound = coded.soft_bits, coded.hard_bits, coded.sound.float()
         judged = None if lengths is None else run.net.judged(lengths)
-        distortion, parts = self.loss(sound, run.net.target(target, sound), judged)
-        distortion = distortion * stage.distortion_weight
         steered = run.net.quantiser.steered and not bypass
-        weight = run.control.weight(level).sqrt().to(device) if steered else torch.ones_like(bits)
-        loss = (stage.rate_weight * weight * bits + distortion / weight.clamp(min=0.03) + coded.penalty).mean()
+        weight = run.control.weight(level).sqrt().to(place.device) if steered else torch.ones_like(bits)
         for optimiser in run.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
-                group["lr"] = rate
-        loss.backward()
+                group["lr"] = learning_rate(stage, inside) * group.get("pace", 1.0)
+        heard = sound.detach().requires_grad_() if stage.adversarial else sound
+        wanted = run.net.target(target, sound)
+        distortion, parts = self.loss(heard, wanted, judged)
+        distortion = distortion * stage.distortion_weight
+        price = (distortion / weight.clamp(min=0.03)).mean()
+        figures: dict[str, Tensor] = {}
+        rate = (stage.rate_weight * weight * bits + coded.penalty).mean()
+        if stage.adversarial:
+            (pull,) = torch.autograd.grad(price, heard)
+            strength = stage.adversarial * pull.norm(dim=1) * run.adversary.ready(inside)
+            among, figures = run.adversary.learn(heard, wanted, judged, strength, place.world)
+            run.adversary.watch(inside, float(distortion.detach().mean()))
+            (rate + (sound * (pull + among)).sum()).backward()
+        else:
+            (rate + price).backward()
         trained = [p for p in run.net.parameters() if p.requires_grad]
         for parameter in trained:
             if parameter.grad is None:  # of a bypassed quantiser, say: a checkpoint has all that a stage trains
                 parameter.grad = torch.zeros_like(parameter)
         norm = float(nn.utils.clip_grad_norm_(trained, 10.0))
-        if not math.isfinite(norm):
-            costs = {"distortion": distortion, "bits": bits, "penalty": coded.penalty, **parts}
-            wrong = [name for name, value in costs.items() if not value.isfinite().all()]
-            raise TrainError(
-                f"step {run.step}: gradient",
-                found=f"{norm}, loss {loss.item():g}, not finite: {', '.join(wrong) or 'only gradients'}",
-                wanted="finite numbers",
-                next="the last checkpoint is kept; lower learning_rate and use --resume",
-            )
+        costs = {"distortion": distortion, "bits": bits, "penalty": coded.penalty, **parts}
+        self._check_finite(norm, float((rate + price).detach()), costs)
         for optimiser in run.optimisers:
             optimiser.step()
         self._average()
         if steered:
             self._steer(level[~cleaned], hard_bits.cpu()[~cleaned])  # the plain ones state the rate of a level
-        figures = {"loss": loss, "distortion": distortion.mean(), "bits": hard_bits.mean(), "soft_bits": bits.mean()}
-        figures["gradient"] = torch.tensor(norm)
+        figures |= {"loss": rate + price, "distortion": distortion.mean(), "gradient": torch.tensor(norm)}
+        figures |= {"bits": hard_bits.mean(), "soft_bits": bits.mean()}
         figures |= {f"loss/{name}": value.mean() for name, value in parts.items()}
         if not bypass:
             figures |= {"penalty": coded.penalty.mean()}
             figures |= {name: torch.tensor(value) for name, value in run.net.quantiser.figures().items()}
-        return {name: float(value.detach()) for name, value in figures.items()} | {"learning_rate": rate}
+        return {name: float(value.detach()) for name, value in figures.items()} | {
+            "learning_rate": learning_rate(stage, inside)
+        }
+
+    def _check_finite(self, gradient: float, loss: float, costs: dict[str, Tensor]) -> None:
+        """Raise TrainError, naming what diverged, before a gradient that is not finite reaches the weights."""
+        if math.isfinite(gradient):
+            return
+        wrong = [name for name, value in costs.items() if not value.isfinite().all()]
+        raise TrainError(
+            f"step {self.run.step}: gradient",
+            found=f"{gradient}, loss {loss:g}, not finite: {', '.join(wrong) or 'only gradients'}",
+            wanted="finite numbers",
+            next="the last checkpoint is kept; lower learning_rate and use --resume",
+        )
 
     @torch.no_grad()
     def _fit(self) -> None:

@@ -1,0 +1,161 @@
+"""The adversary: critics that learn to tell decoded sound from recordings, and pull it towards the latter.
+
+Each critic sees patches of complex spectra of one window length (after the discriminators of Zeghidour et al., 2021,
+and Defossez et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and pulls by its verdict and by the features
+it found in the recording (Larsen et al., 2016; Kumar et al., 2019). How strong the pull is does not depend on the size
+of the critics' gradients: these are scaled to a share of the distortion's, item by item (after Defossez et al., 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nacre.errors import TrainError
+from nacre.train.checks import above_zero, check, not_negative
+from nacre.train.nets import frame, within
+
+EXPONENT = 0.3  # that of the distortion: weak sounds are seen too
+PATCH = 8  # bins
+SLOPE = 0.2  # of the leaky rectifiers
+
+
+@dataclass(frozen=True)
+class AdversaryConfig:
+    """Critics, one a window in samples, with `channels` and `layers` each, and how they learn.
+
+    They see the first `items` of a batch on each process. For the first `settle_steps` of a stage they learn alone.
+    `matching` weighs the features against the verdict. A run whose distortion rises above `limit` times what it was
+    while the critics settled has turned to noise and is stopped.
+    """
+
+    windows: tuple[int, ...] = (1024, 512, 256)
+    channels: int = 32
+    layers: int = 3
+    items: int = 8
+    learning_rate: float = 5e-4
+    matching: float = 2.0
+    settle_steps: int = 100
+    limit: float = 1.3
+
+    def __post_init__(self) -> None:
+        framed = f"at least one window, each a multiple of {2 * PATCH} samples"
+        check(self, "adversary", framed, lambda n: n and all(w > 0 and w % (2 * PATCH) == 0 for w in n), "windows")
+        check(self, "adversary", "above 0", above_zero, "channels", "layers", "items", "learning_rate", "settle_steps")
+        check(self, "adversary", "0 or more", not_negative, "matching")
+        check(self, "adversary", "above 1", lambda limit: limit > 1, "limit")
+
+
+class Critic(nn.Module):
+    """Verdicts on patches, 8 bins by 3 frames and their surroundings: above 0 for recordings, below for decoded."""
+
+    window: Tensor
+
+    def __init__(self, size: int, channels: int, layers: int):
+        super().__init__()
+        self.size, bands = size, size // 2 // PATCH
+        self.register_buffer("window", torch.hann_window(size) * math.sqrt(8 / 3 / size), persistent=False)
+        self.inward = nn.Conv2d(2, channels, (3, PATCH), stride=(1, PATCH), padding=(1, 0))
+        self.place = nn.Parameter(torch.zeros(channels, 1, bands))  # which band a patch is of
+        self.layers = nn.ModuleList(
+            nn.utils.parametrizations.weight_norm(
+                nn.Conv2d(channels, channels, 3, padding=(2**index, 1), dilation=(2**index, 1))
+            )
+            for index in range(layers)
+        )
+        self.outward = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """wave [B, N] -> (verdicts [B, T, bands], features of each layer [B, channels, T, bands])."""
+        frames = frame(F.pad(wave, (self.size // 2, self.size // 2)), self.size, self.size // 4)
+        spectrum = torch.fft.rfft(frames * self.window)
+        parts = torch.stack([spectrum.real, spectrum.imag], 1)[..., :-1]  # [B, 2, T, size / 2]
+        power = parts.square().sum(1, keepdim=True) + 1e-7
+        x = self.inward(parts * ((EXPONENT / 2 - 0.5) * power.log()).exp()) + self.place
+        features = []
+        for layer in self.layers:
+            x = x + layer(F.leaky_relu(x, SLOPE))
+            features.append(x)
+        return self.outward(F.leaky_relu(x, SLOPE)).squeeze(1).float(), features
+
+
+class Adversary(nn.Module):
+    """All critics, what moves them, and the watch over the run."""
+
+    settled: Tensor
+    smoothed: Tensor
+
+    def __init__(self, config: AdversaryConfig):
+        super().__init__()
+        self.config = config
+        self.critics = nn.ModuleList(Critic(size, config.channels, config.layers) for size in config.windows)
+        self.register_buffer("settled", torch.zeros(()))  # distortion before the critics had a say
+        self.register_buffer("smoothed", torch.zeros(()))  # and its moving average since
+
+    def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
+        """For a stage of this learning rate: the critics' own follows its course."""
+        pace = self.config.learning_rate / learning_rate
+        return torch.optim.AdamW([{"params": self.critics.parameters(), "pace": pace}], betas=(0.5, 0.9))
+
+    def learn(
+        self, decoded: Tensor, wave: Tensor, lengths: Tensor | None, strength: Tensor, world: int = 1
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """decoded (a leaf), wave [B, N], lengths [B] samples of each item (all where None) -> a pull, and figures.
+
+        The pull [B, N] is a gradient on `decoded`, of norm `strength` [B] in each item that is seen, 0 in others. The
+        critics' own gradients, their mean over `world` processes, wait for the optimiser.
+        """
+        ours, theirs = decoded[: self.config.items], wave[: self.config.items]
+        if lengths is not None:
+            inside = within(lengths[: self.config.items], 1, ours.shape[1])
+            ours, theirs = ours * inside, theirs * inside
+        fault, against, right = ours.new_zeros(()), ours.new_zeros(()), []
+        for critic in self.critics:
+            with torch.autocast(wave.device.type, torch.bfloat16):
+                true, found = critic(theirs)
+                false, made = critic(ours)
+            fault = fault + F.relu(1 - true).mean() + F.relu(1 + false).mean()
+            apart = [
+                (a - b.detach()).abs().mean((1, 2, 3)) / b.detach().abs().mean().clamp(min=1e-3)
+                for a, b in zip(made, found, strict=True)
+            ]
+            against = against - false.mean((1, 2)).sum() + self.config.matching * torch.stack(apart).mean(0).sum()
+            right += [(true > 0).float().mean(), (false < 0).float().mean()]
+        (pull,) = torch.autograd.grad(against, decoded, retain_graph=True)
+        fault.backward(inputs=list(self.parameters()))
+        if world > 1:
+            self._share_gradients(world)
+        figures = {"critics/loss": fault / len(self.critics), "critics/right": torch.stack(right).mean()}
+        return pull * (strength / pull.norm(dim=1).clamp(min=1e-12)).unsqueeze(1), figures
+
+    def _share_gradients(self, world: int) -> None:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        joined = nn.utils.parameters_to_vector(gradients)
+        dist.all_reduce(joined)
+        nn.utils.vector_to_parameters(joined / world, gradients)
+
+    def ready(self, step: int) -> bool:
+        """Whether critics have a say at this step of a stage: first they learn alone."""
+        return step >= self.config.settle_steps
+
+    def watch(self, step: int, distortion: float) -> None:
+        """Take the distortion of a step of the stage; raises TrainError where the decoder runs away from speech."""
+        if not self.ready(step):
+            if step == 0:
+                self.settled.zero_()
+            self.settled += (distortion - self.settled) / (step + 1)
+            self.smoothed.copy_(self.settled)
+            return
+        self.smoothed += 0.02 * (distortion - self.smoothed)
+        if self.smoothed > self.config.limit * self.settled:
+            raise TrainError(
+                f"step {step} of the adversarial stage",
+                found=f"distortion {self.smoothed:.3f}, {self.smoothed / self.settled:.2f} times that of its start",
+                wanted=f"below {self.config.limit} times",
+                next="the last checkpoint is kept; lower the stage's adversarial share or learning_rate",
+            )
