@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -24,7 +25,9 @@ CRITICS = (
     "adversary.items=2",
     "adversary.settle_steps=2",
 )
-ADVERSARIAL = 'stage=[{name="a", steps=2}, {name="b", steps=6, train=["decoder"], adversarial=0.5, warmup_steps=0}]'
+ADVERSARIAL = (
+    'stage=[{name="a", steps=2}, {name="b", steps=6, train=["decoder"], adversarial=[0.5, 0.25], warmup_steps=0}]'
+)
 
 
 def sounds(seed: int, items: int = 4) -> tuple[Tensor, Tensor]:
@@ -127,7 +130,7 @@ def test_only_the_decoder_and_the_critics_learn(corpus):  # noqa: F811
 
 def test_critics_that_settle_change_nothing_else(corpus):  # noqa: F811
     plain, watched = (
-        trainer_of(tiny_recipe(*RARELY, *CRITICS, ADVERSARIAL, f"stage.1.adversarial={share}"), corpus)
+        trainer_of(tiny_recipe(*RARELY, *CRITICS, ADVERSARIAL, f"stage.1.adversarial=[{share}, {share}]"), corpus)
         for share in (0.0, 0.5)
     )
     for _ in range(4):
@@ -187,12 +190,13 @@ def test_the_watch_begins_anew_with_a_stage():
         (("adversary.windows=[100]",), "adversary.windows: found"),
         (("adversary.channels=0",), "adversary.channels: found 0, wanted above 0"),
         (("adversary.limit=1.0",), "adversary.limit: found 1.0, wanted above 1"),
-        (("stage.0.adversarial=-1.0",), "adversarial: found -1.0, wanted 0 or more"),
-        (("stage.0.adversarial=0.5", 'stage.0.train=["encoder"]'), "a decoder that learns to make sound"),
+        (("stage.0.adversarial=[0, -1]",), "wanted two numbers, 0 or more"),
+        (("stage.0.adversarial=[0.5]",), "stage[0].adversarial: found [0.5], wanted 2 values"),
+        (("stage.0.adversarial=[0, 0.5]", 'stage.0.train=["encoder"]'), "a decoder that learns to make sound"),
     ],
 )
 def test_recipes_that_cannot_be(changes, message):
-    with pytest.raises(TrainError, match=message.replace("[", r"\[")):
+    with pytest.raises(TrainError, match=re.escape(message)):
         tiny_recipe(*RARELY, *changes)
 
 

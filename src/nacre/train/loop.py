@@ -92,7 +92,7 @@ class Run:
             begin_cleaning(self.net.state_dict(), self.net.codec.levels)
             begin_cleaning(self.mean, self.net.codec.levels)
         self.optimisers = optimisers(self.net, stage)
-        if stage.adversarial:
+        if any(stage.adversarial):
             self.optimisers.append(self.adversary.optimiser(stage.learning_rate))
 
     def save(self, folder: Path) -> None:
@@ -267,16 +267,18 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(stage, inside) * group.get("pace", 1.0)
-        heard = sound.detach().requires_grad_() if stage.adversarial else sound
+        adversarial = any(stage.adversarial)
+        heard = sound.detach().requires_grad_() if adversarial else sound
         wanted = run.net.target(target, sound)
         distortion, parts = self.loss(heard, wanted, judged)
         distortion = distortion * stage.distortion_weight
         price = (distortion / weight.clamp(min=0.03)).mean()
         figures: dict[str, Tensor] = {}
         rate = (stage.rate_weight * weight * bits + coded.penalty).mean()
-        if stage.adversarial:
+        if adversarial:
             (pull,) = torch.autograd.grad(price, heard)
-            strength = stage.adversarial * pull.norm(dim=1) * run.adversary.ready(inside)
+            share = torch.linspace(*stage.adversarial, self.recipe.codec.levels)[level].to(place.device)
+            strength = share * pull.norm(dim=1) * run.adversary.ready(inside)
             among, figures = run.adversary.learn(heard, wanted, judged, strength, place.world)
             run.adversary.watch(inside, float(distortion.detach().mean()))
             (rate + (sound * (pull + among)).sum()).backward()

@@ -79,8 +79,9 @@ class StageConfig:
 
     `bottleneck` "bypassed" trains without quantiser and rate. `fit` starts codebooks by k-means on the latents.
     The weights multiply the recipe's: of the bits, and of the views of the distortion. `cleaning` is the share of
-    excerpts with noise that the encoder learns to leave out; the recipe says which in [dirt]. `adversarial` is the pull
-    of the critics of [adversary] on the sound, as a share of that of the distortion.
+    excerpts with noise that the encoder learns to leave out; the recipe says which in [dirt]. `adversarial` is the
+    pull of the critics of [adversary] on the sound, as a share of the distortion's: at the lowest level, at the
+    highest.
     """
 
     name: str
@@ -94,7 +95,7 @@ class StageConfig:
     rate_weight: float = 1.0
     distortion_weight: float = 1.0
     cleaning: float = 0.0
-    adversarial: float = 0.0
+    adversarial: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         wrong = [part for part in self.train if part not in PARTS]
@@ -104,7 +105,8 @@ class StageConfig:
             wanted = f"some of {list(PARTS)}"
             raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=wanted, next=advice)
         one_of(self, f"stage {self.name}", BOTTLENECKS, "bottleneck")
-        check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight", "adversarial")
+        check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight")
+        check(self, f"stage {self.name}", "two numbers, 0 or more", lambda pair: min(pair) >= 0, "adversarial")
         check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate", "distortion_weight")
         check(self, f"stage {self.name}", "0 or more", not_negative, "warmup_steps")
         check(self, f"stage {self.name}", "0 to 1", share, "decay_share", "cleaning")
@@ -171,7 +173,7 @@ class Recipe:
                     wanted="0 where the encoder has no levels for it",
                     next=advice,
                 )
-            if stage.adversarial and (self.codec.mel_bands or "decoder" not in stage.train):
+            if any(stage.adversarial) and (self.codec.mel_bands or "decoder" not in stage.train):
                 found = "log-mel frames" if self.codec.mel_bands else f"train = {list(stage.train)}"
                 wanted = "a decoder that learns to make sound"
                 raise TrainError(f"stage {stage.name}: adversarial", found=found, wanted=wanted, next="leave it out")
