@@ -25,7 +25,7 @@ from nacre.mel import LogMelAnalyser
 from nacre.train import codebooks, loop
 from nacre.train.codebooks import FiniteScalar, ResidualVQ, kmeans, nearest
 from nacre.train.data import Corpus, Sampler, Source
-from nacre.train.degrade import DegradeConfig
+from nacre.train.degrade import NOTHING
 from nacre.train.losses import LossConfig, MelLoss, SpectralLoss
 from nacre.train.nets import BLOCKS, KINDS, CodecNet, LogMel, NetConfig
 from nacre.train.quantisers import (
@@ -570,8 +570,7 @@ def test_whole_recordings_stay_apart():
     values, stops = np.array([1000, 2000, 3000, 4000], np.int16), np.array([200, 5000, 5000 + 9000, 24_000])
     flat = np.repeat(values, np.diff(stops, prepend=0))
     corpus = Corpus([Source("a", flat, stops)], [], 16_000, 4)
-    still = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
-    drawn = Sampler(corpus, CODEC, still, None, 1.0, whole=True).draw(200, 6400, (1,))
+    drawn = Sampler(corpus, CODEC, NOTHING, None, 1.0, whole=True).draw(200, 6400, (1,))
     waves, lengths = drawn.waves, drawn.lengths
     assert (lengths % 320 == 0).all()
     assert (lengths >= 320).all()
@@ -579,7 +578,7 @@ def test_whole_recordings_stay_apart():
     for wave, length in zip(waves, lengths, strict=True):
         assert not wave[length:].any()
         assert len(np.unique(np.abs(wave[: min(length, 200)]).round(5))) == 1
-    mixed = Sampler(corpus, CODEC, still, None, 1.0).draw(50, 6400, (1,))
+    mixed = Sampler(corpus, CODEC, NOTHING, None, 1.0).draw(50, 6400, (1,))
     assert (mixed.lengths == 6400).all()
     assert max(len(np.unique(np.abs(wave).round(5))) for wave in mixed.waves) > 1
 

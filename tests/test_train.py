@@ -36,7 +36,7 @@ from nacre.train import export as export_room
 from nacre.train import loop
 from nacre.train import validate as validate_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus, open_cache
-from nacre.train.degrade import DegradeConfig
+from nacre.train.degrade import NOTHING, DegradeConfig, narrow
 from nacre.train.losses import LossConfig, SpectralLoss, mel_filters
 from nacre.train.nets import Analysis, CodecNet, NetConfig
 from nacre.train.quantisers import HIGHEST_WEIGHT, RateControl, ScalarQuantiser, laplace_bits, smooth
@@ -46,7 +46,6 @@ CLIPS = PACKAGE / "clips"
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny.toml"
 CODEC = CodecConfig(latent_dims=8, levels=4, group_frames=10)
 NET = NetConfig(16, 3, 2, 1, 1, 1)
-STILL = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
 RARELY = ("validate_steps=1000", "checkpoint_steps=1000")
 TWO_STAGES = tuple(
     StageConfig(name, 4, parts, 3e-3, 2)
@@ -826,10 +825,10 @@ def test_a_cache_that_a_kill_left_unfinished_is_made_again(recordings, tmp_path,
     assert [len(s.samples) for s in again.sources] == [len(s.samples) for s in whole.sources]
 
 
-ROUGH = DegradeConfig(1.0, (0.7, 1.4), 6.0, 0.5, 1.0, 1.0, (0.0, 10.0))
+ROUGH = DegradeConfig(1.0, (0.7, 1.4), 6.0, 0.5, 1.0, 1.0, (0.0, 10.0), 1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("degrade", [STILL, DegradeConfig(), ROUGH], ids=["still", "usual", "rough"])
+@pytest.mark.parametrize("degrade", [NOTHING, DegradeConfig(), ROUGH], ids=["still", "usual", "rough"])
 def test_excerpts_come_from_the_seed(corpus, degrade):
     sampler = Sampler(corpus, CODEC, degrade, corpus, 0.6)
     first, again = sampler.batch(6, 8000, (1, 2, 0)), sampler.batch(6, 8000, (1, 2, 0))
@@ -841,9 +840,31 @@ def test_excerpts_come_from_the_seed(corpus, degrade):
     assert len({wave.tobytes() for wave in [*first, *sampler.batch(6, 8000, (1, 2, 1))]}) == 12
 
 
+def test_a_narrow_band_keeps_what_lies_inside():
+    place = np.arange(16_000)
+    tones = {hz: np.sin(2 * np.pi * hz * place / 16_000).astype(np.float32) for hz in (50, 1000, 5000)}
+    found = narrow(np.sum(list(tones.values()), 0), 300, 3400, 16_000)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, tones[1000], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["room", "band", "talker"])
+def test_what_speech_goes_through_is_in_the_target_too(name):
+    rng = np.random.default_rng(0)
+    speech = Source("s", (3000 * rng.standard_normal(50_000)).astype(np.int16), np.array([50_000]))
+    response = Source("rir", np.array([0, 20_000, 0, 0, 9000, 4000], np.int16), np.array([6]))
+    corpora = (Corpus([kind], [], 16_000, 1) for kind in (speech, response))
+    degrade = dataclasses.replace(NOTHING, **{f"{name}_probability": 1.0})
+    spoken, noise = corpora
+    plain, changed = (Sampler(spoken, CODEC, d, noise, 1.0).draw(1, 8000, (4,)) for d in (NOTHING, degrade))
+    assert np.array_equal(changed.waves, changed.targets)
+    assert np.array_equal(plain.waves, plain.targets)
+    assert np.abs(np.corrcoef(changed.waves[0], plain.waves[0])[0, 1]) < 0.999
+
+
 def test_short_recordings_are_padded():
     source = Source("x", np.full(500, 3276, np.int16), np.array([500]))
-    sampler = Sampler(Corpus([source], [], 16_000, 1), CODEC, STILL, None, 1.0)
+    sampler = Sampler(Corpus([source], [], 16_000, 1), CODEC, NOTHING, None, 1.0)
     wave, _ = sampler.item(4000, np.random.default_rng(0))
     assert (wave[:500] != 0).all()
     assert (wave[500:] == 0).all()

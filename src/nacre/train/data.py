@@ -28,6 +28,7 @@ from nacre.train.degrade import (
     coloured,
     hum,
     in_room,
+    narrow,
     tilt,
 )
 from nacre.units import db_to_gain
@@ -36,6 +37,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 SUFFIXES = set(FORMATS)
 ROOMS = "rir"  # the source of noise that holds responses of rooms
+BAND_TOP_HZ = (3400.0, 7000.0)  # where a narrow band ends
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,12 @@ class Sampler:
             wave = change_speed(wave, factor, samples)
         if rng.random() < d.tilt_probability:
             wave = tilt(wave, rng.uniform(-0.5, 0.5))
+        if rng.random() < d.talker_probability:
+            wave = add_noise(wave, self._other(samples, rng), rng.uniform(*d.talker_snr_db))
+        if self.rooms and rng.random() < d.room_probability:
+            wave, _ = in_room(wave, self._room(rng), self.codec.rate_hz)
+        if rng.random() < d.band_probability:
+            wave = narrow(wave, rng.uniform(0, 300), rng.uniform(*BAND_TOP_HZ), self.codec.rate_hz)
         target = wave
         if cleaned:
             wave, target = self._dirty(wave, rng)
@@ -220,12 +228,11 @@ class Sampler:
         """wave [N] in noise and perhaps in a room, and what shall be left of it."""
         d, samples, rate_hz, target = self.dirt, len(wave), self.codec.rate_hz, wave
         if self.rooms and rng.random() < d.room_probability:
-            response = self.rooms[rng.integers(len(self.rooms))] * np.float32(1 / 32767)
-            wave, target = in_room(wave, response, rate_hz)
+            wave, target = in_room(wave, self._room(rng), rate_hz)
         kind, noise = rng.random(), np.zeros(samples, np.float32)
         if kind < d.babble_probability:
             for _ in range(rng.integers(3, 7)):
-                other = excerpt(self.sources[rng.choice(len(self.sources), p=self.share)], samples, rng)
+                other = self._other(samples, rng)
                 noise += other / np.float32(other.std() + 1e-4)
         elif kind < d.babble_probability + d.coloured_probability or not self.noises:
             noise = coloured(samples, rng)
@@ -237,6 +244,12 @@ class Sampler:
         if rng.random() < d.clicks_probability:
             noise += np.float32(rng.uniform(0.3, 2)) * clicks(samples, rate_hz, rng)
         return add_noise(wave, noise, rng.uniform(*d.snr_db)), target
+
+    def _other(self, samples: int, rng: np.random.Generator) -> Array:
+        return excerpt(self.sources[rng.choice(len(self.sources), p=self.share)], samples, rng)
+
+    def _room(self, rng: np.random.Generator) -> Array:
+        return self.rooms[rng.integers(len(self.rooms))] * np.float32(1 / 32767)
 
     def _noise(self, samples: int, rng: np.random.Generator) -> Array:
         return excerpt(self.noises[rng.integers(len(self.noises))], samples, rng)

@@ -16,7 +16,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class DegradeConfig:
-    """How often and how strongly an excerpt is changed; every probability in 0..1."""
+    """How often and how strongly an excerpt is changed; every probability in 0..1.
+
+    All of it is there for the decoder to give back: rooms, the narrow band of a telephone, a second talker, noise.
+    """
 
     speed_probability: float = 0.6
     speed_range: tuple[float, float] = (0.85, 1.18)
@@ -25,13 +28,21 @@ class DegradeConfig:
     tilt_probability: float = 0.3
     noise_probability: float = 0.12
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    room_probability: float = 0.0
+    band_probability: float = 0.0
+    talker_probability: float = 0.0
+    talker_snr_db: tuple[float, float] = (0.0, 15.0)
 
     def __post_init__(self) -> None:
-        chances = ("speed_probability", "quiet_probability", "tilt_probability", "noise_probability")
-        check(self, "degrade", "0 to 1", share, *chances)
+        chances = ("speed", "quiet", "tilt", "noise", "room", "band", "talker")
+        check(self, "degrade", "0 to 1", share, *(f"{name}_probability" for name in chances))
         check(self, "degrade", "0 or more", not_negative, "level_spread_db")
-        check(self, "degrade", "a range from low to high", rising, "speed_range", "noise_snr_db")
+        ranges = ("speed_range", "noise_snr_db", "talker_snr_db")
+        check(self, "degrade", "a range from low to high", rising, *ranges)
         check(self, "degrade", "speeds above 0", lambda speeds: above_zero(speeds[0]), "speed_range")
+
+
+NOTHING = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)  # recordings as they are
 
 
 def change_speed(wave: Array, factor: float, samples: int) -> Array:
@@ -45,6 +56,14 @@ def tilt(wave: Array, amount: float) -> Array:
     tilted = wave.copy()
     tilted[1:] += amount * wave[:-1]
     return tilted / np.float32(1 + abs(amount))
+
+
+def narrow(wave: Array, lowest_hz: float, highest_hz: float, rate_hz: int) -> Array:
+    """wave [N] without what lies below or above, as a line or a small microphone leaves it; edges of 200 Hz."""
+    hz = np.fft.rfftfreq(len(wave), 1 / rate_hz)
+    kept = np.clip((hz - lowest_hz) / 200 + 1, 0, 1) * np.clip((highest_hz - hz) / 200 + 1, 0, 1)
+    found: Array = np.fft.irfft(np.fft.rfft(wave) * kept, len(wave)).astype(np.float32)
+    return found
 
 
 def add_noise(wave: Array, noise: Array, snr_db: float) -> Array:

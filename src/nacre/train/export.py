@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nacre.container import pack_packet
 from nacre.errors import TrainError
 from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, ResidualQuantiser, UniformQuantiser
 from nacre.train.data import Corpus, Sampler, open_cache
-from nacre.train.degrade import DegradeConfig
+from nacre.train.degrade import NOTHING
 from nacre.train.loop import CHECKPOINT, Run, new_run
 from nacre.train.nets import CodecNet
 from nacre.train.quantisers import GaussianQuantiser, gaussian_kl_bits
@@ -129,7 +129,7 @@ def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bund
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
     corpus = open_cache(folder / "corpus")
-    clean = DegradeConfig(0.0, (1.0, 1.0), recipe.degrade.level_spread_db, 0.0, 0.0, 0.0)
+    clean = dataclasses.replace(NOTHING, level_spread_db=recipe.degrade.level_spread_db)
     sampler = Sampler(corpus, recipe.codec, clean, None, recipe.data.balance)
     samples = TABLE_GROUPS * recipe.codec.group_samples
     items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
@@ -169,7 +169,7 @@ def making(recipe: Recipe, run: Run, corpus: Corpus) -> dict[str, Any]:
         "description": recipe.description,
         "licence": recipe.licence,
         "training": {
-            "recipe": asdict(recipe),
+            "recipe": dataclasses.asdict(recipe),
             "steps": run.step,
             "audio_seconds_seen": round(run.seconds_seen),
             "corpus_hours": round(corpus.seconds / 3600, 3),

@@ -25,7 +25,7 @@ from nacre.errors import TrainError
 from nacre.train.adversary import Adversary
 from nacre.train.codebooks import ResidualVQ
 from nacre.train.data import Corpus, Excerpts, Sampler, load_corpus
-from nacre.train.degrade import DegradeConfig
+from nacre.train.degrade import NOTHING
 from nacre.train.losses import MelLoss, SpectralLoss
 from nacre.train.nets import CodecNet, begin_cleaning, within
 from nacre.train.quantisers import GaussianQuantiser, RateControl, kept
@@ -471,11 +471,10 @@ class Judge:
 
     def __init__(self, trainer: Trainer, corpus: Corpus, validation: Corpus, items: int = 24, seconds: int = 3):
         codec = trainer.recipe.codec
-        calm = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
         samples = seconds * codec.rate_hz // codec.hop_samples * codec.hop_samples
         self.trainer = trainer
         self.fitted, self.judged = (
-            Sampler(found, codec, calm, None, 1.0).batch(items, samples, (trainer.recipe.seed, 1 << 30))
+            Sampler(found, codec, NOTHING, None, 1.0).batch(items, samples, (trainer.recipe.seed, 1 << 30))
             for found in (corpus, validation)
         )
 
