@@ -14,7 +14,7 @@ from test_train import RARELY, assert_same, corpus, everything, tiny_recipe, tra
 from torch import Tensor
 
 from nacre.errors import TrainError
-from nacre.train import loop
+from nacre.train import run as run_room
 from nacre.train.adversary import Adversary, AdversaryConfig, Critic
 
 SMALL = AdversaryConfig(windows=(256, 128), channels=8, layers=2, items=3, settle_steps=2, learning_rate=5e-3)
@@ -154,7 +154,7 @@ def test_an_adversarial_run_resumes_exactly(corpus, tmp_path):  # noqa: F811
                 straight.run.save(tmp_path)
             figures.append(straight.step())
         torch.manual_seed(99)
-        run = loop.new_run(recipe, torch.device("cpu"))
+        run = run_room.new_run(recipe, torch.device("cpu"))
         run.load(tmp_path / "checkpoint.safetensors", recipe)
         again = trainer_of(recipe, corpus, run)
         assert [again.step() for _ in range(stop, 8)] == figures[stop:]

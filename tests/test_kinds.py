@@ -23,6 +23,7 @@ from nacre.config import CodecConfig
 from nacre.errors import NacreError, TrainError
 from nacre.mel import LogMelAnalyser
 from nacre.train import codebooks, loop
+from nacre.train import run as run_room
 from nacre.train.codebooks import FiniteScalar, ResidualVQ, kmeans, nearest
 from nacre.train.data import Corpus, Sampler, Source
 from nacre.train.degrade import NOTHING
@@ -195,7 +196,7 @@ def test_one_beta_for_all_levels_and_steps_that_differ(corpus):
     trainer.run.net.quantiser.width.fill_(0.3)
     steps = trainer.run.net.quantiser.station().steps
     assert (steps[1:] < steps[:-1]).all()
-    alone = loop.net_of(tiny_recipe("kind=gaussian")).quantiser.station().steps
+    alone = run_room.net_of(tiny_recipe("kind=gaussian")).quantiser.station().steps
     assert (alone == alone[0]).all()
 
 
@@ -683,7 +684,7 @@ def resumes(recipe: Recipe, corpus: Corpus, folder: Path, stop: int, steps: int)
             straight.run.save(folder)
         figures.append(straight.step())
     torch.manual_seed(99)  # whatever else a process drew in the meantime
-    run = loop.new_run(recipe, torch.device("cpu"))
+    run = run_room.new_run(recipe, torch.device("cpu"))
     run.load(folder / "checkpoint.safetensors", recipe)
     again = trainer_of(recipe, corpus, run)
     assert [again.step() for _ in range(stop, steps)] == figures[stop:]
@@ -779,7 +780,7 @@ def test_what_diverged_is_named_and_the_checkpoint_kept(tmp_path, speech, monkey
     recipe = tiny_recipe(*QUICK, *SMALL_BOOKS, "checkpoint_steps=2")
     with pytest.raises(TrainError, match=rf"^step 3: gradient: found nan, loss nan, not finite: {where}.*--resume"):
         loop.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
-    facts, tensors = loop.read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    facts, tensors = run_room.read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     assert facts["step"] == 2
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
@@ -818,9 +819,9 @@ def test_bases_that_cannot_be(tmp_path, text, message):
 def test_every_stage_of_a_shipped_recipe_trains(path):
     recipe = load_recipe(path)
     with torch.device("meta"):
-        net = loop.net_of(recipe)
+        net = run_room.net_of(recipe)
         for stage in recipe.stage:
-            loop.optimisers(net, stage)
+            run_room.optimisers(net, stage)
             trained = {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
             assert trained
             assert trained == set(stage.train) & {name.split(".")[0] for name, _ in net.named_parameters()}

@@ -34,6 +34,7 @@ from nacre.priors import TOTAL
 from nacre.train import data as data_room
 from nacre.train import export as export_room
 from nacre.train import loop
+from nacre.train import run as run_room
 from nacre.train import validate as validate_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus, open_cache
 from nacre.train.degrade import NOTHING, DegradeConfig, narrow
@@ -101,14 +102,14 @@ def exported(trained, tmp_path_factory) -> Path:
     return folder
 
 
-def trainer_of(recipe: Recipe, corpus: Corpus, run: loop.Run | None = None) -> loop.Trainer:
+def trainer_of(recipe: Recipe, corpus: Corpus, run: run_room.Run | None = None) -> loop.Trainer:
     """A trainer on the CPU, from the start or from where `run` stands."""
     place = loop.Place(torch.device("cpu"))
     sampler = Sampler(corpus, recipe.codec, recipe.degrade, None, recipe.data.balance)
-    return loop.Trainer(recipe, run or loop.new_run(recipe, place.device), sampler, place)
+    return loop.Trainer(recipe, run or run_room.new_run(recipe, place.device), sampler, place)
 
 
-def everything(run: loop.Run) -> dict[str, torch.Tensor]:
+def everything(run: run_room.Run) -> dict[str, torch.Tensor]:
     """All tensors that decide how a run goes on."""
     tensors = {f"net.{k}": v for k, v in run.net.state_dict().items()} | {"control": run.control.log_weight}
     tensors |= {f"mean.{k}": v for k, v in run.mean.items()}
@@ -191,7 +192,7 @@ def test_nothing_looks_ahead(net):
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_graphs_equal_the_networks(trained, exported, part):
     recipe = tiny_recipe(*RARELY)
-    run = loop.new_run(recipe, torch.device("cpu"))
+    run = run_room.new_run(recipe, torch.device("cpu"))
     run.load(trained / "checkpoint.safetensors", recipe)
     stack = getattr(export_room.averaged(run), part)
     graph = Network(exported / f"{part}.onnx")
@@ -327,7 +328,7 @@ def test_smoothing_keeps_straight_lines_and_single_levels():
 
 
 def test_targets_are_spaced_evenly_on_a_log_scale():
-    targets = loop.level_targets(tiny_recipe("rate.lowest_kbps=1.0", "rate.highest_kbps=8.0"))
+    targets = run_room.level_targets(tiny_recipe("rate.lowest_kbps=1.0", "rate.highest_kbps=8.0"))
     assert targets.tolist() == pytest.approx([20, 40, 80, 160])  # bits a frame, 50 frames a second
 
 
@@ -394,23 +395,23 @@ def test_gradients_of_an_earlier_stage_do_not_count(corpus):
 
 def test_every_parameter_has_one_optimiser(net):
     parts = ("encoder", "decoder", "quantiser")
-    adam, muon = loop.optimisers(net, StageConfig("all", 1, parts))
+    adam, muon = run_room.optimisers(net, StageConfig("all", 1, parts))
     held = [id(p) for o in (adam, muon) for group in o.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in net.parameters())
     assert all(p.dim() == 2 for p in muon.param_groups[0]["params"])
-    (alone,) = loop.optimisers(net, StageConfig("steps", 1, ("quantiser",)))
+    (alone,) = run_room.optimisers(net, StageConfig("steps", 1, ("quantiser",)))
     assert len(alone.param_groups[0]["params"]) == 2
 
 
 def test_learning_rate_warms_up_and_decays():
     stage = StageConfig("s", 100, learning_rate=1.0, warmup_steps=10, decay_share=0.4)
-    rates = [loop.learning_rate(stage, step) for step in range(100)]
+    rates = [run_room.learning_rate(stage, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9:61] == [1.0] * 52
     assert rates[80] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.025)
     flat = StageConfig("s", 10, learning_rate=1.0, warmup_steps=0, decay_share=0.0)
-    assert {loop.learning_rate(flat, step) for step in range(10)} == {1.0}
+    assert {run_room.learning_rate(flat, step) for step in range(10)} == {1.0}
 
 
 # ---- steps
@@ -457,7 +458,7 @@ def test_resumption_is_exact(corpus, tmp_path, stop):
         first.step()
     first.run.save(tmp_path)
     torch.manual_seed(99)  # whatever else the process drew in the meantime
-    run = loop.new_run(recipe, torch.device("cpu"))
+    run = run_room.new_run(recipe, torch.device("cpu"))
     run.load(tmp_path / "checkpoint.safetensors", recipe)
     second = trainer_of(recipe, corpus, run)
     assert [second.step() for _ in range(stop, 8)] == figures[stop:]
@@ -515,7 +516,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, environment):
     with subprocess.Popen(command, **settings) as process:
         wait_for(checkpoint, process)
         process.kill()
-    facts, _ = loop.read_checkpoint(checkpoint)
+    facts, _ = run_room.read_checkpoint(checkpoint)
     before = checkpoint.stat().st_mtime_ns
     with subprocess.Popen(command, **settings) as process:
         while process.poll() is None and checkpoint.stat().st_mtime_ns == before:
@@ -524,7 +525,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, environment):
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in out + errors
-    after, _ = loop.read_checkpoint(checkpoint)
+    after, _ = run_room.read_checkpoint(checkpoint)
     assert 4 <= facts["step"] < after["step"]
     recipe, last = tiny_recipe(*changes), after["step"] + 3
     resumed = loop.train(recipe, CLIPS, killed, resume=True, max_steps=last, quiet=True)
@@ -554,7 +555,7 @@ def test_interrupt_saves_the_step_it_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Trainer, "step", interrupting)
     with pytest.raises(KeyboardInterrupt):
         loop.train(tiny_recipe(*RARELY), CLIPS, tmp_path, quiet=True)
-    assert loop.read_checkpoint(tmp_path / "checkpoint.safetensors")[0]["step"] == 3
+    assert run_room.read_checkpoint(tmp_path / "checkpoint.safetensors")[0]["step"] == 3
 
 
 def test_max_steps_and_resume(tmp_path):
@@ -613,7 +614,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(tmp_path, monkeypatc
     recipe = tiny_recipe("checkpoint_steps=2", "validate_steps=1000")
     with pytest.raises(TrainError, match=r"step 5: gradient: found nan.*last checkpoint is kept"):
         loop.train(recipe, CLIPS, tmp_path, quiet=True)
-    facts, tensors = loop.read_checkpoint(tmp_path / "checkpoint.safetensors")
+    facts, tensors = run_room.read_checkpoint(tmp_path / "checkpoint.safetensors")
     assert facts["step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     monkeypatch.undo()
@@ -633,7 +634,7 @@ def checkpoint(trained, tmp_path) -> Path:
 
 def load(path: Path, *changes: str) -> None:
     recipe = tiny_recipe(*changes)
-    loop.new_run(recipe, torch.device("cpu")).load(path, recipe)
+    run_room.new_run(recipe, torch.device("cpu")).load(path, recipe)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 5000, -1])
@@ -706,7 +707,7 @@ def test_checkpoints_of_something_else(checkpoint, tmp_path):
 
 def test_a_disk_that_refuses(corpus, tmp_path):
     with pytest.raises(TrainError, match="cannot save"):
-        loop.new_run(tiny_recipe(), torch.device("cpu")).save(tmp_path / "absent")
+        run_room.new_run(tiny_recipe(), torch.device("cpu")).save(tmp_path / "absent")
 
 
 # ---- recordings

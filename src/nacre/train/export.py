@@ -25,10 +25,10 @@ from nacre.errors import TrainError
 from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, ResidualQuantiser, UniformQuantiser
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
-from nacre.train.loop import CHECKPOINT, Run, new_run
 from nacre.train.nets import CodecNet
 from nacre.train.quantisers import GaussianQuantiser, gaussian_kl_bits
 from nacre.train.recipe import Recipe, recipe_of
+from nacre.train.run import CHECKPOINT, Run, new_run
 from nacre.train.validate import fit_prior
 from nacre.units import kbps
 

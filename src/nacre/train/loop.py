@@ -1,4 +1,4 @@
-"""The training loop: seeded batches, staged optimisation, logs, checkpoints that survive a kill at any moment."""
+"""The training loop: seeded batches, one optimisation step after the other, stage by stage."""
 
 from __future__ import annotations
 
@@ -7,182 +7,29 @@ import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nacre.errors import TrainError
-from nacre.train.adversary import Adversary
 from nacre.train.codebooks import ResidualVQ
 from nacre.train.data import Corpus, Excerpts, Sampler, load_corpus
 from nacre.train.degrade import NOTHING
+from nacre.train.log import Log
 from nacre.train.losses import MelLoss, SpectralLoss
-from nacre.train.nets import CodecNet, begin_cleaning, within
-from nacre.train.quantisers import GaussianQuantiser, RateControl, kept
+from nacre.train.nets import within
+from nacre.train.quantisers import kept
 from nacre.train.recipe import Recipe, StageConfig
+from nacre.train.run import CHECKPOINT, Run, learning_rate, net_of, new_run
 from nacre.train.validate import Validation, fit_prior, validate
-from nacre.units import clock
 
-CHECKPOINT = "checkpoint"
 FIT_FRAMES, FIT_EACH = 20_000, 20  # frames for k-means: at least so many, and so many a code
-
-
-def level_targets(recipe: Recipe) -> Tensor:
-    """Target bits a frame [L] of each quality level."""
-    rate, codec = recipe.rate, recipe.codec
-    ratio = rate.highest_kbps / rate.lowest_kbps
-    position = torch.linspace(0, 1, codec.levels)
-    return rate.lowest_kbps * 1000 * ratio**position / float(codec.frame_rate_hz)
-
-
-def optimisers(net: CodecNet, stage: StageConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the matrices inside blocks, AdamW for everything else that this stage trains."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for part, child in net.named_children():
-        for module in child.modules():  # averages over batches and chance are training too
-            if isinstance(module, nn.BatchNorm1d | nn.Dropout):
-                module.train(part in stage.train)
-    for name, parameter in net.named_parameters():
-        trained = name.split(".")[0] in stage.train
-        parameter.requires_grad_(trained)
-        parameter.grad = None  # a frozen part must not count in the norm of the gradient
-        if trained:
-            (matrices if name.endswith(("up.weight", "down.weight")) else others).append(parameter)
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
-    if matrices:
-        found.append(torch.optim.Muon(matrices, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw"))
-    return found
-
-
-def learning_rate(stage: StageConfig, step: int) -> float:
-    """Linear warm-up, constant, linear decay to 2 %."""
-    rise = min(1.0, (step + 1) / max(1, stage.warmup_steps))
-    left = (stage.steps - step) / max(1.0, stage.steps * stage.decay_share)
-    return stage.learning_rate * min(rise, max(0.02, min(1.0, left)))
-
-
-@dataclass
-class Run:
-    """Everything that a checkpoint must hold so that the curve goes on as if nothing had happened."""
-
-    net: CodecNet
-    mean: dict[str, Tensor]  # exponential moving average of the weights: what is exported
-    control: RateControl
-    adversary: Adversary
-    optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
-    stage: int = -1
-    step: int = 0
-    seconds_seen: float = 0.0
-
-    def enter(self, stage_index: int, stage: StageConfig) -> None:
-        """Start a stage: freeze what it does not train, new optimisers."""
-        self.stage = stage_index
-        if stage.cleaning:
-            begin_cleaning(self.net.state_dict(), self.net.codec.levels)
-            begin_cleaning(self.mean, self.net.codec.levels)
-        self.optimisers = optimisers(self.net, stage)
-        if any(stage.adversarial):
-            self.optimisers.append(self.adversary.optimiser(stage.learning_rate))
-
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint in one atomic step; no pickle."""
-        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        tensors |= {f"mean.{k}": v for k, v in self.mean.items()} | {"control": self.control.log_weight}
-        if self.adversary.settled:  # it has learned something
-            tensors |= {f"adversary.{k}": v for k, v in self.adversary.state_dict().items()}
-        for index, optimiser in enumerate(self.optimisers):
-            for number, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{index}.{number}.{k}": v for k, v in state.items()}
-        facts = json.dumps({"step": self.step, "stage": self.stage, "seconds_seen": self.seconds_seen})
-        temporary = folder / f".{CHECKPOINT}.part"
-        contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        try:
-            save_file(contiguous, temporary, {"run": facts})
-            os.replace(temporary, folder / f"{CHECKPOINT}.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise TrainError(f"{folder}: cannot save", found=str(error), wanted="a folder with room") from error
-
-    def load(self, path: Path, recipe: Recipe) -> None:
-        """Continue from a checkpoint of the same recipe; raises TrainError where it does not fit."""
-        facts, tensors = read_checkpoint(path)
-        try:
-            self.net.load_state_dict(_part(tensors, "net."))
-            self.mean = {k: tensors[f"mean.{k}"].to(value.device) for k, value in self.mean.items()}
-            self.control.log_weight = tensors["control"]
-            if critics := _part(tensors, "adversary."):
-                self.adversary.load_state_dict(critics)
-            self.step, self.seconds_seen = facts["step"], facts["seconds_seen"]
-        except (RuntimeError, KeyError) as error:
-            found = "other parts or sizes than the recipe's"
-            raise TrainError(str(path), found=found, wanted="a checkpoint of the same network") from error
-        if self.step == 0:
-            return
-        if recipe.stage_at(self.step - 1)[0] != facts["stage"]:
-            place = f"step {self.step} of stage {facts['stage'] + 1}"
-            raise TrainError(str(path), found=place, wanted="stages as long as the recipe's", next="keep the recipe")
-        self.enter(facts["stage"], recipe.stage[facts["stage"]])
-        for index, optimiser in enumerate(self.optimisers):
-            _restore(optimiser, _part(tensors, f"optimiser.{index}."), path)
-
-
-def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path) -> None:
-    """Give an optimiser the state it had, tensors "number.name"."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    whole = optimiser.state_dict()
-    for key, value in tensors.items():
-        number, name = key.split(".", 1)
-        whole["state"].setdefault(int(number), {})[name] = value
-    fits = whole["state"].keys() == set(range(len(parameters))) and all(
-        value.dim() == 0 or value.shape == parameters[number].shape
-        for number, state in whole["state"].items()
-        for value in state.values()
-    )
-    if not fits:
-        raise TrainError(str(path), found="a stage that trained other parts", wanted="the recipe's", next="keep it")
-    optimiser.load_state_dict(whole)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(facts, tensors) of a checkpoint file."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["run"])
-        return facts, load_file(path)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TrainError(str(path), found=str(error), wanted="a checkpoint written by `nacre train`") from error
-
-
-def new_run(recipe: Recipe, device: torch.device) -> Run:
-    """Fresh networks from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
-    net = net_of(recipe).to(device)
-    mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    rate = recipe.rate
-    control = RateControl(level_targets(recipe), rate.start_weight, beta=rate.beta, warmup=rate.warmup_steps)
-    return Run(net, mean, control, Adversary(recipe.adversary).to(device))
-
-
-def net_of(recipe: Recipe) -> CodecNet:
-    """Networks and quantiser as the recipe asks for them."""
-    net = CodecNet(recipe.codec, recipe.net, recipe.kind, recipe.quantiser)
-    if isinstance(net.quantiser, GaussianQuantiser):
-        net.quantiser.one_rate = recipe.rate.beta > 0
-    return net
 
 
 @dataclass(frozen=True)
@@ -486,69 +333,3 @@ class Judge:
         top = recipe.codec.levels - 1
         levels = sorted({0, top // 3, 2 * top // 3, top})
         return validate(net, self.trainer.loss, fit_prior(net, self.fitted), self.judged, levels)
-
-
-class Log:
-    """Progress line and TensorBoard events of one process."""
-
-    def __init__(self, out: Path | None, run: Run, last: int, quiet: bool, every: int = 20):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.run, self.every, self.quiet = run, every, quiet
-        self.writer = SummaryWriter(str(out / "events"), purge_step=run.step or None) if out else None
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            disable=quiet,
-        )
-        self.task = self.bar.add_task("training", total=last, completed=run.step)
-        self.sums: dict[str, float] = {}
-        self.count = 0
-        self.mark = (time.perf_counter(), run.seconds_seen)
-
-    def __enter__(self) -> Log:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        if self.writer:
-            self.writer.close()
-
-    def note(self, figures: list[Validation]) -> None:
-        """Show and log a validation."""
-        for item in figures:
-            if self.writer:
-                self.writer.add_scalar(f"valid/kbps_level_{item.level}", item.kbps, self.run.step)
-                self.writer.add_scalar(f"valid/distortion_level_{item.level}", item.distortion, self.run.step)
-        pairs = "  ".join(f"{item.kbps:.2f} kb/s: {item.distortion:.3f}" for item in figures)
-        if not self.quiet:
-            text = f"step {self.run.step}, validation distortion at  {pairs}"
-            self.bar.console.print(text, highlight=False, soft_wrap=True)
-
-    def add(self, figures: dict[str, float]) -> None:
-        """Take the figures of one step; show their mean every few steps."""
-        for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-        self.bar.update(self.task, completed=self.run.step)
-        if self.count < self.every:
-            return
-        now = time.perf_counter()
-        mean = {name: value / self.count for name, value in self.sums.items()}
-        mean["audio_s_per_s"] = (self.run.seconds_seen - self.mark[1]) / (now - self.mark[0])
-        self.sums, self.count, self.mark = {}, 0, (now, self.run.seconds_seen)
-        if self.writer:
-            for name, value in mean.items():
-                self.writer.add_scalar(name, value, self.run.step)
-            weights = self.run.control.weight(torch.arange(len(self.run.control.targets)))
-            self.writer.add_histogram("rate_weight", weights, self.run.step)
-        text = f"distortion {mean['distortion']:.3f}  bits/frame {mean['bits']:.0f}  {mean['audio_s_per_s']:.0f} x"
-        if "codebook/mean_use" in mean:
-            text += f"  codebooks {mean['codebook/mean_use']:.0%} used, {mean['codebook/dead']:.0%} dead"
-        self.bar.update(self.task, description=text)
-        if not self.quiet and not self.bar.console.is_terminal and self.run.step % (5 * self.every) == 0:
-            parts = " ".join(f"{k} {v:.3f}" for k, v in mean.items())
-            print(f"{clock(self.run.seconds_seen)} seen, step {self.run.step}: {parts}", flush=True)

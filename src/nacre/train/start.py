@@ -24,10 +24,11 @@ from nacre.errors import TrainError
 from nacre.model import Network
 from nacre.priors import TOTAL, StaticPrior
 from nacre.train.export import write_graph
-from nacre.train.loop import Run, Trainer
+from nacre.train.loop import Trainer
 from nacre.train.nets import CodecNet
 from nacre.train.quantisers import ScalarQuantiser
 from nacre.train.recipe import Recipe, build, override
+from nacre.train.run import Run
 
 CLOSE = 0.02  # of the size of what comes out: weights are stored as float16, so a new network differs by less
 
