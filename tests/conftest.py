@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre import audio
+from nacre import audio, cli, context
+from nacre import bundle as bundles
 from nacre.codec import Codec
+from nacre.context import ContextPrior, Sizes
 
 TINY = Path(__file__).parent / "data" / "tiny"
 PACKAGE = Path(nacre.__file__).parent
@@ -29,6 +32,36 @@ class Ran:
     stderr: str
 
 
+def small_prior(seed=0, levels=3, dims=9, used=7, blocks=3, hidden=20, small=10, depth=2, others=3) -> ContextPrior:
+    """A prior of random weights whose places, widths and mixtures vary much."""
+    rng = np.random.default_rng(seed)
+    sizes = Sizes(levels, dims, used, blocks, hidden, small, depth, others)
+    a = {}
+    for name, (kind, shape) in sizes.arrays.items():
+        a[name] = rng.integers(-127, 128, shape) if kind == "|i1" else np.zeros(shape)
+    a["order"] = rng.permutation(dims)[:used]
+    a["ends"] = np.sort(rng.permutation(used - 1)[: blocks - 1] + 1).tolist() + [used]
+    a["reach"] = rng.integers(2, 20, blocks)
+    a["ratio"] = rng.integers(100, 4000, (levels, used))
+    a["logs"] = np.round(16 * np.log2(1 + np.arange(context.LOGS) / 16)).clip(0, 127)
+    for name, low in (("b_in", -3000), ("b_mid", -3000), ("b_block", -3000), ("b_out", -3000)):
+        a[name] = rng.integers(low, 3000, a[name].shape)
+    for name, shift in (("s_in", 6), ("s_mid", 7), ("s_block", 8), ("s_out", 8)):
+        a[name] = np.full(a[name].shape, shift)
+    a["mult"] = rng.integers(-400, 400, a["mult"].shape)
+    a["base"][:, 1::2] = (20 << context.FINE) + rng.integers(-(9 << 12), 9 << 12, a["base"][:, 1::2].shape)
+    a["base"][:, 2] = 30 << context.FINE
+    a["follow"] = rng.integers(-4000, 40000, a["follow"].shape)
+    a["start"] = rng.integers(-3, 4, a["start"].shape)
+    a["curve"] = np.round((1 << 20) / (1 + np.exp(np.arange(context.CURVE) / 128)))
+    a["curve"][-1] = 0
+    a["narrow"] = np.round(4096 * 2 ** (4.5 - np.arange(context.WIDTHS) / 4))
+    a["weight"] = np.round(256 / (1 + np.exp((32 - np.arange(context.WEIGHTS)) / 4)))
+    a["tables"][...] = 5
+    a["tables"][..., others // 2] += context.TABLE - 5 * (others + 1)
+    return ContextPrior(sizes, {name: np.asarray(a[name]).astype(kind) for name, (kind, _) in sizes.arrays.items()})
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
     """Folder of an 8-dim model with 4 levels and groups of 10 frames, 0.2 s; it sounds like nothing."""
@@ -39,6 +72,25 @@ def tiny_model() -> Path:
 def tiny(tiny_model) -> Codec:
     """The tiny model, loaded."""
     return nacre.load(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def both_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with a context prior of random weights."""
+    folder = tmp_path_factory.mktemp("both") / "both"
+    shutil.copytree(tiny_model, folder)
+    small_prior(levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
+    plain = bundles.load(tiny_model)
+    facts = {key: value for key, value in plain.facts.items() if key not in bundles.HEAD}
+    facts |= {"static_rates_kbps": plain.rates_kbps.tolist()}
+    bundles.save(folder, "both", plain.kind, plain.config, facts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def both(both_model) -> Codec:
+    """The same, loaded."""
+    return nacre.load(both_model)
 
 
 @pytest.fixture(scope="session")
@@ -67,5 +119,25 @@ def run(environment, tmp_path) -> Callable[..., Ran]:
             command, input=stdin, capture_output=True, env=environment, cwd=tmp_path, timeout=timeout_s, check=False
         )
         return Ran(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+
+    return start
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path) -> Callable[..., tuple[int, str]]:
+    """`command("inspect", ...)` runs nacre in this process, in the test's folder: exit code and messages."""
+    monkeypatch.chdir(tmp_path)
+
+    def start(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["nacre", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as done:
+            code = int(done.code or 0)
+        error = capfd.readouterr().err
+        assert "Traceback" not in error
+        return code, error
 
     return start

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-from test_context import small_prior, speechlike
+from conftest import small_prior
+from test_context import speechlike
 
 import nacre
 from nacre import bundle as bundles
@@ -19,24 +19,6 @@ from nacre.codec import Codec
 from nacre.coding import SIDE_BY_SIDE, Coding, Group
 from nacre.container import HEADER_BYTES, Packet
 from nacre.errors import BundleError, StreamError, UsageError
-
-
-@pytest.fixture(scope="session")
-def both_model(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model with a context prior of random weights."""
-    folder = tmp_path_factory.mktemp("both") / "both"
-    shutil.copytree(tiny_model, folder)
-    small_prior(levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
-    plain = bundles.load(tiny_model)
-    facts = {key: value for key, value in plain.facts.items() if key not in bundles.HEAD}
-    facts |= {"static_rates_kbps": plain.rates_kbps.tolist()}
-    bundles.save(folder, "both", plain.kind, plain.config, facts)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def both(both_model) -> Codec:
-    return nacre.load(both_model)
 
 
 def groups_of(codec: Codec, data: bytes) -> list[Group | StreamError]:

@@ -10,41 +10,12 @@ import zipfile
 import numpy as np
 import onnxruntime
 import pytest
+from conftest import small_prior
 from onnx import TensorProto, helper
 
 from nacre import context, entropy
 from nacre.context import ContextPrior, Sizes
 from nacre.errors import BundleError, StreamError
-
-
-def small_prior(seed=0, levels=3, dims=9, used=7, blocks=3, hidden=20, small=10, depth=2, others=3):
-    """A prior of random weights whose places, widths and mixtures vary much."""
-    rng = np.random.default_rng(seed)
-    sizes = Sizes(levels, dims, used, blocks, hidden, small, depth, others)
-    a = {}
-    for name, (kind, shape) in sizes.arrays.items():
-        a[name] = rng.integers(-127, 128, shape) if kind == "|i1" else np.zeros(shape)
-    a["order"] = rng.permutation(dims)[:used]
-    a["ends"] = np.sort(rng.permutation(used - 1)[: blocks - 1] + 1).tolist() + [used]
-    a["reach"] = rng.integers(2, 20, blocks)
-    a["ratio"] = rng.integers(100, 4000, (levels, used))
-    a["logs"] = np.round(16 * np.log2(1 + np.arange(context.LOGS) / 16)).clip(0, 127)
-    for name, low in (("b_in", -3000), ("b_mid", -3000), ("b_block", -3000), ("b_out", -3000)):
-        a[name] = rng.integers(low, 3000, a[name].shape)
-    for name, shift in (("s_in", 6), ("s_mid", 7), ("s_block", 8), ("s_out", 8)):
-        a[name] = np.full(a[name].shape, shift)
-    a["mult"] = rng.integers(-400, 400, a["mult"].shape)
-    a["base"][:, 1::2] = (20 << context.FINE) + rng.integers(-(9 << 12), 9 << 12, a["base"][:, 1::2].shape)
-    a["base"][:, 2] = 30 << context.FINE
-    a["follow"] = rng.integers(-4000, 40000, a["follow"].shape)
-    a["start"] = rng.integers(-3, 4, a["start"].shape)
-    a["curve"] = np.round((1 << 20) / (1 + np.exp(np.arange(context.CURVE) / 128)))
-    a["curve"][-1] = 0
-    a["narrow"] = np.round(4096 * 2 ** (4.5 - np.arange(context.WIDTHS) / 4))
-    a["weight"] = np.round(256 / (1 + np.exp((32 - np.arange(context.WEIGHTS)) / 4)))
-    a["tables"][...] = 5
-    a["tables"][..., others // 2] += context.TABLE - 5 * (others + 1)
-    return ContextPrior(sizes, {name: np.asarray(a[name]).astype(kind) for name, (kind, _) in sizes.arrays.items()})
 
 
 def speechlike(prior, frames, rng, spread=4.0):

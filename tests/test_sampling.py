@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import numpy as np
 import pytest
-from test_context import small_prior, speechlike
+from conftest import small_prior
+from test_context import speechlike
 
 import nacre
 from nacre import audio
-from nacre import bundle as bundles
 from nacre.analysis import LevelState, choose_gain, gain_of
 from nacre.errors import AudioError, UsageError
 from nacre.sampling import HOTTEST, PEAK, PROMPT_S, draw, draw_symbols, limited, sample
 
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def drawing_model(tiny_model, tmp_path_factory):
-    """The tiny model with a context prior of random weights."""
-    folder = tmp_path_factory.mktemp("drawing") / "drawing"
-    shutil.copytree(tiny_model, folder)
-    small_prior(levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
-    plain = bundles.load(tiny_model)
-    facts = {key: value for key, value in plain.facts.items() if key not in bundles.HEAD}
-    facts |= {"static_rates_kbps": plain.rates_kbps.tolist()}
-    bundles.save(folder, "drawing", plain.kind, plain.config, facts)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def drawing(drawing_model):
-    return nacre.load(drawing_model)
 
 
 @pytest.fixture
@@ -96,25 +77,25 @@ def test_symbols_of_no_frame(random):
 # sound
 
 
-def test_seeds(drawing):
-    one, same, other = (sample(drawing, 0.5, seed=seed).wave for seed in (5, 5, 6))
+def test_seeds(both):
+    one, same, other = (sample(both, 0.5, seed=seed).wave for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
-    fresh = [sample(drawing, 0.5) for _ in range(2)]
+    fresh = [sample(both, 0.5) for _ in range(2)]
     assert fresh[0].seed != fresh[1].seed
-    np.testing.assert_array_equal(fresh[0].wave, sample(drawing, 0.5, seed=fresh[0].seed).wave)
+    np.testing.assert_array_equal(fresh[0].wave, sample(both, 0.5, seed=fresh[0].seed).wave)
 
 
-def test_no_lot_at_temperature_0(drawing):
-    cold = [sample(drawing, 0.3, temperature=0.0).wave for _ in range(2)]
+def test_no_lot_at_temperature_0(both):
+    cold = [sample(both, 0.3, temperature=0.0).wave for _ in range(2)]
     np.testing.assert_array_equal(*cold)
-    np.testing.assert_array_equal(sample(drawing, 0.3, top_p=1e-9, temperature=1.0).wave, cold[0])
+    np.testing.assert_array_equal(sample(both, 0.3, top_p=1e-9, temperature=1.0).wave, cold[0])
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.12345, 1.0, 2.5])
 @pytest.mark.parametrize("level", [0, 3])
-def test_durations_are_exact(seconds, level, drawing):
-    made = sample(drawing, seconds, level=level, temperature=HOTTEST)
+def test_durations_are_exact(seconds, level, both):
+    made = sample(both, seconds, level=level, temperature=HOTTEST)
     assert made.wave.shape == (round(seconds * RATE),)
     assert made.wave.dtype == np.float32
     assert np.abs(made.wave).max() <= PEAK + 1e-6
@@ -124,13 +105,13 @@ def test_durations_are_exact(seconds, level, drawing):
 @pytest.mark.parametrize(
     ("samples", "rate_hz", "kept"), [(320, 16_000, 1), (33_000, 48_000, 34), (250_000, 16_000, 500)]
 )
-def test_prompts_come_first(samples, rate_hz, kept, drawing, speech):
+def test_prompts_come_first(samples, rate_hz, kept, both, speech):
     talk = np.tile(speech, 4)[-samples:]
-    made = sample(drawing, 0.3, prompt=(np.stack([talk, talk]), rate_hz), seed=1, level=2)
+    made = sample(both, 0.3, prompt=(np.stack([talk, talk]), rate_hz), seed=1, level=2)
     assert made.prompt_samples == kept * 320 <= PROMPT_S * RATE
     assert made.wave.shape == (kept * 320 + 4800,)
-    other = sample(drawing, 0.3, prompt=(talk, rate_hz), seed=2, level=2).wave
-    lead = made.prompt_samples - drawing.config.delay_samples - drawing.config.window_samples
+    other = sample(both, 0.3, prompt=(talk, rate_hz), seed=2, level=2).wave
+    lead = made.prompt_samples - both.config.delay_samples - both.config.window_samples
     if lead > 0:
         np.testing.assert_allclose(made.wave[:lead], other[:lead], atol=1e-5)
     assert (made.wave[made.prompt_samples :] != other[made.prompt_samples :]).any()
@@ -177,9 +158,9 @@ def test_loud_sound_is_turned_down(random):
         ({"seed": -1}, "seed"),
     ],
 )
-def test_options_out_of_range(options, words, drawing):
+def test_options_out_of_range(options, words, both):
     with pytest.raises(UsageError, match=re.escape(words)):
-        sample(drawing, **({"seconds": 1.0} | options))
+        sample(both, **({"seconds": 1.0} | options))
 
 
 def test_models_without_a_context_prior(tiny):
@@ -190,20 +171,20 @@ def test_models_without_a_context_prior(tiny):
 @pytest.mark.parametrize(
     ("samples", "words"), [(0, "found 0 samples"), (319, "at least 0.02 s"), (RATE, "silence"), (20 * RATE, "silence")]
 )
-def test_prompts_without_sound(samples, words, drawing, speech):
+def test_prompts_without_sound(samples, words, both, speech):
     prompt = np.zeros(samples, np.float32)
     prompt[: samples - 11 * RATE] = 0.1  # too long ago
     with pytest.raises(AudioError, match=words):
-        sample(drawing, 1.0, prompt=(prompt, RATE))
+        sample(both, 1.0, prompt=(prompt, RATE))
 
 
 # command
 
 
-def test_generate_command(run, tmp_path, drawing_model, tiny_model, speech):
+def test_generate_command(run, tmp_path, both_model, tiny_model, speech):
     audio.write(tmp_path / "in.wav", speech[None, :RATE], RATE)
     audio.write(tmp_path / "quiet.wav", np.zeros((1, RATE), np.float32), RATE)
-    draws = ("generate", "-o", "out.wav", "-m", drawing_model, "--seconds", 0.5)
+    draws = ("generate", "-o", "out.wav", "-m", both_model, "--seconds", 0.5)
     done = run(*draws)
     assert done.rc == 0, done.stderr
     first, seed = audio.read(tmp_path / "out.wav")[0], re.search(r"--seed (\d+)", done.stderr)[1]
@@ -234,8 +215,8 @@ def test_generate_command(run, tmp_path, drawing_model, tiny_model, speech):
         ("--seconds", 1, "--top-p", 0),
     ],
 )
-def test_wrong_usage(arguments, run, tmp_path, drawing_model):
-    done = run("generate", "-o", "out.wav", "-m", drawing_model, *arguments)
+def test_wrong_usage(arguments, run, tmp_path, both_model):
+    done = run("generate", "-o", "out.wav", "-m", both_model, *arguments)
     assert (done.rc, "error:" in done.stderr.lower()) == (2, True), done.stderr
     assert not (tmp_path / "out.wav").exists()
 

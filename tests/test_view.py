@@ -9,31 +9,11 @@ import numpy as np
 import pytest
 from conftest import PACKAGE
 
-from nacre import audio, cli, container, view
+from nacre import audio, container, view
 from nacre.errors import NacreError, StreamError, UsageError
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture
-def nacre(monkeypatch, capfd, tmp_path):
-    """`nacre("inspect", ...)` runs the command in this process; gives exit code and messages."""
-    monkeypatch.chdir(tmp_path)
-
-    def start(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["nacre", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        error = capfd.readouterr().err
-        assert "Traceback" not in error
-        return code, error
-
-    return start
 
 
 @pytest.fixture(scope="module")
@@ -167,18 +147,18 @@ def test_without_matplotlib(tiny, data, monkeypatch, tmp_path):
 # the command
 
 
-def test_command(nacre, tiny_model, tmp_path, data):
+def test_command(command, tiny_model, tmp_path, data):
     (tmp_path / "a.nacre").write_bytes(data)
-    code, said = nacre("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
+    code, said = command("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
     assert (code, f"{len(data)} bytes" in said) == (0, True)
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
-    assert nacre("inspect", ENGLISH, "-o", "b.html", "-m", tiny_model, "--bitrate", 1, "-q") == (0, "")
+    assert command("inspect", ENGLISH, "-o", "b.html", "-m", tiny_model, "--bitrate", 1, "-q") == (0, "")
     assert (tmp_path / "b.html").read_text().startswith("<!doctype html>")
 
 
-def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
+def test_command_on_damage(command, tiny_model, tmp_path, damaged):
     (tmp_path / "a.nacre").write_bytes(damaged)
-    code, said = nacre("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
+    code, said = command("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
     assert (code, "lost 0:00.6 to 0:00.8" in said) == (1, True)
     assert (tmp_path / "a.png").exists()
 
@@ -199,10 +179,10 @@ def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
         ((ENGLISH, "-o", "no/a.png"), 1, "cannot write"),
     ],
 )
-def test_bad_use(nacre, tiny_model, tmp_path, arguments, code, words):
+def test_bad_use(command, tiny_model, tmp_path, arguments, code, words):
     for name in ("text.wav", "text.nacre", "text.png"):
         (tmp_path / name).write_text("some text")
-    found, said = nacre("inspect", *arguments, "-m", tiny_model)
+    found, said = command("inspect", *arguments, "-m", tiny_model)
     assert (found, words in said) == (code, True), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.nacre", "text.png", "text.wav"]
     assert (tmp_path / "text.png").read_text() == "some text"
