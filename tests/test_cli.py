@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 from conftest import PACKAGE, Ran
 
 from nacre import audio, bundle, cli, container
@@ -188,12 +190,89 @@ def test_one_file_into_a_folder(nacre, tiny_model, tmp_path, coded):
     assert left(tmp_path / "there") == left(tmp_path / "new") == ["talk.wav"]
 
 
-@pytest.mark.parametrize("inputs", [["a.wav", "b/a.flac"], ["a.wav", "a.wav"]])
-def test_two_inputs_one_output(nacre, tiny_model, tmp_path, inputs):
-    found = nacre("encode", *inputs, "-o", "out", "-m", tiny_model)
+def test_inputs_of_one_name_keep_folder_or_suffix(nacre, tiny_model, tmp_path, speech):
+    (tmp_path / "b").mkdir()
+    for name in ("a.wav", "a.flac", "b/a.wav", "c.wav"):
+        audio.write(tmp_path / name, speech[None, :8000], 16_000)
+    assert nacre("encode", "a.wav", "a.flac", "b/a.wav", "c.wav", "-o", "out", "-m", tiny_model).rc == 0
+    assert left(tmp_path / "out") == ["a.flac.nacre", "a.wav.nacre", "b-a.nacre", "c.nacre"]
+
+
+def test_verify_tells_of_bytes_that_are_no_group(nacre, tiny_model, coded):
+    coded.write_bytes(coded.read_bytes() + b"and more")
+    found = nacre("verify", coded, "-m", tiny_model)
+    assert found.rc == 1
+    assert "8 bytes belong to no group" in found.stderr
+
+
+def test_the_same_file_twice(nacre, tiny_model, tmp_path):
+    found = nacre("encode", "a.wav", "./a.wav", "-o", "out", "-m", tiny_model)
     assert found.rc == 2
-    assert "one output" in found.stderr
+    assert "a.wav: found the same file twice" in found.stderr
+
+
+def test_input_is_never_its_own_output(nacre, tiny_model, tmp_path, coded):
+    before = coded.read_bytes()
+    (tmp_path / "link.nacre").symlink_to(coded)
+    for target in (coded, "link.nacre"):
+        found = nacre("encode", coded, "-o", target, "-f", "-m", tiny_model)
+        assert found.rc == 2
+        assert "found the input itself" in found.stderr
+    assert coded.read_bytes() == before
+
+
+def test_encode_writes_no_file_that_claims_to_be_sound(nacre, tiny_model, tmp_path):
+    found = nacre("encode", ENGLISH, "-o", "a.WAV", "-m", tiny_model)
+    assert found.rc == 2
+    assert "found .wav, wanted .nacre" in found.stderr
     assert left(tmp_path) == []
+
+
+@linux
+def test_names_that_are_not_utf_8(nacre, tiny_model, tmp_path, speech):
+    odd = os.fsdecode(b"bad\xff.wav")
+    for name in (odd, "good.wav"):
+        audio.write(tmp_path / "x.wav", speech[None, :8000], 16_000)
+        (tmp_path / "x.wav").rename(tmp_path / name)
+    found = nacre("encode", odd, "good.wav", "-o", "out", "-m", tiny_model)
+    assert found.rc == 0, found.stderr
+    assert len(left(tmp_path / "out")) == 2
+
+
+def test_cut_sound_is_encoded_and_told_of(nacre, tiny_model, tmp_path, speech):
+    for suffix in ("wav", "aiff", "mp3", "ogg"):
+        path = tmp_path / f"cut.{suffix}"
+        sf.write(path, speech[:48_000], 16_000)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        found = nacre("encode", path, "-o", f"{suffix}.nacre", "-m", tiny_model)
+        assert found.rc == 1
+        assert f"cut.{suffix}: cut off after 0:0" in found.stderr
+        assert nacre("verify", f"{suffix}.nacre", "-m", tiny_model).rc == 0
+
+
+@linux
+def test_closed_standard_output(tiny_model, tmp_path, environment):
+    shell = f'"$@" encode {ENGLISH} -o a.nacre -m {tiny_model} >&-'
+    command = ["sh", "-c", shell, "sh", sys.executable, "-m", "nacre"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert left(tmp_path) == ["a.nacre"]
+
+
+def test_nobody_is_told(tiny_model, tmp_path, environment):
+    home = {**environment, "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    home.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-m", "nacre", "encode", str(ENGLISH), "-o", "a.nacre", "-m", str(tiny_model)]
+    subprocess.run(command, capture_output=True, cwd=tmp_path, env=home, check=True)
+    assert left(tmp_path / "home") == []
+
+
+def test_version(nacre):
+    found = nacre("--version")
+    assert found.rc == 0
+    assert re.fullmatch(rb"nacre \d+\.\d+\.\d+\n", found.stdout)
 
 
 def test_many_files_need_a_folder(nacre, tiny_model, tmp_path, many):
@@ -255,12 +334,13 @@ def test_wrong_inputs(nacre, tiny_model, tmp_path, command, source):
         film = b"\0\0\0\x20ftypisom" + np.random.default_rng(1).bytes(200_000)
         half = {"encode": b"RIFF\xff\xff\0\0WAVEfmt ", "decode": b"NACR\x01\x01abcd"}[command]
         path.write_bytes({"empty": b"", "text": b"some words\n" * 50, "film": film, "half": half}[source])
-    found = nacre(command, path, "-o", tmp_path / "out.wav", "-m", tiny_model)
+    output = tmp_path / ("out.nacre" if command == "encode" else "out.wav")
+    found = nacre(command, path, "-o", output, "-m", tiny_model)
     assert (found.rc, found.stdout) == (1, b"")
     assert found.stderr.startswith("error: ")
     assert name in found.stderr
     assert found.stderr.count("\n") == 1
-    assert not (tmp_path / "out.wav").exists()
+    assert not output.exists()
     if command == "decode":
         for other in ("info", "verify"):
             found = nacre(other, path, "-m", tiny_model)
@@ -388,8 +468,9 @@ def test_cut_file_is_decoded_up_to_the_cut(nacre, tiny_model, tmp_path, coded):
 @linux
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_full_disk(nacre, tiny_model, tmp_path, coded, command):
-    (tmp_path / "full.wav").symlink_to("/dev/full")
-    found = nacre(command, ENGLISH if command == "encode" else coded, "-o", "full.wav", "-m", tiny_model)
+    full = "full.nacre" if command == "encode" else "full.wav"
+    (tmp_path / full).symlink_to("/dev/full")
+    found = nacre(command, ENGLISH if command == "encode" else coded, "-o", full, "-m", tiny_model)
     assert found.rc == 1
     assert "No space left" in found.stderr
     assert left(tmp_path) == ["talk.nacre"]

@@ -195,7 +195,7 @@ def test_end_head_and_filler_bytes() -> None:
 @pytest.mark.parametrize(
     ("at", "octets", "words"),
     [
-        (0, b"RIFF", "not a nacre file: found 52494646"),
+        (0, b"RIFF", "not a nacre file: found 'RIFF', wanted 'NACR'"),
         (4, b"\x02", "file format version: found 2, wanted 1; use a nacre that reads version 2"),
         (10, b"\x81", "header check failed: found"),
         (21, b"\xee", "header check failed: found"),

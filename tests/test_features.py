@@ -214,7 +214,7 @@ def test_pipes(run, tiny_model):
         ((ENGLISH, "-o", "a.txt"), 2, "suffix: found .txt, wanted .npy or .npz"),
         ((ENGLISH, ENGLISH, "-o", "a.npy"), 2, "one .npy for many inputs"),
         ((ENGLISH, ENGLISH, "-o", "-"), 2, "'-' for many inputs"),
-        ((ENGLISH, ENGLISH, "-o", "a.npz"), 2, "wanted two"),
+        ((ENGLISH, ENGLISH, "-o", "a.npz"), 2, "the same file twice"),
         (("none.wav", "-o", "a.npz"), 1, "none.wav: found"),
         ((ENGLISH, "-o", "no/a.npy"), 1, "cannot write"),
         ((ENGLISH, "-o", "no/a.npz"), 1, "cannot write"),

@@ -163,3 +163,18 @@ def test_interpolate_command(run, tmp_path, tiny_model, speech):
     assert run("interpolate", "a.wav", "no.wav", "-o", "x.wav", "-m", tiny_model).rc == 1
     assert run("interpolate", "a.wav", "b.wav", "-o", "x.wav", "--steps", "1", "-m", tiny_model).rc == 2
     assert generate.MOST_STEPS == 1000
+
+
+def test_steps_are_written_all_or_none(run, tmp_path, tiny_model, speech):
+    audio.write(tmp_path / "a.wav", speech[None, :RATE], RATE)
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "step-3.wav").touch()
+    done = run("interpolate", "a.wav", "a.wav", "-o", "steps/", "--steps", 3, "-m", tiny_model)
+    assert done.rc == 1
+    assert "step-3.wav: found a file already there" in done.stderr
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["step-3.wav"]
+    (tmp_path / "steps" / "step-3.wav").unlink()
+    (tmp_path / "steps" / "step-3.wav").mkdir()
+    done = run("interpolate", "a.wav", "a.wav", "-o", "steps/", "--steps", 3, "-f", "-m", tiny_model)
+    assert done.rc == 1
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["step-3.wav"]

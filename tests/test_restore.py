@@ -222,6 +222,28 @@ def test_command_takes_nacre_files(run, tmp_path, tiny, tiny_model, speech):
     assert np.abs(found - plain)[:, 8000:9600].max() > 2**-15
 
 
+def test_command_counts_damage_and_tells_of_a_missing_end(run, tmp_path, tiny, tiny_model, speech):
+    data = bytearray(tiny.encode(speech[: 2 * RATE], RATE))
+    (tmp_path / "cut.nacre").write_bytes(data[: len(data) // 2])
+    done = run("conceal", "cut.nacre", "-o", "cut.wav", "-m", tiny_model)
+    assert done.rc == 1
+    assert "groups missing, wanted a whole file" in done.stderr
+    assert (tmp_path / "cut.wav").exists()
+    data[len(data) // 2] ^= 255
+    (tmp_path / "hurt.nacre").write_bytes(data)
+    done = run("conceal", "hurt.nacre", "-o", "hurt.wav", "-m", tiny_model)
+    assert done.rc == 0
+    assert "0 stretches, 0.000 s, concealed, and 1 damaged groups" in done.stderr
+
+
+def test_command_takes_sound_and_nacre_from_a_pipe(run, tmp_path, tiny, tiny_model, speech):
+    audio.write(tmp_path / "in.wav", speech[None, :RATE], RATE)
+    for number, data in enumerate(((tmp_path / "in.wav").read_bytes(), tiny.encode(speech[:RATE], RATE))):
+        done = run("conceal", "-", "-o", f"{number}.wav", "--lost", "0.5-0.6", "-m", tiny_model, stdin=data)
+        assert done.rc == 0, done.stderr
+        assert audio.read(tmp_path / f"{number}.wav")[0].shape == (1, RATE)
+
+
 def test_command_names_what_is_wrong(run, tmp_path, tiny_model, speech):
     audio.write(tmp_path / "in.wav", speech[None, :RATE], RATE)
     for rc, *arguments in (
@@ -237,5 +259,9 @@ def test_command_names_what_is_wrong(run, tmp_path, tiny_model, speech):
         assert not (tmp_path / "out.wav").exists()
     assert run("conceal", "no.wav", "-o", "out.wav", "--lost", "0-0.1", "-m", tiny_model).rc == 1
     done = run("conceal", "in.wav", "-o", "in.wav", "--lost", "0-0.1", "-m", tiny_model)
+    assert done.rc == 2
+    assert "the input itself" in done.stderr
+    audio.write(tmp_path / "there.wav", speech[None, :RATE], RATE)
+    done = run("conceal", "in.wav", "-o", "there.wav", "--lost", "0-0.1", "-m", tiny_model)
     assert done.rc == 1
     assert "--force" in done.stderr

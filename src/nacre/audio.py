@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +37,9 @@ WAV_MAX_BYTES = 0xFFFFFFFF
 PCM_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 BLOCK_SAMPLES = 1 << 14
 MP3_FRAME_SAMPLES = 1152
+UNKNOWN_BYTES = 0x7FFFF000  # from here on a wav of a pipe states no size, but the largest that it can
+STATED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's log
+OGG_LAST_PAGE_BYTES, OGG_END = 1 << 16, 4
 Name = str | Path
 
 
@@ -55,7 +59,7 @@ class AudioReader:
     def __init__(self, source: Name):
         self.name = "standard input" if str(source) == "-" else str(source)
         self.samples: int | None = None
-        self.samples_read, self._guessed_length = 0, False
+        self.samples_read, self._guessed_length, self._cut = 0, False, False
         try:
             piped = str(source) == "-" or Path(source).is_fifo()
             self._sound = self._spool(source) if piped else self._open(source)
@@ -67,17 +71,20 @@ class AudioReader:
 
     def _spool(self, source: Name) -> _Sound:
         with tempfile.NamedTemporaryFile() as spool:  # most formats need seeking, and a pipe cannot
-            with open(0 if str(source) == "-" else source, "rb", closefd=str(source) != "-") as pipe:
+            with nullcontext(sys.stdin.buffer) if str(source) == "-" else open(source, "rb") as pipe:
                 shutil.copyfileobj(pipe, spool)
             spool.flush()
             return self._open(spool.name)
 
     def _open(self, path: Name) -> _Sound:
         with open(path, "rb") as file:
-            size_bytes = file.seek(0, os.SEEK_END)
+            head, size_bytes = file.read(4), file.seek(0, os.SEEK_END)
         if size_bytes == 0:
             raise _error(self.name, "an empty file", "sound", AGAIN)
-        sound = self._open_sound(str(path))
+        if head == b"NACR":
+            raise _error(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
+        sound = self._open_sound(os.fsencode(path) if os.name == "posix" else str(path))
+        self._cut = _is_cut(sound, path)
         self.samples = sound.frames if sound.frames < 1 << 62 else None
         if sound.format in ("WAV", "WAVEX") and size_bytes > WAV_MAX_BYTES:
             raise _error(self.name, "a wav over 4 GB", "rf64 or flac", "convert it first")
@@ -86,7 +93,7 @@ class AudioReader:
             return self._open_sound(pipe)
         return sound
 
-    def _open_sound(self, file: str | int) -> _Sound:
+    def _open_sound(self, file: str | bytes | int) -> _Sound:
         found = "no header"
         try:
             sound = _Sound(file)
@@ -105,6 +112,13 @@ class AudioReader:
             yield wave
         if self.samples_read == 0:
             raise _error(self.name, "no samples", "sound", AGAIN)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the container states more sound than there is; of MP3 that is known when all is read."""
+        if self._sound.format == "MP3" and not self._guessed_length:
+            return 0 < self.samples_read < (self.samples or 0) - 2 * MP3_FRAME_SAMPLES
+        return self._cut
 
     def _read(self, block_samples: int) -> np.ndarray:
         size = min(block_samples, MP3_FRAME_SAMPLES) if self._guessed_length else block_samples
@@ -341,6 +355,17 @@ def _to_steps(data: np.ndarray, bits: int | None) -> np.ndarray:
         full = np.float64(2 ** (bits - 1))
         data = np.minimum(np.rint(data * full), full - 1).astype(np.int32) << (32 - bits)
     return np.ascontiguousarray(data, np.float32 if bits is None else np.int32)
+
+
+def _is_cut(sound: _Sound, path: Name) -> bool:
+    """Whether a file has less than it states, or an Ogg stream no end."""
+    if sound.format == "OGG":
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_LAST_PAGE_BYTES))
+            _, mark, page = file.read().rpartition(b"OggS")
+        return len(page) < 2 or not page[1] & OGG_END if mark else True
+    stated = STATED.search(sound.extra_info)
+    return stated is not None and int(stated[2]) < int(stated[1]) < UNKNOWN_BYTES
 
 
 def _feed_untagged_mp3(path: Name) -> int | None:

@@ -27,6 +27,8 @@ from nacre.errors import AudioError, NacreError, StreamError, TrainError, UsageE
 from nacre.units import clock, kbps
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from nacre.codec import Codec, Damage
     from nacre.container import Contents
 
@@ -48,7 +50,25 @@ Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files; '-' i
 Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
 
 LARGEST_FILE_BYTES = 1 << 30
+INTERRUPTED = 130  # exit code
 PAUSE_S = 0.3  # between the steps of an interpolation in one file
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from nacre import __version__
+
+        print(f"nacre {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Options without a command."""
 
 
 @app.command()
@@ -124,7 +144,10 @@ def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: A
     contents, codec = _open(file, model)
     damage = damage_of(codec, contents)
     _report_damage(file, damage, contents)
-    if damage or contents.truncated:
+    if contents.skipped_bytes:
+        text = f"{file}: {contents.skipped_bytes} bytes belong to no group"
+        say.print(text, style="yellow", markup=False, soft_wrap=True)
+    if damage or contents.truncated or contents.skipped_bytes:
         raise typer.Exit(1)
     print(f"{file}: {len(contents.packets)} groups, all good")
 
@@ -477,7 +500,7 @@ def prior(
 
         found = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
     saved = 1 - (found.rates_kbps / found.static_rates_kbps).mean()
-    text = f"{saved:.1%} smaller files, fingerprint {found.fingerprint.hex()}"
+    text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {found.fingerprint.hex()}"
     say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
 
 
@@ -499,9 +522,11 @@ def export(
 def _encode_file(
     source: str, target: str, settings: dict[str, Any], model: str, force: bool, tick: Callable[[float], None]
 ) -> str:
-    from nacre.audio import AudioReader, output_file
+    from nacre.audio import FORMATS, AudioReader, output_file
     from nacre.container import Writer
 
+    if (suffix := Path(target).suffix.lower()) in FORMATS:
+        raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
     started = time.perf_counter()
     codec = _codec(model)
     with AudioReader(source) as reader:
@@ -516,7 +541,11 @@ def _encode_file(
             for packet in stream.flush():
                 writer.add(packet)
             writer.finish(stream.samples)
-    return _summary(source, stream.samples / reader.rate_hz, counted.size_bytes, started)
+    duration_s = stream.samples / reader.rate_hz
+    if reader.is_cut:
+        place, advice = f"{source}: cut off after {clock(duration_s)}", f"{target} has what is there"
+        raise AudioError(place, found="less than it states", wanted="a whole file", next=advice)
+    return _summary(source, duration_s, counted.size_bytes, started)
 
 
 def _decode_file(
@@ -571,12 +600,13 @@ def _conceal_file(
     from nacre import restore
     from nacre.audio import lossless_subtype, read_with_subtype
 
-    stretches = restore.stretches(lost) if lost is not None else []
+    stretches, damaged, missing = restore.stretches(lost) if lost is not None else [], 0, 0
     if _is_coded(source):
         contents, codec = _open(source, model)
         stream = codec.decoder(contents)
         wave, rate_hz, subtype = restore.whole(stream), stream.rate_hz, None
         _report_damage(source, stream.damage, contents)
+        damaged, missing = len(stream.damage), contents.missing
     else:
         codec = _codec(model or "speech-16k")
         wave, rate_hz, found = read_with_subtype(source)
@@ -587,6 +617,11 @@ def _conceal_file(
     gaps = restore.spans(stretches, wave.shape[1], rate_hz)
     lost_s = sum(stop - start for start, stop in gaps) / rate_hz
     done = f"{source}: {len(gaps)} stretches, {lost_s:.3f} s, concealed"
+    if damaged:
+        done += f", and {damaged} damaged groups"
+    if missing:
+        place = f"{done}; cut short after {clock(wave.shape[1] / rate_hz)}"
+        raise StreamError(place, found=f"{missing} groups missing", wanted="a whole file", next="get the rest")
     return f"{done}  {_pace(wave.shape[1] / rate_hz, started)}"
 
 
@@ -617,8 +652,7 @@ def _interpolate_files(
         _write_sound(target, joined(waves, round(PAUSE_S * rate_hz))[None], rate_hz, force)
     else:
         names = [f"step-{step:0{len(str(steps))}d}.wav" for step in range(1, steps + 1)]
-        for (_, name), wave in zip(_pairs(names, target, ".wav"), waves, strict=True):
-            _write_sound(name, wave[None], rate_hz, force)
+        _write_all([path for _, path in _pairs(names, target, ".wav")], waves, rate_hz, force)
     made_s = sum(len(wave) for wave in waves) / rate_hz
     return f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
 
@@ -673,6 +707,21 @@ def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str
 
     with AudioWriter(target, rate_hz, len(wave), overwrite=force, subtype=subtype) as writer:
         writer.write(wave)
+
+
+def _write_all(paths: list[str], waves: list[Any], rate_hz: int, force: bool) -> None:
+    """All of these files or, as far as they are new, none."""
+    new = [path for path in paths if not Path(path).exists()]
+    if len(new) < len(paths) and not force:
+        there = next(path for path in paths if path not in new)
+        raise AudioError(there, found="a file already there", wanted="a new name", next="use --force to replace it")
+    try:
+        for path, wave in zip(paths, waves, strict=True):
+            _write_sound(path, wave[None], rate_hz, force)
+    except BaseException:
+        for path in new:
+            Path(path).unlink(missing_ok=True)
+        raise
 
 
 def _pace(duration_s: float, started: float) -> str:
@@ -730,14 +779,19 @@ def _open(file: str, model: str | None) -> tuple[Contents, Codec]:
             raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
         model = inside[0]
     codec = _codec(model)
-    return codec.parse(data), codec
+    try:
+        return codec.parse(data), codec
+    except StreamError as error:
+        raise StreamError(f"{file}: {error}") from error
 
 
 def _is_coded(file: str) -> bool:
-    """Whether a file starts as a .nacre file does, or says so by its name; standard input must be one."""
+    """Whether a file, or standard input, starts as a .nacre file does, or says so by its name."""
     from nacre.container import MAGIC
 
-    if file == "-" or Path(file).suffix == ".nacre":
+    if file == "-":
+        return cast("BufferedReader", sys.stdin.buffer).peek(len(MAGIC))[: len(MAGIC)] == MAGIC
+    if Path(file).suffix == ".nacre":
         return True
     try:
         with open(file, "rb") as source:
@@ -826,28 +880,35 @@ def _report_damage(file: str, damage: list[Damage], contents: Contents) -> None:
 
 def _pairs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
     """(input, output) names; many inputs, or an output that is a folder, keep their names with a new suffix."""
-    folder = Path(output).is_dir() or output.endswith(("/", os.sep))
+    folder = os.path.isdir(output) or output.endswith(("/", os.sep))
     if len(inputs) == 1 and not folder:
         return [(inputs[0], output)]
     if output == "-":
         raise UsageError("output", found="'-' for many inputs", wanted="a folder")
-    if not Path(output).is_dir():
-        try:
-            Path(output).mkdir(parents=True)
-        except OSError as error:
-            raise AudioError(output, found=error.strerror, wanted="a folder for many outputs") from error
-    pairs = [(name, str(Path(output) / (Path(name).stem + suffix))) for name in inputs]
-    seen: dict[str, str] = {}
-    for name, target in pairs:
-        if target in seen:
-            raise UsageError(
-                f"{seen[target]} and {name}",
-                found=f"one output {target}",
-                wanted="two",
-                next="encode them apart",
-            )
-        seen[target] = name
-    return pairs
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioError(output, found=error.strerror, wanted="a folder for many outputs") from error
+    return [(name, str(Path(output) / (stem + suffix))) for name, stem in zip(inputs, _stems(inputs), strict=True)]
+
+
+def _stems(inputs: list[str]) -> list[str]:
+    """Names without suffix; where two are alike, with their folders in front, and if that does not help, the suffix.
+
+    >>> _stems(["a/one.wav", "b/one.wav", "b/two.wav", "b/two.mp3"])
+    ['a-one', 'b-one', 'b-two.wav', 'b-two.mp3']
+    """
+    top = os.path.commonpath([Path(name).absolute().parent for name in inputs])
+    below = [os.path.relpath(Path(name).absolute(), top).replace(os.sep, "-") for name in inputs]
+    ways = [Path(name).stem for name in inputs], [str(Path(name).with_suffix("")) for name in below], below
+    found: list[str] = []
+    for index, name in enumerate(inputs):
+        alone = (way[index] for way in ways if way.count(way[index]) == 1)
+        stem = next(alone, None)
+        if stem is None:
+            raise UsageError(name, found="the same file twice", wanted="each once")
+        found.append(stem)
+    return found
 
 
 def _batch(
@@ -934,12 +995,17 @@ def _attempt(
     options: dict[str, Any],
     tick: Callable[[float], None] = _no_tick,
 ) -> str | NacreError:
+    source, target = pair
     try:
-        return work(*pair, **options, tick=tick)
+        if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+            raise UsageError(target, found="the input itself", wanted="another output")
+        return work(source, target, **options, tick=tick)
     except NacreError as error:
         return error
+    except UnicodeError as error:  # a name in another encoding than the system's, which a library will not take
+        return AudioError(source, found=str(error), wanted="a name in UTF-8", next="rename it")
     except OSError as error:  # not of the files themselves: a full folder for passing files, say
-        return AudioError(pair[0], found=error.strerror, wanted="a file system that works", next=str(error.filename))
+        return AudioError(source, found=error.strerror, wanted="a file system that works", next=str(error.filename))
 
 
 def _numbers(text: str) -> list[float]:
@@ -963,11 +1029,15 @@ def _torch_room() -> Iterator[None]:
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
     told = False
+    if sys.stdout is None:  # closed by whoever started this: its number must not go to another file
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         try:
             app()
         except SystemExit as end:
             told = bool(end.code)
+            if end.code == INTERRUPTED:
+                say.print("stopped")
             raise
         finally:
             sys.stdout.flush()  # here, where a full disk can still be told of
@@ -976,7 +1046,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say.print("stopped")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if not told and not isinstance(error, BrokenPipeError):
             place = error.filename or "output"

@@ -129,7 +129,8 @@ def pack_header(header: Header) -> bytes:
 def unpack_header(data: bytes) -> Header:
     """First 22 bytes of a file -> header."""
     if data[:4] != MAGIC:
-        raise StreamError("not a nacre file", found=data[:4].hex() or "no bytes", wanted=MAGIC.hex())
+        begins = repr(data[:4])[1:] if data else "no bytes"
+        raise StreamError("not a nacre file", found=begins, wanted=repr(MAGIC)[1:], next="encode makes one of sound")
     if len(data) < HEADER_BYTES:
         raise StreamError("header cut short", found=len(data), wanted="22 bytes", next="get the file again")
     if data[4] != VERSION:

@@ -167,4 +167,5 @@ def _translated() -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise StreamError("payload", found=error, wanted="bytes coded with these tables") from error
+        found = "bytes that no symbols give"
+        raise StreamError("payload", found=found, wanted="bytes coded with these tables") from error
