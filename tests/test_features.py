@@ -195,6 +195,14 @@ def test_many_files(command, tiny_model, tmp_path, jobs):
     assert command("features", *clips[:2], "-o", "all.npz", *options, "--force", "-q") == (0, "")
 
 
+def test_nacre_files_from_a_pipe(run, tiny, tiny_model, speech, tmp_path):
+    data = tiny.encode(speech[:16_000], 16_000)
+    (tmp_path / "a.nacre").write_bytes(data)
+    found = run("features", "-", "-o", "-", "-m", tiny_model, stdin=data)
+    assert found.rc == 0, found.stderr
+    assert run("features", "a.nacre", "-o", "-", "-m", tiny_model).stdout == found.stdout
+
+
 def test_pipes(run, tiny_model):
     found = run("features", "-", "-o", "-", "-k", "mfcc", stdin=ENGLISH.read_bytes())
     assert found.rc == 0, found.stderr

@@ -27,8 +27,6 @@ from nacre.errors import AudioError, NacreError, StreamError, TrainError, UsageE
 from nacre.units import clock, kbps
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-
     from nacre.codec import Codec, Damage
     from nacre.container import Contents
 
@@ -787,17 +785,9 @@ def _open(file: str, model: str | None) -> tuple[Contents, Codec]:
 
 def _is_coded(file: str) -> bool:
     """Whether a file, or standard input, starts as a .nacre file does, or says so by its name."""
-    from nacre.container import MAGIC
+    from nacre.container import begins_file
 
-    if file == "-":
-        return cast("BufferedReader", sys.stdin.buffer).peek(len(MAGIC))[: len(MAGIC)] == MAGIC
-    if Path(file).suffix == ".nacre":
-        return True
-    try:
-        with open(file, "rb") as source:
-            return source.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False  # the reader of sound says what is wrong
+    return Path(file).suffix == ".nacre" or begins_file(file)
 
 
 def _spinner(text: str, quiet: bool) -> AbstractContextManager[object]:

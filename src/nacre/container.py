@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import enum
 import functools
+import sys
 from array import array
 from binascii import crc_hqx
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
 from nacre.errors import StreamError
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 MAGIC = b"NACR"
 VERSION = 1
@@ -124,6 +129,17 @@ def pack_header(header: Header) -> bytes:
     sound = header.rate_hz.to_bytes(3, "little") + bytes((header.channels,)) + samples.to_bytes(5, "little")
     fields = start + sound + bytes((header.group_frames,))
     return fields + crc_hqx(fields, 0).to_bytes(2, "little")
+
+
+def begins_file(source: str | Path) -> bool:
+    """Whether a file, or standard input for "-", begins as a `.nacre` file; False for one that cannot be read."""
+    try:
+        if str(source) == "-":  # peeked at, so that it can still be read from its start
+            return cast("BufferedReader", sys.stdin.buffer).peek(len(MAGIC))[: len(MAGIC)] == MAGIC
+        with open(source, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def unpack_header(data: bytes) -> Header:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -161,10 +162,11 @@ def pack(file: BinaryIO, arrays: Iterable[Path]) -> None:
 
 def _read(path: str | Path, model: str) -> tuple[Array, int]:
     """Sound of a file: [C, N] of a `.nacre` file, [N] at 16 kHz of any other."""
-    if str(path) != "-" and _is_nacre(path):
+    if container.begins_file(path):
         codec = _codec(model)
         try:
-            stream = codec.decoder(codec.parse(Path(path).read_bytes()))
+            data = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+            stream = codec.decoder(codec.parse(data))
             wave = np.concatenate(list(stream.blocks()), 1)
         except NacreError as error:
             raise type(error)(f"{path}: {error}") from error
@@ -173,14 +175,6 @@ def _read(path: str | Path, model: str) -> tuple[Array, int]:
         return wave, stream.rate_hz
     with AudioReader(path) as reader:
         return np.concatenate(list(mono_blocks(reader, RATE_HZ))), RATE_HZ
-
-
-def _is_nacre(path: str | Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(container.MAGIC)) == container.MAGIC
-    except OSError:
-        return False  # the reader of sound names what is wrong
 
 
 @functools.lru_cache(maxsize=2)
