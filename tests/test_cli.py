@@ -539,14 +539,14 @@ def test_ctrl_c(tiny_model, tmp_path, environment, jobs):
 
 def test_trouble_with_a_file_nobody_named(nacre, monkeypatch, tiny_model, tmp_path, many):
     """The folder of passing files is full: that input fails, the others go on."""
-    work = cli._encode_file
+    work = cli.encode_file
 
     def full_once(source: str, target: str, **options: object) -> str:
         if source == "one.wav":
             raise OSError(28, "No space left on device", "/tmp/spool")
         return work(source, target, **options)
 
-    monkeypatch.setattr(cli, "_encode_file", full_once)
+    monkeypatch.setattr(cli, "encode_file", full_once)
     found = nacre("encode", "one.wav", "two.flac", "-o", "out", "-m", tiny_model)
     assert found.rc == 1
     assert "error: one.wav: found No space left on device" in found.stderr

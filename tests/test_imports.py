@@ -18,7 +18,7 @@ RANK |= {"context": 1, "coding": 1.5, "codec": 2, "page": 2} | dict.fromkeys(
     ["stream", "generate", "sampling", "restore", "evaluate", "train", "demo"], 3
 )
 RANK |= dict.fromkeys(["features", "view"], 3) | {"continuation": 1}
-RANK |= {"cli": 4, "__main__": 5, "__init__": 6}
+RANK |= {"batch": 3.5, "jobs": 3.6, "cli": 4, "__main__": 5, "__init__": 6}
 HOME = {
     "torch": {"train"},
     "onnx": {"train"},
@@ -37,8 +37,8 @@ HOME = {
     "jiwer": {"evaluate"},
     "pocketsphinx": {"evaluate"},
     "sklearn": {"features"},  # for its tags, when it asks for them
-    "typer": {"cli"},
-    "rich": {"cli", "demo", "train", "evaluate"},
+    "typer": {"cli", "batch"},
+    "rich": {"cli", "batch", "demo", "train", "evaluate"},
     "numpy": {
         "audio",
         "analysis",

@@ -1,0 +1,151 @@
+"""Many files one after another or side by side: names of outputs, progress, and no bad file spoils the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nacre.errors import AudioError, NacreError, UsageError
+
+say = Console(stderr=True, highlight=False, emoji=False)  # messages never mix with sound on standard output
+
+
+def pairs_of(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
+    """(input, output) names; many inputs, or an output that is a folder, keep their names with a new suffix."""
+    folder = os.path.isdir(output) or output.endswith(("/", os.sep))
+    if len(inputs) == 1 and not folder:
+        return [(inputs[0], output)]
+    if output == "-":
+        raise UsageError("output", found="'-' for many inputs", wanted="a folder")
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioError(output, found=error.strerror, wanted="a folder for many outputs") from error
+    return [(name, str(Path(output) / (stem + suffix))) for name, stem in zip(inputs, _stems(inputs), strict=True)]
+
+
+def _stems(inputs: list[str]) -> list[str]:
+    """Names without suffix; where two are alike, with their folders in front, and if that does not help, the suffix.
+
+    >>> _stems(["a/one.wav", "b/one.wav", "b/two.wav", "b/two.mp3"])
+    ['a-one', 'b-one', 'b-two.wav', 'b-two.mp3']
+    """
+    top = os.path.commonpath([Path(name).absolute().parent for name in inputs])
+    below = [os.path.relpath(Path(name).absolute(), top).replace(os.sep, "-") for name in inputs]
+    ways = [Path(name).stem for name in inputs], [str(Path(name).with_suffix("")) for name in below], below
+    found: list[str] = []
+    for index, name in enumerate(inputs):
+        alone = (way[index] for way in ways if way.count(way[index]) == 1)
+        stem = next(alone, None)
+        if stem is None:
+            raise UsageError(name, found="the same file twice", wanted="each once")
+        found.append(stem)
+    return found
+
+
+def run_batch(
+    work: Callable[..., str], pairs: list[tuple[str, str]], options: dict[str, Any], jobs: int, quiet: bool
+) -> None:
+    """Run every pair; a bad one is reported and the others go on. Exit code 1 if any failed."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    failed: list[NacreError] = []
+    with Progress(*columns, console=say, disable=quiet or not say.is_terminal, transient=True) as bar:
+        task = bar.add_task(work.__name__.removesuffix("_file"), total=len(pairs))
+
+        def tick(share: float) -> None:
+            bar.update(task, completed=min(1.0, share) if len(pairs) == 1 else None)
+
+        for result in _results(work, pairs, options, jobs, tick):
+            if isinstance(result, NacreError):
+                failed.append(result)
+                say.print(f"error: {result}", style="red", markup=False, soft_wrap=True)
+            elif not quiet:
+                say.print(result, markup=False, soft_wrap=True)
+            bar.advance(task)
+    if failed:
+        if len(pairs) > 1:
+            say.print(f"{len(failed)} of {len(pairs)} failed")
+        raise typer.Exit(2 if all(error.exit_code == 2 for error in failed) else 1)
+
+
+def _results(
+    work: Callable[..., str],
+    pairs: list[tuple[str, str]],
+    options: dict[str, Any],
+    jobs: int,
+    tick: Callable[[float], None],
+) -> Iterator[str | NacreError]:
+    if jobs == 1 or len(pairs) == 1:
+        for pair in pairs:
+            yield _attempt(work, pair, options, tick)
+        return
+    with ProcessPoolExecutor(min(jobs, len(pairs)), initializer=_start_worker) as pool:
+        try:
+            yield from pool.map(_attempt_apart, [work] * len(pairs), pairs, [options] * len(pairs))
+        except BrokenProcessPool as error:
+            advice = "try fewer --jobs"
+            raise NacreError("a process of --jobs", found="its sudden end", wanted="memory", next=advice) from error
+        except BaseException:  # Ctrl-C: without this the files under way would be worked to their end
+            for process in multiprocessing.active_children():
+                with suppress(OSError):
+                    if process.pid:
+                        os.kill(process.pid, signal.SIGINT)
+            raise
+
+
+_WORKER = {"busy": False, "stop": False}
+
+
+def _start_worker() -> None:
+    """Ctrl-C stops a worker's work, and is only noted while it waits, where it would end in a traceback."""
+
+    def interrupt(*_: object) -> None:
+        first, _WORKER["stop"] = not _WORKER["stop"], True
+        if first and _WORKER["busy"]:  # a second one must not disturb the cleaning up after the first
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _attempt_apart(work: Callable[..., str], pair: tuple[str, str], options: dict[str, Any]) -> str | NacreError:
+    if _WORKER["stop"]:
+        raise KeyboardInterrupt
+    _WORKER["busy"] = True
+    try:
+        return _attempt(work, pair, options)
+    finally:
+        _WORKER["busy"] = False
+
+
+def _no_tick(share: float) -> None:
+    """Progress inside a file is not shown for many files at once."""
+
+
+def _attempt(
+    work: Callable[..., str],
+    pair: tuple[str, str],
+    options: dict[str, Any],
+    tick: Callable[[float], None] = _no_tick,
+) -> str | NacreError:
+    source, target = pair
+    try:
+        if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+            raise UsageError(target, found="the input itself", wanted="another output")
+        return work(source, target, **options, tick=tick)
+    except NacreError as error:
+        return error
+    except UnicodeError as error:  # a name in another encoding than the system's, which a library will not take
+        return AudioError(source, found=str(error), wanted="a name in UTF-8", next="rename it")
+    except OSError as error:  # not of the files themselves: a full folder for passing files, say
+        return AudioError(source, found=error.strerror, wanted="a file system that works", next=str(error.filename))

@@ -1,0 +1,378 @@
+"""What the commands do with one file each: (source, target, options) -> what to say of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from nacre.batch import pairs_of, say
+from nacre.errors import AudioError, StreamError, UsageError
+from nacre.units import clock, kbps
+
+if TYPE_CHECKING:
+    from nacre.codec import Codec, Damage
+    from nacre.container import Contents
+
+LARGEST_FILE_BYTES = 1 << 30
+PAUSE_S = 0.3  # between the steps of an interpolation in one file
+
+
+def encode_file(
+    source: str, target: str, settings: dict[str, Any], model: str, force: bool, tick: Callable[[float], None]
+) -> str:
+    """Sound to a `.nacre` file. Raises AudioError for a recording that is cut off, after writing what there is."""
+    from nacre.audio import FORMATS, AudioReader, output_file
+    from nacre.container import Writer
+
+    if (suffix := Path(target).suffix.lower()) in FORMATS:
+        raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
+    started = time.perf_counter()
+    codec = codec_of(model)
+    with AudioReader(source) as reader:
+        stream = codec.encoder(reader.rate_hz, reader.channels, **settings)
+        with output_file(target, force) as file:
+            counted = _Counted(file)
+            writer = Writer(cast("BinaryIO", counted), stream.header)
+            for block in reader.blocks(reader.rate_hz):
+                for packet in stream.push(block):
+                    writer.add(packet)
+                tick(stream.samples / reader.samples if reader.samples else 0)
+            for packet in stream.flush():
+                writer.add(packet)
+            writer.finish(stream.samples)
+    duration_s = stream.samples / reader.rate_hz
+    if reader.is_cut:
+        place, advice = f"{source}: cut off after {clock(duration_s)}", f"{target} has what is there"
+        raise AudioError(place, found="less than it states", wanted="a whole file", next=advice)
+    return _summary(source, duration_s, counted.size_bytes, started)
+
+
+def decode_file(
+    source: str,
+    target: str,
+    rate_hz: int | None,
+    model: str | None,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    """A `.nacre` file to sound. Raises StreamError for damage, after writing what there is."""
+    from nacre.audio import AudioWriter
+
+    started = time.perf_counter()
+    contents, codec = open_coded(source, model)
+    stream = codec.decoder(contents, rate_hz)
+    written = 0
+    with AudioWriter(target, stream.rate_hz, stream.header.channels, overwrite=force) as writer:
+        for block in stream.blocks():
+            writer.write(block)
+            written += block.shape[1]
+            tick(written / max(1, stream.samples))
+    if stream.damage or contents.truncated:
+        report_damage(source, stream.damage, contents)
+        lost = len(stream.damage) + contents.missing
+        kept = f"{lost} of {len(contents.packets) + contents.missing} groups lost"
+        raise StreamError(f"{source}: damaged", found=kept, next=f"{clock(written / stream.rate_hz)} of sound written")
+    return _summary(source, written / stream.rate_hz, contents.size_bytes, started)
+
+
+def features_file(
+    source: str,
+    target: str,
+    kind: str,
+    pool: str | None,
+    level: int | None,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    """Sound or a `.nacre` file to an array in a `.npy` file."""
+    from nacre import features as room
+
+    values = room.from_file(source, kind, pool, model=model, level=level)
+    room.save(target, values, force)
+    tick(1.0)
+    pace = "one row" if pool else f"{room.frame_rate_hz(kind, model):g} frames a second"
+    return f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}"
+
+
+def conceal_file(
+    source: str, target: str, lost: str | None, model: str | None, force: bool, tick: Callable[[float], None]
+) -> str:
+    """Fill the stretches `lost` of a sound file, and damaged groups of a `.nacre` file."""
+    from nacre import restore
+    from nacre.audio import lossless_subtype, read_with_subtype
+
+    stretches, damaged, missing = restore.stretches(lost) if lost is not None else [], 0, 0
+    if is_coded(source):
+        contents, codec = open_coded(source, model)
+        stream = codec.decoder(contents)
+        wave, rate_hz, subtype = restore.whole(stream), stream.rate_hz, None
+        report_damage(source, stream.damage, contents)
+        damaged, missing = len(stream.damage), contents.missing
+    else:
+        codec = codec_of(model or "speech-16k")
+        wave, rate_hz, found = read_with_subtype(source)
+        subtype = lossless_subtype(found, target)
+    started = time.perf_counter()
+    wave = restore.conceal(codec, wave, rate_hz, stretches, tick=tick)
+    _write_sound(target, wave, rate_hz, force, subtype)
+    gaps = restore.spans(stretches, wave.shape[1], rate_hz)
+    lost_s = sum(stop - start for start, stop in gaps) / rate_hz
+    done = f"{source}: {len(gaps)} stretches, {lost_s:.3f} s, concealed"
+    if damaged:
+        done += f", and {damaged} damaged groups"
+    if missing:
+        place = f"{done}; cut short after {clock(wave.shape[1] / rate_hz)}"
+        raise StreamError(place, found=f"{missing} groups missing", wanted="a whole file", next="get the rest")
+    return f"{done}  {_pace(wave.shape[1] / rate_hz, started)}"
+
+
+def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> str:
+    """Leave out what is not speech."""
+    from nacre import restore
+    from nacre.audio import read
+
+    codec = codec_of(model)
+    wave, rate_hz = read(source)
+    started = time.perf_counter()
+    clean = restore.denoise(codec, wave, rate_hz, tick=tick)
+    _write_sound(target, clean, rate_hz, force)
+    return f"{source}: denoised  {_pace(wave.shape[1] / rate_hz, started)}"
+
+
+def interpolate_files(
+    source: str, target: str, second: str, steps: int, model: str, force: bool, tick: Callable[[float], None]
+) -> str:
+    """Steps between two recordings, in a folder or one after another in a file."""
+    from nacre.audio import FORMATS, read
+    from nacre.generate import between, joined
+
+    codec, one, two = codec_of(model), read(source), read(second)
+    started, rate_hz, waves = time.perf_counter(), codec.config.rate_hz, []
+    for wave in between(codec, one, two, steps):
+        waves.append(wave)
+        tick(len(waves) / steps)
+    if target == "-" or Path(target).suffix.lower() in FORMATS:
+        _write_sound(target, joined(waves, round(PAUSE_S * rate_hz))[None], rate_hz, force)
+    else:
+        names = [f"step-{step:0{len(str(steps))}d}.wav" for step in range(1, steps + 1)]
+        _write_all([path for _, path in pairs_of(names, target, ".wav")], waves, rate_hz, force)
+    made_s = sum(len(wave) for wave in waves) / rate_hz
+    return f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
+
+
+def resynth_file(
+    source: str,
+    target: str,
+    speed: float,
+    semitones: float,
+    formants: bool,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    """The same said again at another pace or pitch."""
+    from nacre.audio import read
+    from nacre.generate import resynthesise
+
+    codec, (wave, rate_hz) = codec_of(model), read(source)
+    started = time.perf_counter()
+    again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
+    _write_sound(target, again, rate_hz, force)
+    lengths = f"{clock(wave.shape[1] / rate_hz)} said again in {clock(again.shape[1] / rate_hz)}"
+    return f"{source}: {lengths}  {_pace(wave.shape[1] / rate_hz, started)}"
+
+
+def sample_file(
+    source: str,
+    target: str,
+    seconds: float,
+    settings: dict[str, Any],
+    prompted: bool,
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+) -> str:
+    """Sound drawn from the prior, from nothing or on from `source`."""
+    from nacre.audio import read
+    from nacre.sampling import sample
+
+    codec, prompt = codec_of(model), read(source) if prompted else None
+    started = time.perf_counter()
+    made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
+    _write_sound(target, made.wave[None], made.rate_hz, force)
+    lengths = f"{seconds:g} s drawn"
+    if prompt:
+        end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
+        lengths = f"{end}, then {lengths}"
+    return f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
+
+
+def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:
+    from nacre.audio import AudioWriter
+
+    with AudioWriter(target, rate_hz, len(wave), overwrite=force, subtype=subtype) as writer:
+        writer.write(wave)
+
+
+def _write_all(paths: list[str], waves: list[Any], rate_hz: int, force: bool) -> None:
+    """All of these files or, as far as they are new, none."""
+    new = [path for path in paths if not Path(path).exists()]
+    if len(new) < len(paths) and not force:
+        there = next(path for path in paths if path not in new)
+        raise AudioError(there, found="a file already there", wanted="a new name", next="use --force to replace it")
+    try:
+        for path, wave in zip(paths, waves, strict=True):
+            _write_sound(path, wave[None], rate_hz, force)
+    except BaseException:
+        for path in new:
+            Path(path).unlink(missing_ok=True)
+        raise
+
+
+def _pace(duration_s: float, started: float) -> str:
+    return f"{duration_s / max(1e-9, time.perf_counter() - started):.0f} x real time"
+
+
+class _Counted:
+    """A binary file that knows how far it was written, pipes included."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.size_bytes = file, 0
+        self.tell, self.seek = file.tell, file.seek
+
+    def seekable(self) -> bool:
+        """Standard output may be a file or a pipe: count on no more than a pipe there."""
+        return self._file is not sys.stdout.buffer and self._file.seekable()
+
+    def write(self, data: bytes) -> int:
+        """Write and count; a header written again counts once."""
+        before = self._file.tell() if self.seekable() else self.size_bytes
+        self.size_bytes = max(self.size_bytes, before + len(data))
+        return self._file.write(data)
+
+
+def _summary(name: str, duration_s: float, size_bytes: int, started: float) -> str:
+    speed = duration_s / max(1e-9, time.perf_counter() - started)
+    rate = kbps(size_bytes, duration_s)
+    return f"{name}: {clock(duration_s)}  {size_bytes} bytes  {rate:.2f} kb/s  {speed:.0f} x real time"
+
+
+_CODECS: dict[str, Codec] = {}
+
+
+def codec_of(model: str) -> Codec:
+    """A codec, loaded once in each process."""
+    if model not in _CODECS:
+        from nacre.codec import load
+
+        _CODECS[model] = load(model)
+    return _CODECS[model]
+
+
+def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
+    """Packets and codec of a file; the model is found by its fingerprint."""
+    from nacre import bundle as bundles
+    from nacre.container import unpack_header
+
+    data = _read(file)
+    mark = unpack_header(data).fingerprint
+    if model is None:
+        inside = [folder.name for folder in bundles.bundled() if mark in bundles.load(folder).marks]
+        if not inside:
+            known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
+            wanted = f"a model of this package ({known})"
+            raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
+        model = inside[0]
+    codec = codec_of(model)
+    try:
+        return codec.parse(data), codec
+    except StreamError as error:
+        raise StreamError(f"{file}: {error}") from error
+
+
+def is_coded(file: str) -> bool:
+    """Whether a file, or standard input, starts as a .nacre file does, or says so by its name."""
+    from nacre.container import begins_file
+
+    return Path(file).suffix == ".nacre" or begins_file(file)
+
+
+def _read(file: str) -> bytes:
+    from nacre.container import HEADER_BYTES, unpack_header
+
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as source:
+            head = source.read(HEADER_BYTES)
+            unpack_header(head)  # before reading on: it may be a film
+            data = head + source.read(LARGEST_FILE_BYTES)
+    except OSError as error:
+        raise StreamError(file, found=error.strerror, wanted="a .nacre file", next="check the name") from error
+    except StreamError as error:
+        raise StreamError(f"{file}: {error}") from error
+    if len(data) > LARGEST_FILE_BYTES:
+        raise StreamError(file, found="over 1 GB", wanted="a .nacre file")
+    return data
+
+
+def facts_of(file: str, model: str | None) -> dict[str, Any]:
+    """What `nacre info` shows of a file."""
+    contents, codec = open_coded(file, model)
+    header, samples = contents.header, contents.samples
+    duration_s = (samples or 0) / header.rate_hz
+    levels = [packet.level for packet in contents.packets if packet is not None and packet.payload]
+    size = contents.size_bytes
+    return {
+        "file": file,
+        "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
+        "kind": header.kind.name.lower(),
+        "prior": "context" if codec.coding(header).context else "static",
+        "duration_s": round(duration_s, 3),
+        "samples": samples,
+        "rate_hz": header.rate_hz,
+        "channels": header.channels,
+        "bytes": size,
+        "kbps": round(kbps(size, duration_s), 3),
+        "kbps_payload": round(kbps(contents.payload_bytes, duration_s), 3),
+        "kbps_heads": round(kbps(contents.head_bytes, duration_s), 3),
+        "bytes_payload": contents.payload_bytes,
+        "bytes_heads": contents.head_bytes,
+        "bytes_skipped": contents.skipped_bytes,
+        "groups": len(contents.packets),
+        "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets)
+        - contents.joined,
+        "joined_groups": contents.joined,
+        "lost_groups": contents.lost,
+        "levels": f"{min(levels)} to {max(levels)}" if levels else "none",
+        "truncated": contents.truncated,
+        **_codebook_facts(codec, levels),
+    }
+
+
+def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
+    """Of a model with codebooks: how many this file needs, what their indices cost, how much of them is in use."""
+    found = codec.bundle.facts.get("codebooks")
+    if not found:
+        return {}
+    layout = codec.token_format(max(levels, default=0))
+    saved = 1 - layout.coded_bits_per_s / layout.fixed_bits_per_s
+    return {
+        "codebooks": f"{len(layout.alphabet)} of {len(found['used'])}, {found['entries']} entries each",
+        "codebook_entries_used": f"{min(found['used']):.0%} to {max(found['used']):.0%} in training speech",
+        "codebook_perplexity": f"{min(found['perplexity']):g} to {max(found['perplexity']):g}",
+        "saved_by_entropy_coding": f"{saved:.1%} of fixed-length indices, by the tables",
+    }
+
+
+def report_damage(file: str, damage: list[Damage], contents: Contents) -> None:
+    """Say which groups are damaged, by time and channel, and how many are missing."""
+    for item in damage:
+        where = f"{clock(item.start_s)} to {clock(item.stop_s)}, channel {item.channel}"
+        say.print(f"{file}: {where}: {item.reason}", style="yellow", markup=False, soft_wrap=True)
+    if contents.truncated:
+        count = f"{contents.missing} groups missing" if contents.missing else "no end"
+        say.print(f"{file}: cut short, {count}", style="yellow", markup=False, soft_wrap=True)
