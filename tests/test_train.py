@@ -526,6 +526,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, environment):
     assert process.returncode == 130, errors
     assert "Traceback" not in out + errors
     after, _ = run_room.read_checkpoint(checkpoint)
+    assert f"step {after['step']} is saved" in out
     assert 4 <= facts["step"] < after["step"]
     recipe, last = tiny_recipe(*changes), after["step"] + 3
     resumed = loop.train(recipe, CLIPS, killed, resume=True, max_steps=last, quiet=True)

@@ -268,6 +268,8 @@ def train(
     if place.world > 1:
         dist.destroy_process_group()
     if stop.is_set():
+        if not silent:
+            print(f"step {run.step} is saved, --resume goes on from it", flush=True)
         raise KeyboardInterrupt
     return run
 
