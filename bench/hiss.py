@@ -39,6 +39,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of validation clips.")],
     model: Annotated[list[str] | None, typer.Option(help="Model name or folder; several allowed.")] = None,
     bitrates: Annotated[str, typer.Option(help="kb/s, with commas.")] = "1.5,3,6,9",
+    prior: Annotated[str, typer.Option(help="context or static.")] = "context",
     clips: Annotated[int, typer.Option(help="How many, spread over the folder.")] = 36,
 ) -> None:
     """Means over hissing frames: decoded less original, and flicker as a ratio."""
@@ -51,7 +52,7 @@ def main(
             for clip in names:
                 wave, rate_hz = audio.read(data / clip)
                 assert rate_hz == RATE_HZ, rate_hz
-                decoded, _ = codec.decode(codec.encode(wave, rate_hz, bitrate_kbps=rate))
+                decoded, _ = codec.decode(codec.encode(wave, rate_hz, bitrate_kbps=rate, prior=prior))
                 true, found = band_db(wave[0]), band_db(decoded[0])
                 loud = level_db(true)
                 hisses = (true.mean(1) - loud > FLAT_DB) & (loud > loud.max() - BELOW_LOUDEST_DB)

@@ -169,7 +169,7 @@ def test_a_run_that_turns_to_noise_is_stopped():
     for step in range(2, 50):
         adversary.watch(step, 1.2)  # below the limit for ever
     adversary.smoothed.fill_(1.299)
-    with pytest.raises(TrainError, match=r"step 50 of the adversarial stage.*1\.33 times.*last checkpoint"):
+    with pytest.raises(TrainError, match=r"step 50 of the adversarial stage.*1\.33 times.*lower adversarial share"):
         adversary.watch(50, 3.0)
 
 
@@ -189,10 +189,14 @@ def test_the_watch_begins_anew_with_a_stage():
         (("adversary.windows=[]",), "adversary.windows: found"),
         (("adversary.windows=[100]",), "adversary.windows: found"),
         (("adversary.channels=0",), "adversary.channels: found 0, wanted above 0"),
+        (("stage.0.adversarial=[0, 1]", "stage.0.steps=100"), "steps: found 100, wanted more than 100"),
         (("adversary.limit=1.0",), "adversary.limit: found 1.0, wanted above 1"),
         (("stage.0.adversarial=[0, -1]",), "wanted two numbers, 0 or more"),
         (("stage.0.adversarial=[0.5]",), "stage[0].adversarial: found [0.5], wanted 2 values"),
-        (("stage.0.adversarial=[0, 0.5]", 'stage.0.train=["encoder"]'), "a decoder that learns to make sound"),
+        (
+            ("stage.0.adversarial=[0, 0.5]", "stage.0.steps=101", 'stage.0.train=["encoder"]'),
+            "a decoder that learns to make sound",
+        ),
     ],
 )
 def test_recipes_that_cannot_be(changes, message):

@@ -209,6 +209,7 @@ def test_the_same_file_twice(nacre, tiny_model, tmp_path):
     found = nacre("encode", "a.wav", "./a.wav", "-o", "out", "-m", tiny_model)
     assert found.rc == 2
     assert "a.wav: found the same file twice" in found.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_input_is_never_its_own_output(nacre, tiny_model, tmp_path, coded):
@@ -237,6 +238,15 @@ def test_names_that_are_not_utf_8(nacre, tiny_model, tmp_path, speech):
     found = nacre("encode", odd, "good.wav", "-o", "out", "-m", tiny_model)
     assert found.rc == 0, found.stderr
     assert len(left(tmp_path / "out")) == 2
+    inside = tmp_path / "out" / os.fsdecode(b"bad\xff.nacre")
+    for command in ("info", "verify"):
+        assert nacre(command, inside, "-m", tiny_model).rc == 0
+    assert nacre("decode", inside, "-o", os.fsdecode(b"back\xff.wav"), "-m", tiny_model).rc == 0
+    assert nacre("features", odd, "good.wav", "-o", "all.npz", "-m", tiny_model).rc == 0
+    with np.load(tmp_path / "all.npz") as arrays:
+        assert sorted(arrays) == ["bad\N{REPLACEMENT CHARACTER}", "good"]
+    found = nacre("inspect", inside, "-o", "seen.html", "-m", tiny_model)
+    assert found.rc == 0, found.stderr
 
 
 def test_cut_sound_is_encoded_and_told_of(nacre, tiny_model, tmp_path, speech):
@@ -267,6 +277,50 @@ def test_nobody_is_told(tiny_model, tmp_path, environment):
     command = [sys.executable, "-m", "nacre", "encode", str(ENGLISH), "-o", "a.nacre", "-m", str(tiny_model)]
     subprocess.run(command, capture_output=True, cwd=tmp_path, env=home, check=True)
     assert left(tmp_path / "home") == []
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_ogg_that_ends_early_or_goes_on(nacre, tiny_model, tmp_path, speech, suffix):
+    path = tmp_path / f"a.{suffix}"
+    audio.write(path, speech[None, :48_000], 16_000)
+    whole = path.read_bytes()
+    assert nacre("encode", path, "-o", "whole.nacre", "-m", tiny_model).rc == 0
+    path.write_bytes(whole[:-20])
+    assert "cut off" in nacre("encode", path, "-o", "cut.nacre", "-m", tiny_model).stderr
+    audio.write(tmp_path / f"b.{suffix}", speech[None, 48_000:], 16_000)
+    path.write_bytes(whole + (tmp_path / f"b.{suffix}").read_bytes())
+    assert "one recording" in nacre("encode", path, "-o", "two.nacre", "-m", tiny_model).stderr
+
+
+@linux
+def test_closed_standard_input_and_output(tiny_model, tmp_path, environment, coded):
+    for line in (f"encode {ENGLISH} -o - >&-", "decode - -o a.wav <&-", "features - -o a.npy <&-", "encode - -o a <&-"):
+        command = ["sh", "-c", f'"$@" {line} -m {tiny_model}', "sh", sys.executable, "-m", "nacre"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        assert done.returncode == 1, line
+        assert "closed" in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+    assert left(tmp_path) == ["talk.nacre"]
+
+
+@linux
+def test_sound_from_a_named_pipe(tiny_model, tmp_path, environment):
+    shell = f"mkfifo pipe; cat {ENGLISH} > pipe & {sys.executable} -m nacre features pipe -o a.npy -m {tiny_model}"
+    done = subprocess.run(
+        ["sh", "-c", shell], capture_output=True, cwd=tmp_path, env=environment, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "a.npy").shape == (257, 8)
+
+
+def test_standard_input_in_a_batch(run, tiny_model, tmp_path, speech):
+    for name in ("a.wav", "-"):  # a file of that name is not meant
+        audio.write(tmp_path / "x.wav", speech[None, :8000], 16_000)
+        (tmp_path / "x.wav").rename(tmp_path / name)
+    data = (tmp_path / "a.wav").read_bytes()
+    done = run("encode", "-", "a.wav", "-o", "out", "--jobs", 2, "-m", tiny_model, stdin=data)
+    assert done.rc == 0, done.stderr
+    assert left(tmp_path / "out") == ["-.nacre", "a.nacre"]
 
 
 def test_version(nacre):

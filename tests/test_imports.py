@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PACKAGE
 
-RANK = dict.fromkeys(["errors", "units", "config", "npz"], 0)
+RANK = dict.fromkeys(["errors", "units", "config", "npz", "pipes"], 0)
 RANK |= dict.fromkeys(
     ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel", "stereo"], 1
 )

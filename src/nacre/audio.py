@@ -7,7 +7,6 @@ import re
 import secrets
 import shutil
 import struct
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import soundfile as sf
 import soxr
 
 from nacre.errors import AudioError, UsageError
+from nacre.pipes import standard_input, standard_output
 from nacre.units import ceil_div, clock, resampled_count
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
@@ -38,8 +38,11 @@ PCM_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 BLOCK_SAMPLES = 1 << 14
 MP3_FRAME_SAMPLES = 1152
 UNKNOWN_BYTES = 0x7FFFF000  # from here on a wav of a pipe states no size, but the largest that it can
-STATED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's log
+STATED = re.compile(  # in libsndfile's log
+    r"^\s*(?:data|SSND|BODY|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
 OGG_LAST_PAGE_BYTES, OGG_END = 1 << 16, 4
+OGG_HEAD_BYTES, OGG_SERIAL = 27, slice(14, 18)  # of a page, its mark included
 Name = str | Path
 
 
@@ -71,7 +74,7 @@ class AudioReader:
 
     def _spool(self, source: Name) -> _Sound:
         with tempfile.NamedTemporaryFile() as spool:  # most formats need seeking, and a pipe cannot
-            with nullcontext(sys.stdin.buffer) if str(source) == "-" else open(source, "rb") as pipe:
+            with nullcontext(standard_input()) if str(source) == "-" else open(source, "rb") as pipe:
                 shutil.copyfileobj(pipe, spool)
             spool.flush()
             return self._open(spool.name)
@@ -83,7 +86,7 @@ class AudioReader:
             raise _error(self.name, "an empty file", "sound", AGAIN)
         if head == b"NACR":
             raise _error(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
-        sound = self._open_sound(os.fsencode(path) if os.name == "posix" else str(path))
+        sound = self._open_sound(_named(path))
         self._cut = _is_cut(sound, path)
         self.samples = sound.frames if sound.frames < 1 << 62 else None
         if sound.format in ("WAV", "WAVEX") and size_bytes > WAV_MAX_BYTES:
@@ -115,7 +118,7 @@ class AudioReader:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the container states more sound than there is; of MP3 that is known when all is read."""
+        """Whether the file states, or has, more sound than `blocks` gives; of MP3 that is known when all is read."""
         if self._sound.format == "MP3" and not self._guessed_length:
             return 0 < self.samples_read < (self.samples or 0) - 2 * MP3_FRAME_SAMPLES
         return self._cut
@@ -170,7 +173,7 @@ class AudioWriter:
 
     def _open(self, path: str) -> _Sound:
         try:
-            return _Sound(path, "w", self.rate_hz, self.channels, self.subtype, format=self.container)
+            return _Sound(_named(path), "w", self.rate_hz, self.channels, self.subtype, format=self.container)
         except sf.SoundFileError as error:
             _check_room(self._file)
             place = f"{self.name}: {self.rate_hz} Hz and {self.channels} channels in {self.subtype}"
@@ -276,8 +279,8 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
     part = path.with_name(f".nacre-{secrets.token_hex(6)}.part")
     try:
         if str(target) == "-":
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
+            yield standard_output()
+            standard_output().flush()
         elif path.is_char_device() or path.is_fifo():  # written, never replaced
             with open(path, "wb") as file:
                 yield file
@@ -357,13 +360,23 @@ def _to_steps(data: np.ndarray, bits: int | None) -> np.ndarray:
     return np.ascontiguousarray(data, np.float32 if bits is None else np.int32)
 
 
+def _named(path: Name) -> str | bytes:
+    """A name as libsndfile takes it, in whatever encoding it may be."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def _is_cut(sound: _Sound, path: Name) -> bool:
-    """Whether a file has less than it states, or an Ogg stream no end."""
+    """Whether a file has less than it states, or an Ogg stream no end, or another one behind it."""
     if sound.format == "OGG":
         with open(path, "rb") as file:
+            first = file.read(OGG_HEAD_BYTES)
             file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_LAST_PAGE_BYTES))
-            _, mark, page = file.read().rpartition(b"OggS")
-        return len(page) < 2 or not page[1] & OGG_END if mark else True
+            last = file.read()
+        last = last[max(0, last.rfind(b"OggS")) :]
+        if len(last) <= OGG_HEAD_BYTES or not last[5] & OGG_END or last[OGG_SERIAL] != first[OGG_SERIAL]:
+            return True
+        pieces = last[OGG_HEAD_BYTES - 1]
+        return len(last) < OGG_HEAD_BYTES + pieces + sum(last[OGG_HEAD_BYTES : OGG_HEAD_BYTES + pieces])
     stated = STATED.search(sound.extra_info)
     return stated is not None and int(stated[2]) < int(stated[1]) < UNKNOWN_BYTES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,11 +29,12 @@ def pairs_of(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str
         return [(inputs[0], output)]
     if output == "-":
         raise UsageError("output", found="'-' for many inputs", wanted="a folder")
+    stems = _stems(inputs)
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioError(output, found=error.strerror, wanted="a folder for many outputs") from error
-    return [(name, str(Path(output) / (stem + suffix))) for name, stem in zip(inputs, _stems(inputs), strict=True)]
+    return [(name, str(Path(output) / (stem + suffix))) for name, stem in zip(inputs, stems, strict=True)]
 
 
 def _stems(inputs: list[str]) -> list[str]:
@@ -40,18 +42,26 @@ def _stems(inputs: list[str]) -> list[str]:
 
     >>> _stems(["a/one.wav", "b/one.wav", "b/two.wav", "b/two.mp3"])
     ['a-one', 'b-one', 'b-two.wav', 'b-two.mp3']
+    >>> _stems(["a/one.wav", "c/one.wav", "a-one.wav"])
+    ['a-one.wav', 'c-one', 'a-one']
     """
-    top = os.path.commonpath([Path(name).absolute().parent for name in inputs])
-    below = [os.path.relpath(Path(name).absolute(), top).replace(os.sep, "-") for name in inputs]
-    ways = [Path(name).stem for name in inputs], [str(Path(name).with_suffix("")) for name in below], below
-    found: list[str] = []
-    for index, name in enumerate(inputs):
-        alone = (way[index] for way in ways if way.count(way[index]) == 1)
-        stem = next(alone, None)
-        if stem is None:
+    paths = [Path(os.path.abspath(name)) for name in inputs]
+    for path, name in zip(paths, inputs, strict=True):
+        if paths.count(path) > 1:
             raise UsageError(name, found="the same file twice", wanted="each once")
-        found.append(stem)
-    return found
+    try:
+        top = os.path.commonpath([path.parent for path in paths])
+    except ValueError:  # on two drives
+        top = ""
+    below = [("-".join(path.relative_to(top or path.anchor).parts)) for path in paths]
+    ways = [path.stem for path in paths], [str(Path(name).with_suffix("")) for name in below], below
+    found: list[str | None] = [None] * len(paths)
+    for way in ways:
+        known = Counter(name.casefold() for name in [*way, *filter(None, found)])
+        for index, name in enumerate(way):
+            if found[index] is None and known[name.casefold()] == 1:
+                found[index] = name
+    return [stem or f"{index + 1}-{name}" for index, (stem, name) in enumerate(zip(found, below, strict=True))]
 
 
 def run_batch(
@@ -86,7 +96,7 @@ def _results(
     jobs: int,
     tick: Callable[[float], None],
 ) -> Iterator[str | NacreError]:
-    if jobs == 1 or len(pairs) == 1:
+    if jobs == 1 or len(pairs) == 1 or "-" in [source for source, _ in pairs]:  # which only this process has
         for pair in pairs:
             yield _attempt(work, pair, options, tick)
         return
@@ -132,6 +142,13 @@ def _no_tick(share: float) -> None:
     """Progress inside a file is not shown for many files at once."""
 
 
+def check_apart(source: str, target: str) -> None:
+    """Raise UsageError where an output would replace its own input, whatever --force says."""
+    files = "-" not in (source, target) and os.path.exists(source) and os.path.exists(target)
+    if files and os.path.samefile(source, target):
+        raise UsageError(target, found="the input itself", wanted="another output")
+
+
 def _attempt(
     work: Callable[..., str],
     pair: tuple[str, str],
@@ -140,8 +157,7 @@ def _attempt(
 ) -> str | NacreError:
     source, target = pair
     try:
-        if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
-            raise UsageError(target, found="the input itself", wanted="another output")
+        check_apart(source, target)
         return work(source, target, **options, tick=tick)
     except NacreError as error:
         return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -542,11 +543,21 @@ def _torch_room() -> Iterator[None]:
         ) from error
 
 
+def _hold_standard_files() -> None:
+    """No other file may get the number of a standard one that is closed; names in any encoding can be printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
     told = False
-    if sys.stdout is None:  # closed by whoever started this: its number must not go to another file
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    _hold_standard_files()
     try:
         try:
             app()
@@ -556,7 +567,8 @@ def main() -> None:
                 say.print("stopped")
             raise
         finally:
-            sys.stdout.flush()  # here, where a full disk can still be told of
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk can still be told of
     except NacreError as error:
         say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
@@ -567,5 +579,6 @@ def main() -> None:
         if not told and not isinstance(error, BrokenPipeError):
             place = error.filename or "output"
             say.print(f"error: {place}: {error.strerror}", style="red", markup=False, soft_wrap=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

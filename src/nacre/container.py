@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import enum
 import functools
-import sys
 from array import array
 from binascii import crc_hqx
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 
 from nacre.errors import StreamError
-
-if TYPE_CHECKING:
-    from io import BufferedReader
+from nacre.pipes import begins_with
 
 MAGIC = b"NACR"
 VERSION = 1
@@ -132,14 +129,8 @@ def pack_header(header: Header) -> bytes:
 
 
 def begins_file(source: str | Path) -> bool:
-    """Whether a file, or standard input for "-", begins as a `.nacre` file; False for one that cannot be read."""
-    try:
-        if str(source) == "-":  # peeked at, so that it can still be read from its start
-            return cast("BufferedReader", sys.stdin.buffer).peek(len(MAGIC))[: len(MAGIC)] == MAGIC
-        with open(source, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+    """Whether a file, or standard input for "-", begins as a `.nacre` file; see `pipes.begins_with`."""
+    return begins_with(source, MAGIC)
 
 
 def unpack_header(data: bytes) -> Header:

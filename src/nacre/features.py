@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -23,6 +22,7 @@ from nacre.audio import AudioReader, Resampler, mono_blocks, output_file
 from nacre.codec import Codec, as_sound, check_shape, load
 from nacre.container import Kind
 from nacre.errors import AudioError, NacreError, UsageError
+from nacre.pipes import printable, standard_input
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -157,7 +157,7 @@ def pack(file: BinaryIO, arrays: Iterable[Path]) -> None:
     """`.npy` files as one `.npz` that `numpy.load` opens, each under its stem; never more than one in memory."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         for path in arrays:
-            archive.write(path, path.name)
+            archive.write(path, printable(path.name))
 
 
 def _read(path: str | Path, model: str) -> tuple[Array, int]:
@@ -165,7 +165,7 @@ def _read(path: str | Path, model: str) -> tuple[Array, int]:
     if container.begins_file(path):
         codec = _codec(model)
         try:
-            data = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+            data = standard_input().read() if str(path) == "-" else Path(path).read_bytes()
             stream = codec.decoder(codec.parse(data))
             wave = np.concatenate(list(stream.blocks()), 1)
         except NacreError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from nacre.batch import pairs_of, say
+from nacre.batch import check_apart, pairs_of, say
 from nacre.errors import AudioError, StreamError, UsageError
+from nacre.pipes import standard_input
 from nacre.units import clock, kbps
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ def encode_file(
             writer.finish(stream.samples)
     duration_s = stream.samples / reader.rate_hz
     if reader.is_cut:
-        place, advice = f"{source}: cut off after {clock(duration_s)}", f"{target} has what is there"
-        raise AudioError(place, found="less than it states", wanted="a whole file", next=advice)
+        place = f"{source}: cut off after {clock(duration_s)}"
+        advice = f"{'standard output' if target == '-' else target} has what could be read"
+        raise AudioError(place, found="less than the file states", wanted="a whole file of one recording", next=advice)
     return _summary(source, duration_s, counted.size_bytes, started)
 
 
@@ -151,6 +154,7 @@ def interpolate_files(
     from nacre.audio import FORMATS, read
     from nacre.generate import between, joined
 
+    check_apart(second, target)
     codec, one, two = codec_of(model), read(source), read(second)
     started, rate_hz, waves = time.perf_counter(), codec.config.rate_hz, []
     for wave in between(codec, one, two, steps):
@@ -221,15 +225,16 @@ def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str
 
 def _write_all(paths: list[str], waves: list[Any], rate_hz: int, force: bool) -> None:
     """All of these files or, as far as they are new, none."""
-    new = [path for path in paths if not Path(path).exists()]
-    if len(new) < len(paths) and not force:
-        there = next(path for path in paths if path not in new)
-        raise AudioError(there, found="a file already there", wanted="a new name", next="use --force to replace it")
+    there = [path for path in paths if os.path.lexists(path)]
+    if there and not force:
+        raise AudioError(there[0], found="a file already there", wanted="a new name", next="use --force to replace it")
+    written = []
     try:
         for path, wave in zip(paths, waves, strict=True):
             _write_sound(path, wave[None], rate_hz, force)
+            written.append(path)
     except BaseException:
-        for path in new:
+        for path in set(written) - set(there):
             Path(path).unlink(missing_ok=True)
         raise
 
@@ -247,7 +252,8 @@ class _Counted:
 
     def seekable(self) -> bool:
         """Standard output may be a file or a pipe: count on no more than a pipe there."""
-        return self._file is not sys.stdout.buffer and self._file.seekable()
+        standard = sys.stdout is not None and self._file is sys.stdout.buffer
+        return not standard and self._file.seekable()
 
     def write(self, data: bytes) -> int:
         """Write and count; a header written again counts once."""
@@ -306,7 +312,7 @@ def _read(file: str) -> bytes:
     from nacre.container import HEADER_BYTES, unpack_header
 
     try:
-        with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as source:
+        with nullcontext(standard_input()) if file == "-" else open(file, "rb") as source:
             head = source.read(HEADER_BYTES)
             unpack_header(head)  # before reading on: it may be a film
             data = head + source.read(LARGEST_FILE_BYTES)

@@ -22,6 +22,7 @@ from nacre.codec import Codec, StreamDecoder
 from nacre.container import Contents, Packet, pack_packet
 from nacre.errors import NacreError, StreamError, UsageError
 from nacre.page import ONE_PLAYER, RANGE_DB, data_uri, palette, sound_uri, spectrum_db, style
+from nacre.pipes import printable
 from nacre.units import clock, kbps
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def look(codec: Codec, contents: Contents, name: str, channel: int = 0, original
     facts = _facts(codec, contents, decoded.shape[-1] / stream.rate_hz, groups, damaged)
     frame_s = config.hop_samples / config.rate_hz
     size = (config.levels, frame_s, group_s)
-    return Seen(name, facts, stream.rate_hz, original, decoded, groups, lost, damaged, *size)
+    return Seen(printable(name), facts, stream.rate_hz, original, decoded, groups, lost, damaged, *size)
 
 
 def _check_channel(channel: int, channels: int) -> None:

@@ -29,9 +29,9 @@ SLOPE = 0.2  # of the leaky rectifiers
 class AdversaryConfig:
     """Critics, one a window in samples, with `channels` and `layers` each, and how they learn.
 
-    They see the first `items` of a batch on each process. For the first `settle_steps` of a stage they learn alone.
-    `matching` weighs the features against the verdict. A run whose distortion rises above `limit` times what it was
-    while the critics settled has turned to noise and is stopped.
+    They see the first `items` of a batch on each process. For the first `settle_steps` of a stage they learn and do
+    not pull yet. `matching` weighs the features against the verdict. A run whose distortion rises above `limit` times
+    what it was while the critics settled has turned to noise and is stopped.
     """
 
     windows: tuple[int, ...] = (1024, 512, 256)
@@ -99,8 +99,8 @@ class Adversary(nn.Module):
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
         """For a stage of this learning rate: the critics' own follows its course."""
-        pace = self.config.learning_rate / learning_rate
-        return torch.optim.AdamW([{"params": self.critics.parameters(), "pace": pace}], betas=(0.5, 0.9))
+        group = {"params": self.critics.parameters(), "pace": self.config.learning_rate / learning_rate}
+        return torch.optim.AdamW([group], betas=(0.5, 0.9), weight_decay=0.01)
 
     def learn(
         self, decoded: Tensor, wave: Tensor, lengths: Tensor | None, strength: Tensor, world: int = 1
@@ -140,7 +140,7 @@ class Adversary(nn.Module):
         nn.utils.vector_to_parameters(joined / world, gradients)
 
     def ready(self, step: int) -> bool:
-        """Whether critics have a say at this step of a stage: first they learn alone."""
+        """Whether critics pull at this step of a stage: at first they only learn."""
         return step >= self.config.settle_steps
 
     def watch(self, step: int, distortion: float) -> None:
@@ -157,5 +157,5 @@ class Adversary(nn.Module):
                 f"step {step} of the adversarial stage",
                 found=f"distortion {self.smoothed:.3f}, {self.smoothed / self.settled:.2f} times that of its start",
                 wanted=f"below {self.config.limit} times",
-                next="the last checkpoint is kept; lower the stage's adversarial share or learning_rate",
+                next="start again with a lower adversarial share or learning_rate",
             )

@@ -29,7 +29,7 @@ class Log:
             disable=quiet,
         )
         self.task = self.bar.add_task("training", total=last, completed=run.step)
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, list[float]] = {}
         self.count = 0
         self.mark = (time.perf_counter(), run.seconds_seen)
 
@@ -55,14 +55,14 @@ class Log:
 
     def add(self, figures: dict[str, float]) -> None:
         """Take the figures of one step; show their mean every few steps."""
-        for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        for name, value in figures.items():  # some there are in some stages only
+            self.sums.setdefault(name, []).append(value)
         self.count += 1
         self.bar.update(self.task, completed=self.run.step)
         if self.count < self.every:
             return
         now = time.perf_counter()
-        mean = {name: value / self.count for name, value in self.sums.items()}
+        mean = {name: sum(values) / len(values) for name, values in self.sums.items()}
         mean["audio_s_per_s"] = (self.run.seconds_seen - self.mark[1]) / (now - self.mark[0])
         self.sums, self.count, self.mark = {}, 0, (now, self.run.seconds_seen)
         if self.writer:

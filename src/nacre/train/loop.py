@@ -127,7 +127,7 @@ class Trainer:
             share = torch.linspace(*stage.adversarial, self.recipe.codec.levels)[level].to(place.device)
             strength = share * pull.norm(dim=1) * run.adversary.ready(inside)
             among, figures = run.adversary.learn(heard, wanted, judged, strength, place.world)
-            run.adversary.watch(inside, float(distortion.detach().mean()))
+            run.adversary.watch(inside, self._mean(distortion.detach().mean()))
             (rate + (sound * (pull + among)).sum()).backward()
         else:
             (rate + price).backward()
@@ -197,6 +197,12 @@ class Trainer:
                     self.run.mean[name].lerp_(value, 1 - decay)
                 else:  # how many batches a normalisation has seen, say
                     self.run.mean[name].copy_(value)
+
+    def _mean(self, value: Tensor) -> float:
+        """The mean over all processes of what each of them found."""
+        if self.place.world > 1:
+            dist.all_reduce(value)
+        return float(value) / self.place.world
 
     def _steer(self, level: Tensor, bits: Tensor) -> None:
         if self.place.world > 1:

@@ -173,6 +173,9 @@ class Recipe:
                     wanted="0 where the encoder has no levels for it",
                     next=advice,
                 )
+            if any(stage.adversarial) and stage.steps <= self.adversary.settle_steps:
+                wanted = f"more than {self.adversary.settle_steps}, adversary.settle_steps, or critics never pull"
+                raise TrainError(f"stage {stage.name}: steps", found=stage.steps, wanted=wanted)
             if any(stage.adversarial) and (self.codec.mel_bands or "decoder" not in stage.train):
                 found = "log-mel frames" if self.codec.mel_bands else f"train = {list(stage.train)}"
                 wanted = "a decoder that learns to make sound"
