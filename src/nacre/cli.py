@@ -361,12 +361,14 @@ def demo(
     bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9",
     model: Model = "speech-16k",
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Code the bundled speech at several rates: files, a table, and one page with players and spectrograms."""
     from nacre import demo as room
 
-    page = room.run(out, _numbers(bitrates), model, force)
-    say.print(f"open {page} in a browser")
+    page = room.run(out, _numbers(bitrates), model, force, quiet)
+    if not quiet:
+        say.print(f"open {page} in a browser")
 
 
 @app.command()
@@ -503,7 +505,8 @@ def prior(
         found = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
     saved = 1 - (found.rates_kbps / found.static_rates_kbps).mean()
     text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {found.fingerprint.hex()}"
-    say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
+    if not quiet:
+        say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
 
 
 @app.command()
@@ -511,6 +514,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the recipe's.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
     with _torch_room():
@@ -518,7 +522,8 @@ def export(
 
         found = export_run(run, output, name)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
-    say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+    if not quiet:
+        say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
 
 
 def _spinner(text: str, quiet: bool) -> AbstractContextManager[object]:

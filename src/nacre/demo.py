@@ -74,7 +74,7 @@ class Coded:
         return self.clip.pcm_bytes / len(self.data)
 
 
-def run(out: Path, bitrates: list[float], model: str, force: bool) -> Path:
+def run(out: Path, bitrates: list[float], model: str, force: bool, quiet: bool = False) -> Path:
     """Code the clips at these rates into the folder `out`; gives the page. Nothing is written before all is coded.
 
     Raises UsageError for rates the model lacks, AudioError where `out` is in use and `force` is not given.
@@ -87,10 +87,11 @@ def run(out: Path, bitrates: list[float], model: str, force: bool) -> Path:
     for rate in rates:
         codec.rate_plan(1, rate, None)
     clips = read_clips()
-    coded = _code(codec, clips, rates)
+    coded = _code(codec, clips, rates, quiet)
     page = _page(codec, clips, coded).encode()
     _write(out, clips, coded, page)
-    Console(highlight=False).print(_table(coded))
+    if not quiet:
+        Console(highlight=False).print(_table(coded))
     return out / "index.html"
 
 
@@ -124,13 +125,13 @@ def _check_free(out: Path, force: bool) -> None:
         )
 
 
-def _code(codec: Codec, clips: list[Clip], rates: list[float]) -> list[Coded]:
+def _code(codec: Codec, clips: list[Clip], rates: list[float], quiet: bool) -> list[Coded]:
     say = Console(stderr=True, highlight=False)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     first_s = clips[0].wave[:, :CLIP_RATE_HZ]
     codec.decode(codec.encode(first_s, CLIP_RATE_HZ, bitrate_kbps=rates[0]))  # a first run is slow; not timed
     coded = []
-    with Progress(*columns, console=say, disable=not say.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=say, disable=quiet or not say.is_terminal, transient=True) as bar:
         task = bar.add_task("", total=len(clips) * len(rates))
         for clip in clips:
             for rate in rates:
