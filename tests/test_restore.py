@@ -236,6 +236,14 @@ def test_command_counts_damage_and_tells_of_a_missing_end(run, tmp_path, tiny, t
     assert "0 stretches, 0.000 s, concealed, and 1 damaged groups" in done.stderr
 
 
+def test_commands_tell_of_a_recording_that_is_cut(run, tmp_path, tiny_model, speech):
+    audio.write(tmp_path / "cut.wav", speech[None, :RATE], RATE)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "cut.wav").read_bytes()[:20_000])
+    done = run("conceal", "cut.wav", "-o", "out.wav", "--lost", "0.1-0.2", "-m", tiny_model)
+    assert done.rc == 0
+    assert "cut.wav: cut off after 0:00.6, less than the file states" in done.stderr
+
+
 def test_command_takes_sound_and_nacre_from_a_pipe(run, tmp_path, tiny, tiny_model, speech):
     audio.write(tmp_path / "in.wav", speech[None, :RATE], RATE)
     for number, data in enumerate(((tmp_path / "in.wav").read_bytes(), tiny.encode(speech[:RATE], RATE))):

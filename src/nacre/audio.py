@@ -253,10 +253,11 @@ def read(path: Name) -> tuple[np.ndarray, int]:
         return np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1), reader.rate_hz
 
 
-def read_with_subtype(path: Name) -> tuple[np.ndarray, int, str]:
-    """As `read`, and libsndfile's name for how the samples are stored, such as PCM_16."""
+def read_with_facts(path: Name) -> tuple[np.ndarray, int, str, bool]:
+    """As `read`, libsndfile's name for how samples are stored, such as PCM_16, and whether the end is missing."""
     with AudioReader(path) as reader:
-        return np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1), reader.rate_hz, reader.subtype
+        wave = np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1)
+        return wave, reader.rate_hz, reader.subtype, reader.is_cut
 
 
 def write(path: Name, wave: np.ndarray, rate_hz: int, overwrite: bool = False) -> None:

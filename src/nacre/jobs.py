@@ -107,7 +107,7 @@ def conceal_file(
 ) -> str:
     """Fill the stretches `lost` of a sound file, and damaged groups of a `.nacre` file."""
     from nacre import restore
-    from nacre.audio import lossless_subtype, read_with_subtype
+    from nacre.audio import lossless_subtype
 
     stretches, damaged, missing = restore.stretches(lost) if lost is not None else [], 0, 0
     if is_coded(source):
@@ -118,7 +118,7 @@ def conceal_file(
         damaged, missing = len(stream.damage), contents.missing
     else:
         codec = codec_of(model or "speech-16k")
-        wave, rate_hz, found = read_with_subtype(source)
+        wave, rate_hz, found = _heard(source)
         subtype = lossless_subtype(found, target)
     started = time.perf_counter()
     wave = restore.conceal(codec, wave, rate_hz, stretches, tick=tick)
@@ -137,10 +137,9 @@ def conceal_file(
 def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> str:
     """Leave out what is not speech."""
     from nacre import restore
-    from nacre.audio import read
 
     codec = codec_of(model)
-    wave, rate_hz = read(source)
+    wave, rate_hz, _ = _heard(source)
     started = time.perf_counter()
     clean = restore.denoise(codec, wave, rate_hz, tick=tick)
     _write_sound(target, clean, rate_hz, force)
@@ -151,11 +150,11 @@ def interpolate_files(
     source: str, target: str, second: str, steps: int, model: str, force: bool, tick: Callable[[float], None]
 ) -> str:
     """Steps between two recordings, in a folder or one after another in a file."""
-    from nacre.audio import FORMATS, read
+    from nacre.audio import FORMATS
     from nacre.generate import between, joined
 
     check_apart(second, target)
-    codec, one, two = codec_of(model), read(source), read(second)
+    codec, one, two = codec_of(model), _heard(source)[:2], _heard(second)[:2]
     started, rate_hz, waves = time.perf_counter(), codec.config.rate_hz, []
     for wave in between(codec, one, two, steps):
         waves.append(wave)
@@ -180,10 +179,9 @@ def resynth_file(
     tick: Callable[[float], None],
 ) -> str:
     """The same said again at another pace or pitch."""
-    from nacre.audio import read
     from nacre.generate import resynthesise
 
-    codec, (wave, rate_hz) = codec_of(model), read(source)
+    codec, (wave, rate_hz, _) = codec_of(model), _heard(source)
     started = time.perf_counter()
     again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
     _write_sound(target, again, rate_hz, force)
@@ -202,10 +200,9 @@ def sample_file(
     tick: Callable[[float], None],
 ) -> str:
     """Sound drawn from the prior, from nothing or on from `source`."""
-    from nacre.audio import read
     from nacre.sampling import sample
 
-    codec, prompt = codec_of(model), read(source) if prompted else None
+    codec, prompt = codec_of(model), _heard(source)[:2] if prompted else None
     started = time.perf_counter()
     made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
     _write_sound(target, made.wave[None], made.rate_hz, force)
@@ -214,6 +211,17 @@ def sample_file(
         end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
         lengths = f"{end}, then {lengths}"
     return f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
+
+
+def _heard(source: str) -> tuple[Any, int, str]:
+    """A whole recording: float32 [C, N], its rate in Hz, libsndfile's name for how it is stored; a cut one is named."""
+    from nacre.audio import read_with_facts
+
+    wave, rate_hz, subtype, is_cut = read_with_facts(source)
+    if is_cut:
+        text = f"{source}: cut off after {clock(wave.shape[1] / rate_hz)}, less than the file states"
+        say.print(text, style="yellow", markup=False, soft_wrap=True)
+    return wave, rate_hz, subtype
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:
