@@ -34,9 +34,7 @@ DIRECT = 40  # samples after the peak of a room response that count as direct so
 def mono(path: Path, seconds: float = LONGEST_S) -> np.ndarray:
     """The first seconds of a file at 16 kHz, [N] float64."""
     wave, rate_hz = audio.read(path)
-    resampler = audio.Resampler(rate_hz, RATE_HZ, 1)
-    ready = np.concatenate([resampler.push(wave.mean(0, keepdims=True)), resampler.flush()], 1)[0]
-    return ready[: round(seconds * RATE_HZ)].astype(np.float64)
+    return audio.resampled(wave.mean(0), rate_hz, RATE_HZ)[: round(seconds * RATE_HZ)].astype(np.float64)
 
 
 # ---------------------------------------------------------------- two channels

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,16 @@ def small_prior(seed=0, levels=3, dims=9, used=7, blocks=3, hidden=20, small=10,
     a["tables"][...] = 5
     a["tables"][..., others // 2] += context.TABLE - 5 * (others + 1)
     return ContextPrior(sizes, {name: np.asarray(a[name]).astype(kind) for name, (kind, _) in sizes.arrays.items()})
+
+
+def damaged(good: bytes, trials: int) -> Iterator[bytes]:
+    """Copies of a file, some cut short, most with up to three bytes changed, some whole."""
+    rng = np.random.default_rng(11)
+    for trial in range(trials):
+        data = bytearray(good[: rng.integers(len(good))] if trial % 4 == 0 else good)
+        for place in rng.integers(len(data), size=trial % 4) if data else ():
+            data[place] = rng.integers(256)
+        yield bytes(data)
 
 
 @pytest.fixture(scope="session")
@@ -123,21 +133,21 @@ def run(environment, tmp_path) -> Callable[..., Ran]:
     return start
 
 
-@pytest.fixture
-def command(monkeypatch, capfd, tmp_path) -> Callable[..., tuple[int, str]]:
-    """`command("inspect", ...)` runs nacre in this process, in the test's folder: exit code and messages."""
+@pytest.fixture(name="nacre")
+def in_process(monkeypatch, capfd, tmp_path) -> Callable[..., Ran]:
+    """`nacre("info", "a.nacre")` runs in this process, through the real entry point, in the test's folder."""
     monkeypatch.chdir(tmp_path)
 
-    def start(*arguments: object) -> tuple[int, str]:
+    def start(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["nacre", *map(str, arguments)])
         capfd.readouterr()
         try:
             cli.main()
-            code = 0
+            rc = 0
         except SystemExit as done:
-            code = int(done.code or 0)
-        error = capfd.readouterr().err
-        assert "Traceback" not in error
-        return code, error
+            rc = done.code if isinstance(done.code, int) else int(done.code is not None)
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return Ran(rc, captured.out.encode(), captured.err)
 
     return start

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 
 import torch
-from test_train import RARELY, assert_same, corpus, everything, tiny_recipe, trainer_of  # noqa: F401
+from test_kinds import resumes
+from test_train import RARELY, corpus, tiny_recipe, trainer_of  # noqa: F401
 from torch import Tensor
 
 from nacre.errors import TrainError
-from nacre.train import run as run_room
 from nacre.train.adversary import Adversary, AdversaryConfig, Critic
 
 SMALL = AdversaryConfig(windows=(256, 128), channels=8, layers=2, items=3, settle_steps=2, learning_rate=5e-3)
@@ -144,22 +144,9 @@ def test_critics_that_settle_change_nothing_else(corpus):  # noqa: F811
     assert away.abs().max() > 1e-4
 
 
-def test_an_adversarial_run_resumes_exactly(corpus, tmp_path):  # noqa: F811
-    recipe = tiny_recipe(*RARELY, *CRITICS, ADVERSARIAL)
-    for stop in (2, 3, 5):
-        straight = trainer_of(recipe, corpus)
-        figures = []
-        for step in range(8):
-            if step == stop:
-                straight.run.save(tmp_path)
-            figures.append(straight.step())
-        torch.manual_seed(99)
-        run = run_room.new_run(recipe, torch.device("cpu"))
-        run.load(tmp_path / "checkpoint.safetensors", recipe)
-        again = trainer_of(recipe, corpus, run)
-        assert [again.step() for _ in range(stop, 8)] == figures[stop:]
-        assert_same(everything(run), everything(straight.run))
-        assert_same(run.adversary.state_dict(), straight.run.adversary.state_dict())
+@pytest.mark.parametrize("stop", [2, 3, 5])  # 2 is where the adversarial stage begins
+def test_an_adversarial_run_resumes_exactly(corpus, tmp_path, stop):  # noqa: F811
+    resumes(tiny_recipe(*RARELY, *CRITICS, ADVERSARIAL), corpus, tmp_path, stop, 8)
 
 
 def test_a_run_that_turns_to_noise_is_stopped():

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import wave as wavefile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +21,6 @@ from nacre import audio, bundle, cli, container
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 linux = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-Command = Callable[..., Ran]
-
-
-@pytest.fixture
-def nacre(monkeypatch, capfd, tmp_path) -> Command:
-    """`nacre("info", "a.nacre")` runs the command in this process, through its real entry point."""
-    monkeypatch.chdir(tmp_path)
-
-    def start(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["nacre", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            cli.main()
-            rc = 0
-        except SystemExit as done:
-            rc = done.code if isinstance(done.code, int) else int(done.code is not None)
-        captured = capfd.readouterr()
-        assert "Traceback" not in captured.err
-        return Ran(rc, captured.out.encode(), captured.err)
-
-    return start
 
 
 @pytest.fixture

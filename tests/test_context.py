@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import small_prior
+from conftest import damaged, small_prior
 from onnx import TensorProto, helper
 
 from nacre import context, entropy
@@ -296,11 +296,8 @@ def test_file_round_trip(tmp_path):
 def test_damaged_files_end_in_bundle_error(tmp_path):
     path = tmp_path / "p.npz"
     small_prior().save(path)
-    good, rng, refused = path.read_bytes(), np.random.default_rng(11), 0
-    for trial in range(300):
-        data = bytearray(good[: rng.integers(len(good))] if trial % 4 == 0 else good)
-        for place in rng.integers(len(data), size=trial % 4) if data else ():
-            data[place] = rng.integers(256)
+    refused = 0
+    for data in damaged(path.read_bytes(), 300):
         path.write_bytes(data)
         try:
             ContextPrior.load(path)

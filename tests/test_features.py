@@ -161,9 +161,10 @@ def test_missing_and_bad_files(tmp_path, tiny_model):
 # the command
 
 
-def test_command_writes_what_the_library_gives(command, tiny_model, tmp_path):
+def test_command_writes_what_the_library_gives(nacre, tiny_model, tmp_path):
     for kind, width in WIDTHS.items():
-        code, said = command("features", ENGLISH, "-o", "a.npy", "-k", kind, "-m", tiny_model, "--force")
+        ran = nacre("features", ENGLISH, "-o", "a.npy", "-k", kind, "-m", tiny_model, "--force")
+        code, said = ran.rc, ran.stderr
         found = np.load(tmp_path / "a.npy", allow_pickle=False)
         assert (code, found.shape[1]) == (0, width)
         assert np.array_equal(found, from_file(ENGLISH, kind, model=tiny_model))
@@ -171,28 +172,32 @@ def test_command_writes_what_the_library_gives(command, tiny_model, tmp_path):
         assert f"{kind} [{len(found)}, {width}] {found.dtype}, {pace} frames a second" in said.replace("\n", " ")
 
 
-def test_command_pools_and_levels(command, tiny_model, tmp_path):
-    code, said = command("features", ENGLISH, "-o", "a.npy", "-m", tiny_model, "--pool", "stats", "--quality", 0)
+def test_command_pools_and_levels(nacre, tiny_model, tmp_path):
+    ran = nacre("features", ENGLISH, "-o", "a.npy", "-m", tiny_model, "--pool", "stats", "--quality", 0)
+    code, said = ran.rc, ran.stderr
     assert (code, "one row" in said) == (0, True)
     wanted = from_file(ENGLISH, "latent", "stats", model=tiny_model, level=0)
     assert np.array_equal(np.load(tmp_path / "a.npy"), wanted)
-    assert command("features", ENGLISH, "-o", "b.npy", "-m", tiny_model, "--pool", "stats", "--level", 0)[0] == 0
+    assert nacre("features", ENGLISH, "-o", "b.npy", "-m", tiny_model, "--pool", "stats", "--level", 0).rc == 0
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_many_files(command, tiny_model, tmp_path, jobs):
+def test_many_files(nacre, tiny_model, tmp_path, jobs):
     clips = [ENGLISH, ENGLISH.with_name("dutch.flac"), tmp_path / "none.wav"]
     options = ("-k", "mfcc", "-m", tiny_model, "--jobs", jobs)
-    code, said = command("features", *clips, "-o", "folder", *options)
+    ran = nacre("features", *clips, "-o", "folder", *options)
+    code, said = ran.rc, ran.stderr
     assert (code, "1 of 3 failed" in said, "none.wav: found" in said) == (1, True, True)
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["dutch.npy", "english.npy"]
-    code, said = command("features", *clips, "-o", "all.npz", *options, "--pool", "mean")
+    ran = nacre("features", *clips, "-o", "all.npz", *options, "--pool", "mean")
+    code, said = ran.rc, ran.stderr
     assert (code, "1 of 3 failed" in said) == (1, True)
     with np.load(tmp_path / "all.npz", allow_pickle=False) as found:
         assert sorted(found) == ["dutch", "english"]
         assert np.array_equal(found["english"], from_file(ENGLISH, "mfcc", "mean"))
-    assert command("features", *clips[:2], "-o", "all.npz", *options, "--force", "-q") == (0, "")
+    ran = nacre("features", *clips[:2], "-o", "all.npz", *options, "--force", "-q")
+    assert (ran.rc, ran.stderr) == (0, "")
 
 
 def test_nacre_files_from_a_pipe(run, tiny, tiny_model, speech, tmp_path):
@@ -228,16 +233,18 @@ def test_pipes(run, tiny_model):
         ((ENGLISH, "-o", "no/a.npz"), 1, "cannot write"),
     ],
 )
-def test_bad_use(command, tiny_model, tmp_path, arguments, code, words):
-    found, said = command("features", *arguments, "-m", tiny_model)
+def test_bad_use(nacre, tiny_model, tmp_path, arguments, code, words):
+    ran = nacre("features", *arguments, "-m", tiny_model)
+    found, said = ran.rc, ran.stderr
     assert (found, words in said) == (code, True), said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten(command, tiny_model, tmp_path):
+def test_nothing_is_overwritten(nacre, tiny_model, tmp_path):
     for name in ("a.npy", "a.npz"):
         (tmp_path / name).write_text("precious")
-        code, said = command("features", ENGLISH, "-o", name, "-m", tiny_model)
+        ran = nacre("features", ENGLISH, "-o", name, "-m", tiny_model)
+        code, said = ran.rc, ran.stderr
         assert (code, "use --force" in said) == (1, True)
         assert (tmp_path / name).read_text() == "precious"
 

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,12 +116,8 @@ def test_file_round_trip_and_size(tmp_path):
 def test_damaged_files_end_in_bundle_error(tmp_path):
     path = tmp_path / "p.npz"
     small_prior().save(path)
-    good, rng = path.read_bytes(), np.random.default_rng(11)
     outcomes = {"loaded": 0, "refused": 0}
-    for trial in range(400):
-        data = bytearray(good[: rng.integers(len(good))] if trial % 4 == 0 else good)
-        for place in rng.integers(len(data), size=trial % 4) if data else ():
-            data[place] = rng.integers(256)
+    for data in damaged(path.read_bytes(), 400):
         path.write_bytes(data)
         try:
             StaticPrior.load(path)

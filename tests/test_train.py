@@ -113,6 +113,7 @@ def everything(run: run_room.Run) -> dict[str, torch.Tensor]:
     """All tensors that decide how a run goes on."""
     tensors = {f"net.{k}": v for k, v in run.net.state_dict().items()} | {"control": run.control.log_weight}
     tensors |= {f"mean.{k}": v for k, v in run.mean.items()}
+    tensors |= {f"adversary.{k}": v for k, v in run.adversary.state_dict().items()}
     for index, optimiser in enumerate(run.optimisers):
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"{index}.{number}.{k}": v for k, v in state.items()}

@@ -147,18 +147,21 @@ def test_without_matplotlib(tiny, data, monkeypatch, tmp_path):
 # the command
 
 
-def test_command(command, tiny_model, tmp_path, data):
+def test_command(nacre, tiny_model, tmp_path, data):
     (tmp_path / "a.nacre").write_bytes(data)
-    code, said = command("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
+    ran = nacre("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
+    code, said = ran.rc, ran.stderr
     assert (code, f"{len(data)} bytes" in said) == (0, True)
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
-    assert command("inspect", ENGLISH, "-o", "b.html", "-m", tiny_model, "--bitrate", 1, "-q") == (0, "")
+    ran = nacre("inspect", ENGLISH, "-o", "b.html", "-m", tiny_model, "--bitrate", 1, "-q")
+    assert (ran.rc, ran.stderr) == (0, "")
     assert (tmp_path / "b.html").read_text().startswith("<!doctype html>")
 
 
-def test_command_on_damage(command, tiny_model, tmp_path, damaged):
+def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
     (tmp_path / "a.nacre").write_bytes(damaged)
-    code, said = command("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
+    ran = nacre("inspect", "a.nacre", "-o", "a.png", "-m", tiny_model)
+    code, said = ran.rc, ran.stderr
     assert (code, "lost 0:00.6 to 0:00.8" in said) == (1, True)
     assert (tmp_path / "a.png").exists()
 
@@ -179,10 +182,11 @@ def test_command_on_damage(command, tiny_model, tmp_path, damaged):
         ((ENGLISH, "-o", "no/a.png"), 1, "cannot write"),
     ],
 )
-def test_bad_use(command, tiny_model, tmp_path, arguments, code, words):
+def test_bad_use(nacre, tiny_model, tmp_path, arguments, code, words):
     for name in ("text.wav", "text.nacre", "text.png"):
         (tmp_path / name).write_text("some text")
-    found, said = command("inspect", *arguments, "-m", tiny_model)
+    ran = nacre("inspect", *arguments, "-m", tiny_model)
+    found, said = ran.rc, ran.stderr
     assert (found, words in said) == (code, True), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.nacre", "text.png", "text.wav"]
     assert (tmp_path / "text.png").read_text() == "some text"

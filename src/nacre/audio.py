@@ -19,7 +19,7 @@ import soundfile as sf
 import soxr
 
 from nacre.errors import AudioError, UsageError
-from nacre.pipes import standard_input, standard_output
+from nacre.pipes import MAGIC, standard_input, standard_output
 from nacre.units import ceil_div, clock, resampled_count
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
@@ -81,10 +81,10 @@ class AudioReader:
 
     def _open(self, path: Name) -> _Sound:
         with open(path, "rb") as file:
-            head, size_bytes = file.read(4), file.seek(0, os.SEEK_END)
+            head, size_bytes = file.read(len(MAGIC)), file.seek(0, os.SEEK_END)
         if size_bytes == 0:
             raise _error(self.name, "an empty file", "sound", AGAIN)
-        if head == b"NACR":
+        if head == MAGIC:
             raise _error(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
         sound = self._open_sound(_named(path))
         self._cut = _is_cut(sound, path)
@@ -239,6 +239,13 @@ class Resampler:
         return np.ascontiguousarray(self._stream.resample_chunk(data, last).T)
 
 
+def resampled(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """A whole wave [N] as float32 at another rate, `resampled_count` samples."""
+    resampler = Resampler(from_hz, to_hz, 1)
+    found: np.ndarray = np.concatenate([resampler.push(wave[None]), resampler.flush()], axis=1)[0]
+    return found
+
+
 def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[np.ndarray]:
     """What `reader` holds as float32 [N] at another rate, channels averaged, about a second at a time."""
     resampler = Resampler(reader.rate_hz, rate_hz, 1)
@@ -249,8 +256,8 @@ def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[np.ndarray]:
 
 def read(path: Name) -> tuple[np.ndarray, int]:
     """A whole small file: float32 [C, N] and its rate in Hz."""
-    with AudioReader(path) as reader:
-        return np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1), reader.rate_hz
+    wave, rate_hz, _, _ = read_with_facts(path)
+    return wave, rate_hz
 
 
 def read_with_facts(path: Name) -> tuple[np.ndarray, int, str, bool]:
@@ -286,10 +293,10 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
             with open(path, "wb") as file:
                 yield file
         else:
-            _check_free(target, path, overwrite)
+            check_free(target, overwrite)
             with open(part, "xb") as file:
                 yield file
-            _check_free(target, path, overwrite)  # another process may have been quicker
+            check_free(target, overwrite)  # another process may have been quicker
             os.replace(part, path)
     except OSError as error:
         if error.filename not in (None, str(part), str(path)):  # another file's error
@@ -301,7 +308,9 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
             part.unlink()
 
 
-def _check_free(target: Name, path: Path, overwrite: bool) -> None:
+def check_free(target: Name, overwrite: bool) -> None:
+    """Raise AudioError for a target that is a folder, or a file that may not be replaced."""
+    path = Path(os.path.realpath(target))
     if path.is_dir():
         raise _error(str(target), "a folder", "a file name", f"try {Path(target) / 'out.wav'}")
     if path.exists() and not overwrite:

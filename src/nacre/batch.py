@@ -22,6 +22,16 @@ from nacre.errors import AudioError, NacreError, UsageError
 say = Console(stderr=True, highlight=False, emoji=False)  # messages never mix with sound on standard output
 
 
+def warn(text: str) -> None:
+    """Say what is wrong with something that goes on all the same."""
+    say.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def complain(error: object) -> None:
+    """Say what failed."""
+    say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+
+
 def pairs_of(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
     """(input, output) names; many inputs, or an output that is a folder, keep their names with a new suffix."""
     folder = os.path.isdir(output) or output.endswith(("/", os.sep))
@@ -79,7 +89,7 @@ def run_batch(
         for result in _results(work, pairs, options, jobs, tick):
             if isinstance(result, NacreError):
                 failed.append(result)
-                say.print(f"error: {result}", style="red", markup=False, soft_wrap=True)
+                complain(result)
             elif not quiet:
                 say.print(result, markup=False, soft_wrap=True)
             bar.advance(task)

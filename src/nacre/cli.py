@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nacre.batch import pairs_of, run_batch, say
+from nacre.batch import complain, pairs_of, run_batch, say, warn
 from nacre.errors import NacreError, TrainError, UsageError
 from nacre.jobs import (
     codec_of,
@@ -51,6 +51,10 @@ Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
 AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
 Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files; '-' is standard input.")]
+Noise = Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")]
+Valid = Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
 
 INTERRUPTED = 130  # exit code
@@ -147,8 +151,7 @@ def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: A
     damage = damage_of(codec, contents)
     report_damage(file, damage, contents)
     if contents.skipped_bytes:
-        text = f"{file}: {contents.skipped_bytes} bytes belong to no group"
-        say.print(text, style="yellow", markup=False, soft_wrap=True)
+        warn(f"{file}: {contents.skipped_bytes} bytes belong to no group")
     if damage or contents.truncated or contents.skipped_bytes:
         raise typer.Exit(1)
     print(f"{file}: {len(contents.packets)} groups, all good")
@@ -249,7 +252,7 @@ def inspect(
         for name, value in seen.facts.items():
             say.print(f"{name}: {value}", markup=False, soft_wrap=True)
     for start_s, stop_s in seen.lost:
-        say.print(f"{file}: lost {clock(start_s)} to {clock(stop_s)}", style="yellow", markup=False, soft_wrap=True)
+        warn(f"{file}: lost {clock(start_s)} to {clock(stop_s)}")
     if seen.damaged:
         raise typer.Exit(1)
 
@@ -433,14 +436,14 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/*.toml.")],
     data: Annotated[Path, typer.Option(help="Folder of recordings, any depth, format and rate.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
-    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")] = None,
-    valid: Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")] = None,
+    noise: Noise = None,
+    valid: Valid = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Start from this model's weights: name or folder.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
+    resume: Resume = False,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")] = None,
+    changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on your own recordings. Needs `pip install nacre\\[train]`; see tensorboard --logdir OUT."""
@@ -468,12 +471,12 @@ def finetune(
     model: Annotated[str, typer.Argument(help="A model of kind scalar: name of one in the package, or its folder.")],
     data: Annotated[Path, typer.Option(help="Folder of your recordings, any depth, format and rate.")],
     out: Annotated[Path, typer.Option(help="Folder of the run, for `nacre export`.")],
-    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")] = None,
-    valid: Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")] = None,
+    noise: Noise = None,
+    valid: Valid = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 2000,
     learning_rate: Annotated[float, typer.Option(help="Highest rate; it falls over the last 70 %.")] = 5e-4,
-    resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")] = None,
+    resume: Resume = False,
+    changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model further on your own recordings, by the recipe that made it and from the rates it has."""
@@ -575,15 +578,14 @@ def main() -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk can still be told of
     except NacreError as error:
-        say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        complain(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say.print("stopped")
         sys.exit(INTERRUPTED)
     except OSError as error:
         if not told and not isinstance(error, BrokenPipeError):
-            place = error.filename or "output"
-            say.print(f"error: {place}: {error.strerror}", style="red", markup=False, soft_wrap=True)
+            complain(f"{error.filename or 'output'}: {error.strerror}")
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -20,7 +20,7 @@ import numpy as np
 from nacre import bundle as bundles
 from nacre import container
 from nacre.analysis import Analyser, LevelState, Synthesiser, choose_gain, gain_curve, is_silent
-from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
+from nacre.audio import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler, resampled
 from nacre.bundle import Bundle
 from nacre.coding import LOST, SIDE_BY_SIDE, Coding, Group
 from nacre.config import CodecConfig
@@ -262,9 +262,7 @@ class Codec:
         rate_hz = check_shape(rate_hz, len(sound))
         if sound.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
-        mono = sound.mean(0, keepdims=True)
-        resampler = Resampler(rate_hz, self.config.rate_hz, 1)
-        ready = pad(np.concatenate([resampler.push(mono), resampler.flush()], 1)[0], self.config.hop_samples)
+        ready = pad(resampled(sound.mean(0), rate_hz, self.config.rate_hz), self.config.hop_samples)
         channel, size = ChannelEncoder(self), self.config.group_samples
         for at in range(0, len(ready), size):
             latents = channel.latents(ready[at : at + size], chosen, gain_code)

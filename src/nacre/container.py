@@ -8,15 +8,13 @@ from array import array
 from binascii import crc_hqx
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from nacre.errors import StreamError
-from nacre.pipes import begins_with
+from nacre.pipes import MAGIC
 
-MAGIC = b"NACR"
 VERSION = 1
 HEADER_BYTES = 22
 HEAD_BYTES, CHECK_BYTES, END_BYTES = 3, 2, 10
@@ -126,11 +124,6 @@ def pack_header(header: Header) -> bytes:
     sound = header.rate_hz.to_bytes(3, "little") + bytes((header.channels,)) + samples.to_bytes(5, "little")
     fields = start + sound + bytes((header.group_frames,))
     return fields + crc_hqx(fields, 0).to_bytes(2, "little")
-
-
-def begins_file(source: str | Path) -> bool:
-    """Whether a file, or standard input for "-", begins as a `.nacre` file; see `pipes.begins_with`."""
-    return begins_with(source, MAGIC)
 
 
 def unpack_header(data: bytes) -> Header:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from nacre import container, mel
-from nacre.audio import AudioReader, Resampler, mono_blocks, output_file
+from nacre import mel
+from nacre.audio import AudioReader, mono_blocks, output_file, resampled
 from nacre.codec import Codec, as_sound, check_shape, load
 from nacre.container import Kind
 from nacre.errors import AudioError, NacreError, UsageError
-from nacre.pipes import printable, standard_input
+from nacre.pipes import begins_coded, printable, standard_input
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -68,8 +68,7 @@ def extract(
         if kind == "tokens" and pool is not None:
             _check_order(codec)
     else:
-        resampler = Resampler(rate_hz, RATE_HZ, 1)
-        ready = np.concatenate([resampler.push(sound.mean(0, keepdims=True)), resampler.flush()], 1)[0]
+        ready = resampled(sound.mean(0), rate_hz, RATE_HZ)
         frames = mel.log_mel(ready) if kind == "logmel" else mel.mfcc(ready)
     return frames if pool is None else pooled(frames, pool)
 
@@ -162,7 +161,7 @@ def pack(file: BinaryIO, arrays: Iterable[Path]) -> None:
 
 def _read(path: str | Path, model: str) -> tuple[Array, int]:
     """Sound of a file: [C, N] of a `.nacre` file, [N] at 16 kHz of any other."""
-    if container.begins_file(path):
+    if begins_coded(path):
         codec = _codec(model)
         try:
             data = standard_input().read() if str(path) == "-" else Path(path).read_bytes()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nacre.analysis import LevelState, active_level_db, choose_gain, gain_of, hann_root
-from nacre.audio import Resampler
+from nacre.audio import resampled
 from nacre.codec import Codec, as_sound, check_shape
 from nacre.errors import AudioError, UsageError
 from nacre.units import db_to_gain
@@ -74,12 +74,12 @@ def _again(
 ) -> Array:
     """wave [N] -> about N / speed samples."""
     model_hz, higher = codec.config.rate_hz, 2 ** (semitones / 12)
-    before = ready = _resampled(wave, rate_hz, model_hz)
+    before = ready = resampled(wave, rate_hz, model_hz)
     wanted = max(1, round(len(ready) / speed))
     if semitones:
         from_hz = round(PITCH_STEPS * higher)  # heard at the old rate, what has fewer samples is higher
         higher = from_hz / PITCH_STEPS
-        ready = _resampled(ready, from_hz, PITCH_STEPS)
+        ready = resampled(ready, from_hz, PITCH_STEPS)
     latents, gain = _latents(codec, ready, model_hz, level)
     frames = wanted / codec.config.hop_samples
     pace = len(ready) / wanted  # frames read for each one given
@@ -89,7 +89,7 @@ def _again(
     hop = codec.config.hop_samples
     if speed != 1 or semitones:  # frames that were not made to follow each other cancel in part
         heard = heard * np.float32(db_to_gain(active_level_db(before, hop) - active_level_db(heard, hop)))
-    return _resampled(heard, model_hz, rate_hz)
+    return resampled(heard, model_hz, rate_hz)
 
 
 def nearest(latents: Array, places: Array) -> Array:
@@ -162,7 +162,7 @@ def _voice(codec: Codec, wave: Array, rate_hz: int, level: int) -> Voice:
     rate_hz = check_shape(rate_hz, len(sound))
     if sound.shape[1] == 0:
         raise AudioError("wave", found="no samples", wanted="at least one")
-    mono = _resampled(sound.mean(0), rate_hz, codec.config.rate_hz)
+    mono = resampled(sound.mean(0), rate_hz, codec.config.rate_hz)
     latents, _ = _latents(codec, mono, codec.config.rate_hz, level)
     return Voice(latents, active_level_db(mono, codec.config.hop_samples))
 
@@ -192,11 +192,3 @@ def _latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array
 
 def _level(codec: Codec, level: int | None) -> int:
     return codec.config.levels // 2 if level is None else level
-
-
-def _resampled(wave: Array, from_hz: int, to_hz: int) -> Array:
-    """wave [N] float32 at another rate."""
-    if from_hz == to_hz:
-        return wave
-    resampler = Resampler(from_hz, to_hz, 1)
-    return np.asarray(np.concatenate([resampler.push(wave[None]), resampler.flush()], 1)[0])

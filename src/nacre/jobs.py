@@ -10,9 +10,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from nacre.batch import check_apart, pairs_of, say
+from nacre.batch import check_apart, pairs_of, warn
 from nacre.errors import AudioError, StreamError, UsageError
-from nacre.pipes import standard_input
+from nacre.pipes import begins_coded, standard_input
 from nacre.units import clock, kbps
 
 if TYPE_CHECKING:
@@ -219,8 +219,7 @@ def _heard(source: str) -> tuple[Any, int, str]:
 
     wave, rate_hz, subtype, is_cut = read_with_facts(source)
     if is_cut:
-        text = f"{source}: cut off after {clock(wave.shape[1] / rate_hz)}, less than the file states"
-        say.print(text, style="yellow", markup=False, soft_wrap=True)
+        warn(f"{source}: cut off after {clock(wave.shape[1] / rate_hz)}, less than the file states")
     return wave, rate_hz, subtype
 
 
@@ -233,10 +232,11 @@ def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str
 
 def _write_all(paths: list[str], waves: list[Any], rate_hz: int, force: bool) -> None:
     """All of these files or, as far as they are new, none."""
-    there = [path for path in paths if os.path.lexists(path)]
-    if there and not force:
-        raise AudioError(there[0], found="a file already there", wanted="a new name", next="use --force to replace it")
-    written = []
+    from nacre.audio import check_free
+
+    there, written = [path for path in paths if os.path.lexists(path)], []
+    for path in there:
+        check_free(path, force)
     try:
         for path, wave in zip(paths, waves, strict=True):
             _write_sound(path, wave[None], rate_hz, force)
@@ -271,9 +271,8 @@ class _Counted:
 
 
 def _summary(name: str, duration_s: float, size_bytes: int, started: float) -> str:
-    speed = duration_s / max(1e-9, time.perf_counter() - started)
     rate = kbps(size_bytes, duration_s)
-    return f"{name}: {clock(duration_s)}  {size_bytes} bytes  {rate:.2f} kb/s  {speed:.0f} x real time"
+    return f"{name}: {clock(duration_s)}  {size_bytes} bytes  {rate:.2f} kb/s  {_pace(duration_s, started)}"
 
 
 _CODECS: dict[str, Codec] = {}
@@ -311,9 +310,7 @@ def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
 
 def is_coded(file: str) -> bool:
     """Whether a file, or standard input, starts as a .nacre file does, or says so by its name."""
-    from nacre.container import begins_file
-
-    return Path(file).suffix == ".nacre" or begins_file(file)
+    return Path(file).suffix == ".nacre" or begins_coded(file)
 
 
 def _read(file: str) -> bytes:
@@ -386,7 +383,7 @@ def report_damage(file: str, damage: list[Damage], contents: Contents) -> None:
     """Say which groups are damaged, by time and channel, and how many are missing."""
     for item in damage:
         where = f"{clock(item.start_s)} to {clock(item.stop_s)}, channel {item.channel}"
-        say.print(f"{file}: {where}: {item.reason}", style="yellow", markup=False, soft_wrap=True)
+        warn(f"{file}: {where}: {item.reason}")
     if contents.truncated:
         count = f"{contents.missing} groups missing" if contents.missing else "no end"
-        say.print(f"{file}: cut short, {count}", style="yellow", markup=False, soft_wrap=True)
+        warn(f"{file}: cut short, {count}")

@@ -1,4 +1,4 @@
-"""Standard input and output as bytes, also where they are closed; names that cannot be printed."""
+"""Standard input and output as bytes, also where they are closed; what files begin with, and names as text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nacre.errors import AudioError
+
+MAGIC = b"NACR"  # what a .nacre file begins with
 
 
 def standard_input() -> BufferedReader:
@@ -24,18 +26,18 @@ def standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def begins_with(source: str | Path, mark: bytes) -> bool:
-    """Whether a file, or standard input for "-", begins with these bytes; it can be read from its start afterwards.
+def begins_coded(source: str | Path) -> bool:
+    """Whether a file, or standard input for "-", begins as `.nacre` files do; it can be read from its start afterwards.
 
     False for what cannot be read, and for named pipes, which give their bytes only once.
     """
     try:
         if str(source) == "-":
-            return standard_input().peek(len(mark))[: len(mark)] == mark
+            return standard_input().peek(len(MAGIC))[: len(MAGIC)] == MAGIC
         if Path(source).is_fifo():
             return False
         with open(source, "rb") as file:
-            return file.read(len(mark)) == mark
+            return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nacre.analysis import LevelState, choose_gain, gain_of
-from nacre.audio import Resampler
+from nacre.audio import resampled
 from nacre.codec import STATIC, Codec, StreamDecoder, as_sound, check_shape
 from nacre.container import Contents
 from nacre.continuation import Spans, filled, filled_from_both
@@ -171,6 +171,4 @@ def _through_latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> Arr
     model_hz = codec.config.rate_hz
     code = choose_gain(LevelState(), wave, round(codec.config.hop_samples * rate_hz / model_hz))
     heard = codec.from_latents(codec.latents(wave, rate_hz, level, gain_code=code), level) / np.float32(gain_of(code))
-    back = Resampler(model_hz, rate_hz, 1)
-    ready = np.concatenate([back.push(heard[None]), back.flush()], 1)[0]
-    return np.asarray(ready[: len(wave)])
+    return resampled(heard, model_hz, rate_hz)[: len(wave)]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nacre.analysis import TARGET_DB, LevelState, active_level_db, choose_gain, gain_of, is_silent
-from nacre.audio import Resampler
+from nacre.audio import resampled
 from nacre.codec import ChannelEncoder, Codec, as_sound, check_shape, pad
 from nacre.context import ContextPrior
 from nacre.errors import AudioError, UsageError
@@ -185,15 +185,12 @@ def _heard(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, 
     """(symbols [T, K], the one gain they were taken at) of the end of a prompt, wave [N] or [C, N]."""
     sound, config = as_sound(wave), codec.config
     rate_hz = check_shape(rate_hz, len(sound))
-    mono = sound[:, -round((PROMPT_S + 1) * rate_hz) :].mean(0, keepdims=True)
-    if rate_hz != config.rate_hz and mono.shape[1]:
-        resampler = Resampler(rate_hz, config.rate_hz, 1)
-        mono = np.concatenate([resampler.push(mono), resampler.flush()], 1)
+    mono = resampled(sound[:, -round((PROMPT_S + 1) * rate_hz) :].mean(0), rate_hz, config.rate_hz)
     hop = config.hop_samples
-    frames = min(mono.shape[1], round(PROMPT_S * config.rate_hz)) // hop
+    frames = min(len(mono), round(PROMPT_S * config.rate_hz)) // hop
     if not frames:
         raise AudioError("prompt", found=f"{sound.shape[1]} samples", wanted=f"at least {hop / config.rate_hz:g} s")
-    ready = np.asarray(mono[0, -frames * hop :], np.float32)  # ends where the drawn sound begins
+    ready = mono[-frames * hop :]  # ends where the drawn sound begins
     if is_silent(ready, hop):
         raise AudioError("prompt", found=f"silence in its last {PROMPT_S:g} s", wanted="sound", next="cut it first")
     code, channel = choose_gain(LevelState(), ready, hop), ChannelEncoder(codec)

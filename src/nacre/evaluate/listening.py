@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nacre.audio import Resampler
+from nacre.audio import resampled
 from nacre.evaluate import words
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import NEAR, is_nacre
@@ -229,7 +229,5 @@ def _cut(wave: Array, rate_hz: int) -> Array:
 def _like(sound: tuple[Array, int], rate_hz: int, samples: int) -> Array:
     """A sound at the original's rate and length, for pictures."""
     wave, from_hz = _cut(*sound), sound[1]
-    if from_hz != rate_hz:
-        resampler = Resampler(from_hz, rate_hz, 1)
-        wave = np.concatenate([resampler.push(wave[None]), resampler.flush()], axis=1)[0]
+    wave = resampled(wave, from_hz, rate_hz)
     return np.pad(wave[:samples], (0, max(0, samples - len(wave))))

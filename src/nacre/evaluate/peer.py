@@ -158,7 +158,7 @@ class Peer:
         return self._read(result), coded.read_bytes(), (told[0], told[1])
 
     def _write(self, path: Path, wave: Array) -> None:
-        sound = resample(wave, RATE_HZ, self.rate_hz)
+        sound = audio.resampled(wave, RATE_HZ, self.rate_hz)
         if self.raw:
             path.write_bytes(np.clip(np.rint(sound * 32768), -32768, 32767).astype("<i2").tobytes())
         else:
@@ -167,20 +167,14 @@ class Peer:
     def _read(self, path: Path) -> Array:
         if self.raw:
             data = path.read_bytes()
-            return resample(np.frombuffer(data[: len(data) // 2 * 2], "<i2") / np.float32(32768), self.rate_hz, RATE_HZ)
+            return audio.resampled(
+                np.frombuffer(data[: len(data) // 2 * 2], "<i2") / np.float32(32768), self.rate_hz, RATE_HZ
+            )
         wave, rate_hz = audio.read(path)
-        return resample(wave.mean(0), rate_hz, RATE_HZ)
+        return audio.resampled(wave.mean(0), rate_hz, RATE_HZ)
 
 
 _STARTS: dict[str, tuple[float, float]] = {}
-
-
-def resample(wave: Array, from_hz: int, to_hz: int) -> Array:
-    """[N] float32 at another rate."""
-    resampler = audio.Resampler(from_hz, to_hz, 1)
-    mono = np.asarray(wave, np.float32)[None]
-    ready: Array = np.concatenate([resampler.push(mono), resampler.flush()], 1)[0]
-    return ready
 
 
 def fill(command: str, source: Path, target: Path, mode: Mode) -> list[str]:

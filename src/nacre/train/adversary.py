@@ -8,7 +8,6 @@ of the critics' gradients: these are scaled to a share of the distortion's, item
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from nacre.errors import TrainError
 from nacre.train.checks import above_zero, check, not_negative
-from nacre.train.nets import frame, within
+from nacre.train.losses import planar_spectra
+from nacre.train.nets import within
 
 EXPONENT = 0.3  # that of the distortion: weak sounds are seen too
 PATCH = 8  # bins
@@ -58,8 +58,8 @@ class Critic(nn.Module):
 
     def __init__(self, size: int, channels: int, layers: int):
         super().__init__()
-        self.size, bands = size, size // 2 // PATCH
-        self.register_buffer("window", torch.hann_window(size) * math.sqrt(8 / 3 / size), persistent=False)
+        bands = size // 2 // PATCH
+        self.register_buffer("window", torch.hann_window(size), persistent=False)
         self.inward = nn.Conv2d(2, channels, (3, PATCH), stride=(1, PATCH), padding=(1, 0))
         self.place = nn.Parameter(torch.zeros(channels, 1, bands))  # which band a patch is of
         self.layers = nn.ModuleList(
@@ -72,9 +72,7 @@ class Critic(nn.Module):
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
         """wave [B, N] -> (verdicts [B, T, bands], features of each layer [B, channels, T, bands])."""
-        frames = frame(F.pad(wave, (self.size // 2, self.size // 2)), self.size, self.size // 4)
-        spectrum = torch.fft.rfft(frames * self.window)
-        parts = torch.stack([spectrum.real, spectrum.imag], 1)[..., :-1]  # [B, 2, T, size / 2]
+        parts = planar_spectra(wave, self.window)[..., :-1].transpose(0, 1)  # [B, 2, T, size / 2]
         power = parts.square().sum(1, keepdim=True) + 1e-7
         x = self.inward(parts * ((EXPONENT / 2 - 0.5) * power.log()).exp()) + self.place
         features = []

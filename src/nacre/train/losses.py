@@ -69,6 +69,14 @@ def views(ours: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: 
     }
 
 
+def planar_spectra(wave: Tensor, window: Tensor) -> Tensor:
+    """wave [B, N] -> real and imaginary parts [2, B, T, bins] of frames a quarter of the window apart, centred."""
+    size = len(window)
+    frames = frame(F.pad(wave, (size // 2, size // 2)), size, size // 4)
+    spectrum = torch.fft.rfft(frames * (window * math.sqrt(8 / 3 / size)))
+    return torch.stack([spectrum.real, spectrum.imag])  # planar, so that compiled loops use vectors
+
+
 class SpectralLoss(nn.Module):
     """Distortion [B] between wave [B, N] and its decoded copy, and its parts for the log."""
 
@@ -101,14 +109,9 @@ class SpectralLoss(nn.Module):
         return torch.stack(list(parts.values())).sum(0), parts
 
     def _view(self, size: int, decoded: Tensor, wave: Tensor) -> dict[str, Tensor]:
-        spectra = self._spectrum(size, decoded), self._spectrum(size, wave)
-        return self.views(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
-
-    def _spectrum(self, size: int, wave: Tensor) -> Tensor:
         window = getattr(self, f"window{size}")
-        frames = frame(F.pad(wave, (size // 2, size // 2)), size, size // 4)
-        spectrum = torch.fft.rfft(frames * (window * math.sqrt(8 / 3 / size)))
-        return torch.stack([spectrum.real, spectrum.imag])  # planar, so that compiled loops use vectors
+        spectra = planar_spectra(decoded, window), planar_spectra(wave, window)
+        return self.views(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
 
 
 def mean_within(values: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
