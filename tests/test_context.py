@@ -13,7 +13,7 @@ import pytest
 from conftest import damaged, small_prior
 from onnx import TensorProto, helper
 
-from nacre import context, entropy
+from nacre import asking, context, entropy
 from nacre.context import ContextPrior, Sizes
 from nacre.errors import BundleError, StreamError
 
@@ -21,7 +21,7 @@ from nacre.errors import BundleError, StreamError
 def speechlike(prior, frames, rng, spread=4.0):
     """[T, D] symbols, most small, some far out."""
     drawn = rng.laplace(0, spread, (frames, prior.sizes.dims)) * rng.choice([0.1, 1.0, 12.0], (frames, 1))
-    return np.round(drawn).clip(-context.LARGEST, context.LARGEST).astype(np.int32)
+    return np.round(drawn).clip(-asking.LARGEST, asking.LARGEST).astype(np.int32)
 
 
 def encode(prior, symbols, level):
@@ -49,13 +49,13 @@ def test_round_trip_alone_and_side_by_side(seed):
 
 def test_every_size_of_symbol_has_a_code():
     prior = small_prior()
-    for size in (0, 1, 30, context.LARGEST):
+    for size in (0, 1, 30, asking.LARGEST):
         symbols = np.full((4, prior.sizes.dims), size, np.int32) * np.array([1, -1, 1, -1])[:, None]
         assert (decode(prior, [encode(prior, symbols, 1)], [4], [1])[0] == symbols).all()
 
 
 @pytest.mark.parametrize(
-    "symbols", [np.zeros(9, int), np.zeros((3, 8), int), np.zeros((3, 9)), np.full((1, 9), context.LARGEST + 1)]
+    "symbols", [np.zeros(9, int), np.zeros((3, 8), int), np.zeros((3, 9)), np.full((1, 9), asking.LARGEST + 1)]
 )
 def test_symbols_that_cannot_be_coded(symbols):
     with pytest.raises(StreamError):
@@ -279,7 +279,7 @@ def test_any_bytes_decode_or_end_in_stream_error():
             found = decode(prior, [data, good], [10, 10], [0, 0])
         except StreamError:
             continue
-        assert (np.abs(found[0]) < context.ESCAPED).all()
+        assert (np.abs(found[0]) < asking.ESCAPED).all()
         assert encode(prior, found[1], 0) == good
 
 

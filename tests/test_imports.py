@@ -14,7 +14,7 @@ RANK = dict.fromkeys(["errors", "units", "config", "npz", "pipes"], 0)
 RANK |= dict.fromkeys(
     ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel", "stereo"], 1
 )
-RANK |= {"context": 1, "coding": 1.5, "codec": 2, "page": 2} | dict.fromkeys(
+RANK |= {"asking": 0.5, "context": 1, "refine": 1, "coding": 1.5, "codec": 2, "page": 2} | dict.fromkeys(
     ["stream", "generate", "sampling", "restore", "evaluate", "train", "demo"], 3
 )
 RANK |= dict.fromkeys(["features", "view"], 3) | {"continuation": 1}
@@ -53,7 +53,7 @@ HOME = {
         "context",
         "coding",
     }
-    | {"npz", "rate", "mel", "stereo", "continuation"}
+    | {"npz", "rate", "mel", "stereo", "continuation", "asking", "refine"}
     | {room for room, rank in RANK.items() if rank == 3},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

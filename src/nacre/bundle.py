@@ -6,6 +6,7 @@ decoder.onnx    latents -> spectra
 prior.npz       integer count tables
 quantiser.npz   steps, codebooks or sizes, for all kinds but SCALAR, whose steps are in model.json
 context.npz     integer network of the context prior, where the model has one
+refinement.npz  steps and integer tables of the refinement, where the highest levels have one
 
 A model with a context prior has two fingerprints: a file names by its own which of the priors wrote it.
 """
@@ -33,6 +34,7 @@ MODELS = Path(__file__).parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 QUANTISER = "quantiser.npz"
 CONTEXT = "context.npz"
+REFINEMENT = "refinement.npz"
 ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
 LARGEST_JSON_BYTES = 1 << 20
 KINDS = (1, 2, 3, 4)  # container.Kind of those this version can run
@@ -66,6 +68,11 @@ class Bundle:
     def has_context(self) -> bool:
         """Whether there is a context prior."""
         return self.fingerprint != self.static_fingerprint
+
+    @property
+    def has_refinement(self) -> bool:
+        """Whether the highest levels are refined."""
+        return REFINEMENT in self.facts["sha256"]
 
     @cached_property
     def steps(self) -> Array:
@@ -105,9 +112,9 @@ def _hash(path: Path) -> str:
 
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
-    """Names of the files a model of this kind consists of, model.json apart; a context prior if it is `known`."""
+    """Names of the files a model of this kind consists of, model.json apart; of those it may do without the `known`."""
     needed = PARTS if kind == UNIFORM else (*PARTS, QUANTISER)
-    return (*needed, CONTEXT) if CONTEXT in known else needed
+    return (*needed, *(name for name in (CONTEXT, REFINEMENT) if name in known))
 
 
 def fingerprint(config: CodecConfig, kind: int, steps: list[list[float]], hashes: dict[str, str]) -> bytes:

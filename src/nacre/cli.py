@@ -513,6 +513,30 @@ def prior(
 
 
 @app.command()
+def refine(
+    model: Annotated[str, typer.Argument(help="A model without refinement: a name in the package, or a folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of recordings such as the model will be used for.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the refined model.")],
+    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Excerpts coded at each refined level.")] = 0.25,
+    base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the refined levels use.")] = 9,
+    steps: Annotated[
+        str, typer.Option(help="Steps of the refined levels, from the coarsest.")
+    ] = "2.5,1.75,1.25,.88,.62",
+    quiet: Quiet = False,
+) -> None:
+    """Give a model's highest levels what its networks leave over of the sound, for higher rates worth their bytes."""
+    with _torch_room():
+        from nacre.train.refine import RefineConfig, add_refinement
+
+        config = RefineConfig(base=base, steps=tuple(_numbers(steps, "steps")))
+        found = add_refinement(model, data, output, noise, hours, config, quiet)
+    rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
+    if not quiet:
+        say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
@@ -533,11 +557,11 @@ def _spinner(text: str, quiet: bool) -> AbstractContextManager[object]:
     return say.status(text) if say.is_terminal and not quiet else nullcontext()
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, what: str = "bitrates") -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError("bitrates", found=text, wanted="numbers with commas, such as 1.5,3,6") from error
+        raise UsageError(what, found=text, wanted="numbers with commas, such as 1.5,3,6") from error
 
 
 @contextmanager

@@ -3,6 +3,9 @@
     encode   samples -> [Resampler] -> group of 50 frames -> gain -> spectra -> latents -> symbols -> bytes -> Packet
     decode   Packet -> bytes -> symbols -> latents -> spectra -> samples -> 1 / gain -> [Resampler] -> samples
 
+The highest levels of a model that refines them send, behind the symbols, what the samples so decoded lack; for that the
+encoder decodes too.
+
 Files, pipes and live use all run `ChannelEncoder.group` and `ChannelDecoder.group`; a whole file is a loop over them.
 """
 
@@ -32,6 +35,7 @@ from nacre.model import Network
 from nacre.priors import TOTAL, StaticPrior
 from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, Quantiser, ResidualQuantiser, UniformQuantiser
 from nacre.rate import RatePlan
+from nacre.refine import Refinement
 from nacre.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
 from nacre.units import ceil_div, resampled_count
 
@@ -55,6 +59,7 @@ class Codec:
         self.prior = StaticPrior.load(bundle.part("prior.npz"))
         self.quantiser = quantiser_of(bundle)
         self.context = ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None
+        self.refinement = Refinement.load(bundle.part(bundles.REFINEMENT)) if bundle.has_refinement else None
         self._check_parts()
 
     def encode(
@@ -75,8 +80,9 @@ class Codec:
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
         model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
         `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
-        leaves out what is not speech, for good. `packet_bytes` gives every packet, one channel of one group, this very
-        size instead of a rate, as some links need it.
+        leaves out what is not speech, for good, and does without refined levels, which would bring it back.
+        `packet_bytes` gives every packet, one channel of one group, this very size instead of a rate, as some links
+        need it.
         """
         wave = as_sound(wave)
         rate: dict[str, Any] = {"bitrate_kbps": bitrate_kbps, "quality": quality, "packet_bytes": packet_bytes}
@@ -115,7 +121,7 @@ class Codec:
             raise UsageError("prior", found=prior, wanted=" or ".join(PRIORS))
         if denoise and not self.config.cleans:
             raise UsageError("denoise", found=f"model {self.bundle.name}", wanted="a model that was taught to clean")
-        plan = self.rate_plan(channels, bitrate_kbps, quality, prior)
+        plan = self.rate_plan(channels, bitrate_kbps, quality, prior, denoise)
         if packet_bytes is not None:
             if bitrate_kbps is not None or quality is not None:
                 raise UsageError("packet_bytes", found="a bitrate or quality too", wanted="one of them")
@@ -157,7 +163,13 @@ class Codec:
 
     def coding(self, header: Header) -> Coding:
         """How the symbols of a file are written."""
-        return Coding(self.prior, self.context if header.fingerprint == self.bundle.fingerprint else None)
+        context = self.context if header.fingerprint == self.bundle.fingerprint else None
+        return Coding(self.prior, context, self.refinement)
+
+    @property
+    def plain_levels(self) -> int:
+        """How many levels, the lowest, do without a refinement."""
+        return self.refinement.first_level if self.refinement else self.config.levels
 
     def _check_parts(self) -> None:
         """Raise BundleError unless graphs and tables have the sizes the settings ask for."""
@@ -170,6 +182,10 @@ class Codec:
         if self.context and (self.context.sizes.levels, self.context.sizes.dims) != (c.levels, quantiser.columns):
             found_sizes, sizes = self.context.sizes, (c.levels, quantiser.columns)
             raise BundleError(f"{self.bundle.folder}: context prior", found=found_sizes, wanted=f"levels, dims {sizes}")
+        if r := self.refinement:
+            fine, both = (len(r.arrays["steps"]), r.size * r.per_frame), (c.levels, c.hop_samples)
+            if fine != both or c.mel_bands:
+                raise BundleError(f"{self.bundle.folder}: refinement", found=fine, wanted=f"levels, samples {both}")
         if isinstance(quantiser, ResidualQuantiser):
             entries, counts = quantiser.codes.shape[1], self.prior.counts
             used = [counts[level, : quantiser.used(level), :entries] for level in range(c.levels)]
@@ -184,8 +200,8 @@ class Codec:
     def latents(self, wave: Array, rate_hz: int, level: int | None = None, *, gain_code: int | None = None) -> Array:
         """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second.
 
-        What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest;
-        of kind GAUSSIAN the means. `gain_code`: one gain for all groups, see `analysis.gain_of`.
+        What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest that
+        has no refinement; of kind GAUSSIAN the means. `gain_code`: one gain for all groups, see `analysis.gain_of`.
         """
         chosen = self._level(level)
         groups = self._analysed(wave, rate_hz, chosen, gain_code)
@@ -249,7 +265,7 @@ class Codec:
     def _level(self, level: int | None) -> int:
         if level is not None and not (0 <= level < self.config.levels and level == int(level)):
             raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
-        return self.config.levels - 1 if level is None else int(level)
+        return self.plain_levels - 1 if level is None else int(level)
 
     def _used(self, level: int | None) -> int:
         return self.quantiser.used(self._level(level))
@@ -269,12 +285,19 @@ class Codec:
             yield latents, channel.symbols(latents, chosen)
 
     def rate_plan(
-        self, channels: int, bitrate_kbps: float | None, quality: float | None, prior: str = CONTEXT
+        self,
+        channels: int,
+        bitrate_kbps: float | None,
+        quality: float | None,
+        prior: str = CONTEXT,
+        denoise: bool = False,
     ) -> RatePlan:
         """What the options ask for; raises UsageError where this model cannot give it."""
         if bitrate_kbps is not None and quality is not None:
             raise UsageError("bitrate and quality", found="both", wanted="one of them")
         rates = (self.bundle.rates_kbps if prior == CONTEXT else self.bundle.static_rates_kbps) * channels
+        if denoise:  # a refinement would bring the noise back
+            rates = rates[: self.plain_levels]
         if quality is not None:
             if not 0 <= quality <= 100:
                 raise UsageError("quality", found=quality, wanted="0 to 100")
@@ -393,15 +416,51 @@ def distance(clean: Array, plain: Array) -> float:
     return float(np.sqrt(np.square(clean - plain).sum() / (np.square(plain).sum() + 1e-9)))
 
 
-Memory = tuple[Analyser | LogMelAnalyser, LevelState, Cleaner | None, Array, int | None]
+class Refiner:
+    """What one channel's decoder makes of the symbols so far, and what the sound has beyond that."""
+
+    def __init__(self, codec: Codec, refinement: Refinement):
+        self.codec, self.refinement = codec, refinement
+        self.past, self.synthesiser = codec.decoder_net.start(), synthesiser_of(codec.config)
+        self.waiting = np.zeros(codec.config.delay_samples, np.float32)
+
+    def decoded(self, symbols: Array | None, frames: int, level: int) -> Array:
+        """Sound [frames * hop] of the next group's symbols [T, K], None for silence; lags by the codec's delay."""
+        latents = np.zeros((frames, self.codec.config.latent_dims), np.float32)
+        if symbols is not None:
+            latents = self.codec.quantiser.latents(symbols, level)
+        spectra, self.past = self.codec.decoder_net.step(latents, level, self.past)
+        return self.synthesiser.push(spectra)
+
+    def symbols(self, ready: Array, symbols: Array | None, level: int) -> Array | None:
+        """Symbols [S, size] of the refinement of a group, at a level that has one; `ready` [N] is what was analysed."""
+        self.waiting = np.concatenate([self.waiting, ready])
+        wanted, self.waiting = self.waiting[: len(ready)], self.waiting[len(ready) :]
+        decoded = self.decoded(symbols, len(ready) // self.codec.config.hop_samples, level)
+        return self.refinement.symbols(wanted, decoded, level) if self.refinement.refines(level) else None
+
+    def copy(self) -> Refiner:
+        """One that goes its own way from here."""
+        found = copy(self)
+        found.synthesiser = deepcopy(self.synthesiser)
+        return found
+
+
+Memory = tuple[Analyser | LogMelAnalyser, LevelState, Cleaner | None, Refiner | None, Array, int | None]
 
 
 class ChannelEncoder:
-    """Groups of one channel at the model's rate to packets. All memory between groups is in its attributes."""
+    """Groups of one channel at the model's rate to packets. All memory between groups is in its attributes.
 
-    def __init__(self, codec: Codec, coding: Coding | None = None, denoise: bool = False):
-        self.codec, self.coding = codec, coding or Coding(codec.prior, codec.context)
+    `refine`: groups may be of a level that has a refinement.
+    """
+
+    def __init__(self, codec: Codec, coding: Coding | None = None, denoise: bool = False, refine: bool = False):
+        self.codec, self.coding = codec, coding or Coding(codec.prior, codec.context, codec.refinement)
         self.cleaner = Cleaner(codec) if denoise else None
+        self.refiner = Refiner(codec, codec.refinement) if refine and codec.refinement else None
+        self.ready: Array = np.zeros(0, np.float32)  # the last group as it was analysed
+        self.sent: Array | None = None  # its symbols
         self.analyser = analyser_of(codec.config)
         self.level_state = LevelState()
         self.past = codec.encoder_net.start()
@@ -415,7 +474,8 @@ class ChannelEncoder:
         """wave [N], N a multiple of the hop and at most a group -> latents [T, X], after a gain: `code`, or its own."""
         hop = self.codec.config.hop_samples
         before, self.code = self.code, self.gain(wave) if code is None else code
-        spectra = self.analyser.push(wave * gain_curve(before, self.code, len(wave), hop))
+        self.ready = wave * gain_curve(before, self.code, len(wave), hop)
+        spectra = self.analyser.push(self.ready)
         latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
         return self.cleaner.cleaned(spectra, latents, level) if self.cleaner else latents
 
@@ -430,9 +490,19 @@ class ChannelEncoder:
         latents = self.latents(wave, level)
         if is_silent(wave, self.codec.config.hop_samples):
             self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
+            self.fine(None, level)
             return Packet(level, b"")
+        self.sent = symbols = self.symbols(latents, level)
+        return self.packet(symbols, level)
+
+    def fine(self, symbols: Array | None, level: int) -> Array | None:
+        """Symbols of the refinement of the group that was analysed last, where its level has one."""
+        return self.refiner.symbols(self.ready, symbols, level) if self.refiner else None
+
+    def packet(self, symbols: Array, level: int) -> Packet:
+        """symbols [T, K] of the group that was analysed last -> packet."""
         assert self.code is not None
-        return self.coding.pack(self.symbols(latents, level), level, self.code)
+        return self.coding.pack(symbols, level, self.code, self.fine(symbols, level))
 
 
 class SizedEncoder(ChannelEncoder):
@@ -442,13 +512,13 @@ class SizedEncoder(ChannelEncoder):
     """
 
     def __init__(self, codec: Codec, coding: Coding, denoise: bool, size_bytes: int):
-        super().__init__(codec, coding, denoise)
+        super().__init__(codec, coding, denoise, not denoise)
         self.most = size_bytes - container.HEAD_BYTES - container.CHECK_BYTES
         self.level: int | None = None
 
     def group(self, wave: Array, level: int) -> Packet:
         """wave [N] -> packet; `level` is where the first group begins to look."""
-        memory, top = self._memory(), self.codec.config.levels - 1
+        memory, top = self._memory(), (self.codec.config.levels if self.refiner else self.codec.plain_levels) - 1
         self.level = level if self.level is None else self.level
         packet, after = self._tried(wave, self.level, memory)
         while self._fits(packet) and self.level < top:
@@ -476,15 +546,16 @@ class SizedEncoder(ChannelEncoder):
         symbols = self.symbols(self.latents(wave, level), level)
         if share < 1:
             symbols = np.trunc(symbols * share).astype(symbols.dtype)
-        assert self.code is not None
-        return self.coding.pack(symbols, level, self.code), self._memory()
+        return self.packet(symbols, level), self._memory()
 
     def _memory(self) -> Memory:
-        return deepcopy(self.analyser), replace(self.level_state), copy(self.cleaner), self.past, self.code
+        refiner = self.refiner.copy() if self.refiner else None
+        return deepcopy(self.analyser), replace(self.level_state), copy(self.cleaner), refiner, self.past, self.code
 
     def _remember(self, memory: Memory) -> None:
         self.analyser, self.level_state, self.cleaner = deepcopy(memory[0]), replace(memory[1]), copy(memory[2])
-        self.past, self.code = memory[3:]
+        self.refiner = memory[3].copy() if memory[3] else None
+        self.past, self.code = memory[4:]
 
 
 class StreamEncoder:
@@ -499,7 +570,7 @@ class StreamEncoder:
         self._channels = [
             SizedEncoder(codec, coding, denoise, packet_bytes)
             if packet_bytes is not None
-            else ChannelEncoder(codec, coding, denoise)
+            else ChannelEncoder(codec, coding, denoise, plan.highest >= codec.plain_levels)
             for _ in range(channels)
         ]
         self._alike = Likeness() if header.coupling == Coupling.JOINED else None
@@ -565,6 +636,7 @@ class StreamEncoder:
         packet = first.group(carrier(waves, balance), level)
         second.gain(waves[1])
         second.latents(waves[1], level, first.code)  # so that it knows the past when the two part
+        second.fine(first.sent, level)
         return [packet, Packet(balance, b"")]
 
 
@@ -600,7 +672,7 @@ class ChannelDecoder:
             return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), group.level, None)
         latents = self.codec.quantiser.latents(group.symbols, group.level)
         ramp = np.minimum(1, np.arange(frames * hop, dtype=np.float32) / hop)
-        return self._render(latents, group.level, group.code, before + (factor - before) * ramp)
+        return self._render(latents, group.level, group.code, before + (factor - before) * ramp, group.fine)
 
     def conceal(self, frames: int) -> Array:
         """wave [frames * hop] in place of a lost packet: the last sound, fading."""
@@ -611,8 +683,10 @@ class ChannelDecoder:
         falling = self.factor * np.exp(-seconds / FADE_S).astype(np.float32)
         return self._render(self.latents * fade, self.level, self.code, falling)
 
-    def _render(self, latents: Array, level: int, code: int | None, factors: Array | None = None) -> Array:
-        """`code` None mutes the group; `factors` [N] go on its samples."""
+    def _render(
+        self, latents: Array, level: int, code: int | None, factors: Array | None = None, fine: Array | None = None
+    ) -> Array:
+        """`code` None mutes the group; `factors` [N] go on its samples; `fine` refines them."""
         hop, samples = self.codec.config.hop_samples, len(latents) * self.codec.config.hop_samples
         curve: Array = np.zeros(samples, np.float32)
         if code is not None:
@@ -621,7 +695,11 @@ class ChannelDecoder:
         spectra, self.past = self.codec.decoder_net.step(latents, level, self.past)
         self.latents, self.level = latents[-1:], level
         self._curve = np.concatenate([self._curve, curve])
-        wave = self.synthesiser.push(spectra) * self._curve[:samples]
+        wave = self.synthesiser.push(spectra)
+        if fine is not None:
+            assert self.codec.refinement
+            wave = wave + self.codec.refinement.wave(fine, wave, level)
+        wave = wave * self._curve[:samples]
         self._curve = self._curve[samples:]
         return wave
 

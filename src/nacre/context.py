@@ -25,6 +25,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from nacre import npz
+from nacre.asking import LARGEST, Ask, pieces, whole
 from nacre.errors import BundleError, StreamError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,22 +45,12 @@ FINE = 12  # fractional bits of mult, base and follow
 PACES = (1, 2, 4, 1, 2)  # the history's averages move by 2^-pace of the difference: three of sizes, two with signs
 HISTORY = 2 + len(PACES)  # numbers per dim that the network sees: two frames and the averages
 LOGS, CURVE, CURVE_STEPS = 1 << 12, 1 << 11, 128  # entries of the tables; `curve` goes in steps of 1/128 of a width
-ESCAPED = 1 << 9  # an escaped symbol is one of so many, from -ESCAPED / 2
-LARGEST = ESCAPED // 2 - 1  # size of a symbol that has a code
 TABLE = 1 << 16  # sum of a table of the others
 MOST_BYTES = 4 << 20  # of one array in a file
 MOST = (16, 1024, 256, 32, 1024, 1024, 4, 33)  # of each of Sizes: bounds what a file can make us read
 _PART_BITS = PARTS.bit_length() - 1
 _LOW = np.array([-PARTS * LARGEST, 0, 0, 0, -PARTS * SPREAD])[:, None]  # of the planes
 _HIGH = np.array([PARTS * LARGEST, WIDTHS - 1, WEIGHTS - 1, WIDTHS - 1, PARTS * SPREAD])[:, None]
-_ESCAPES = np.full(ESCAPED, 1 / ESCAPED)
-
-
-class Ask(NamedTuple):
-    """Shares [S, n, A] of the next n symbols of each of these streams. A row sums to 1, the last is the escape's."""
-
-    streams: Sequence[int]
-    shares: Shares
 
 
 @dataclass(frozen=True)
@@ -211,7 +202,7 @@ class ContextPrior:
             mine = symbols[row, : lengths[row]]
             shares = self._other_shares(levels[group], len(mine))
             if shares.size:
-                answers = yield from _whole([group], shares[None], np.array(-(self.sizes.others // 2), np.int32))
+                answers = yield from whole([group], shares[None], np.array(-(self.sizes.others // 2), np.int32))
                 mine[:, self._others] = answers.reshape(len(mine), -1)
         place = {group: row for row, group in enumerate(turn)}
         return [symbols[place[group], :length] for group, length in enumerate(frames)]
@@ -231,13 +222,14 @@ class ContextPrior:
         planes = histories(logs[None])[0]
         hidden = self._hidden(planes, fixed)
         base = self._base(fixed, np.concatenate([start, mine[:-1]]))
-        asked = [self._shares(block, hidden, logs, base, fixed) for block in self._blocks]
-        for frame, row in enumerate(mine):
-            for block, (lowest, shares) in zip(self._blocks, asked, strict=True):
-                yield from _pieces(row[block.dims], lowest[frame], shares[frame])
+        told = [pieces(mine[:, block.dims], *self._shares(block, hidden, logs, base, fixed)) for block in self._blocks]
+        for frame in zip(*told, strict=True):
+            for block in frame:
+                yield from block
         others = self._other_shares(level, len(mine))
         if others.size:
-            yield from _pieces(symbols[:, self._others].ravel(), np.array(-(self.sizes.others // 2), np.int32), others)
+            lowest = np.array(-(self.sizes.others // 2), np.int32)
+            yield from pieces(symbols[:, self._others].reshape(1, -1), lowest, others[None])[0]
 
     def costs(self, symbols: Ints, level: int) -> Floats:
         """Ideal bits [T, D] of symbols [T, D] as one group; those of an escape go to the symbol that escaped."""
@@ -267,7 +259,7 @@ class ContextPrior:
         logs: Floats = np.empty(before.shape, np.float32)
         for block in self._blocks:
             lowest, shares = self._shares(block, hidden, logs, base, level)
-            now[:, block.dims] = found = yield from _whole(streams, shares, lowest)
+            now[:, block.dims] = found = yield from whole(streams, shares, lowest)
             logs[:, block.dims] = self._logs(found, level.ratio[:, block.dims])
         return now, logs
 
@@ -491,24 +483,3 @@ def _windows(bank: Shares, width: int) -> Shares:
     flat = np.ascontiguousarray(bank).reshape(-1)
     size = flat.itemsize
     return as_strided(flat, (len(flat) - width + 1, width), (size, size), writeable=False)
-
-
-def _whole(streams: Sequence[int], shares: Shares, lowest: Ints) -> Generator[Ask, Ints, Ints]:
-    """Symbols [S, n] for shares [S, n, A] whose first stands for `lowest`; asks again where one escapes."""
-    answers = yield Ask(streams, shares)
-    escape, symbols = shares.shape[-1] - 1, answers + lowest
-    if answers.max(initial=0) == escape:
-        for row in np.flatnonzero((answers == escape).any(-1)).tolist():
-            places = np.flatnonzero(answers[row] == escape)
-            more = yield Ask([streams[row]], np.tile(_ESCAPES, (1, len(places), 1)))
-            symbols[row, places] = more[0] - ESCAPED // 2
-    return symbols
-
-
-def _pieces(symbols: Ints, lowest: Ints, shares: Shares) -> Iterator[tuple[Ints, Shares]]:
-    """The answers [n] and shares [n, A] that `_whole` asks for, given its symbols [n]."""
-    escape, answers = shares.shape[-1] - 1, symbols - lowest
-    outside = (answers < 0) | (answers >= escape)
-    yield np.where(outside, escape, answers).astype(np.int32), shares
-    if outside.any():
-        yield symbols[outside].astype(np.int32) + ESCAPED // 2, np.tile(_ESCAPES, (int(outside.sum()), 1))

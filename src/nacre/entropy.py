@@ -19,7 +19,7 @@ import constriction  # type: ignore[import-untyped, unused-ignore]
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.errors import BundleError, StreamError
+from nacre.errors import BundleError, NacreError, StreamError
 
 Ints = NDArray[np.int32]
 Shares = NDArray[np.float64]
@@ -80,8 +80,8 @@ def encode_pieces(pieces: Iterable[tuple[Ints, Shares]]) -> bytes:
     Shares are multiples of 2^-28 and sum to 1 in each row, so that all that is said above of counts holds for them.
     """
     encoder = constriction.stream.queue.RangeEncoder()
-    for answers, shares in pieces:
-        with _translated():
+    with _translated():
+        for answers, shares in pieces:
             encoder.encode(answers, _ROWS, shares)
     return _shortest(encoder)
 
@@ -97,22 +97,26 @@ def decode_asked(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Resul
         decoders.append(constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32)))
     try:
         streams, shares = next(asking)
-        while True:
-            answers = np.empty(shares.shape[:2], np.int32)
-            with _translated():
+        with _translated():
+            while True:
+                answers = np.empty(shares.shape[:2], np.int32)
                 for row, stream in enumerate(streams):
                     answers[row] = decoders[stream].decode(_ROWS, shares[row])
-            streams, shares = asking.send(answers)
+                streams, shares = asking.send(answers)
     except StopIteration as done:
         result: Result = done.value
         return result
 
 
-def check_value(symbols: Ints, level: int, gain: int) -> int:
-    """16-bit CRC over level and gain, one byte each, and symbols [T, D] as little-endian int16, frame by frame."""
+def check_value(symbols: Ints, level: int, gain: int, fine: Ints | None = None) -> int:
+    """16-bit CRC over level and gain, one byte each, and symbols [T, D] as little-endian int16, frame by frame.
+
+    `fine` [S, K], symbols of a refinement, follow in the same way.
+    """
     if not (0 <= level <= 255 and 0 <= gain <= 255):
         raise StreamError("level, gain", found=(level, gain), wanted="0 to 255 each")
-    return binascii.crc_hqx(bytes([level, gain]) + symbols.astype("<i2").tobytes(), 0xFFFF)
+    check = binascii.crc_hqx(bytes([level, gain]) + symbols.astype("<i2").tobytes(), 0xFFFF)
+    return check if fine is None else binascii.crc_hqx(fine.astype("<i2").tobytes(), check)
 
 
 def _shortest(encoder: Any) -> bytes:
@@ -164,6 +168,8 @@ def _translated() -> Iterator[None]:
     """constriction's errors as ours. Its panics are no Exception, so they pass `except Exception`."""
     try:
         yield
+    except (NacreError, StopIteration):
+        raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

@@ -7,6 +7,7 @@ counts above 0; it holds symbol 0. What the decoder needs is these integers alon
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacre import npz
+from nacre.asking import Ask
 from nacre.errors import BundleError, StreamError
 
 TOTAL = 1 << 16
@@ -24,6 +26,7 @@ MOST_COUNTS = 16 * 1024 * 511  # and all together: bounds what a file can make u
 MEMBERS = {"alphabet": ("<u2", 1), "below": ("|u1 <u2", 2), "above": ("|u1 <u2", 2), "inside": ("<u2", 1)}
 
 Ints = NDArray[np.int32]
+Shares = NDArray[np.float64]
 Whole = NDArray[np.integer[Any]]
 
 
@@ -46,7 +49,7 @@ def fit_counts(histogram: NDArray[np.int64]) -> Ints:
     mean_size = (float((sizes * histogram).sum()) + 1.0) / (samples + 2.0)
     weights = histogram[inside] + PSEUDO_SAMPLES * _laplace(mean_size, top)
     counts = np.zeros(len(histogram), np.int32)
-    counts[inside] = _share_out(weights)
+    counts[inside] = share_out(weights)
     return counts
 
 
@@ -58,7 +61,7 @@ def fit_indices(histogram: NDArray[np.int64]) -> Ints:
     """
     if histogram.ndim != 1 or not 1 < len(histogram) <= TOTAL // 2 or (histogram < 0).any():
         raise BundleError("histogram", found=histogram.shape, wanted="one row of 2 to 32768 counts, none below 0")
-    return _share_out(histogram.astype(np.float64) + 1.0)
+    return share_out(histogram.astype(np.float64) + 1.0)
 
 
 def _laplace(mean_size: float, top: int) -> NDArray[np.float64]:
@@ -70,7 +73,7 @@ def _laplace(mean_size: float, top: int) -> NDArray[np.float64]:
     return both / math.fsum(both)
 
 
-def _share_out(weights: NDArray[np.float64]) -> Ints:
+def share_out(weights: NDArray[np.float64]) -> Ints:
     """TOTAL in proportion to weights, at least 1 each, the odd ones to the largest remainders (ties: first)."""
     exact = weights * ((TOTAL - len(weights)) / math.fsum(weights))
     counts: Ints = np.floor(exact).astype(np.int32) + 1
@@ -124,6 +127,31 @@ class StaticPrior:
             with np.errstate(divide="ignore"):
                 self._costs[level] = -np.log2(self.tables(level) / np.float32(TOTAL))
         return self._costs[level]
+
+    def encoding(self, symbols: Ints, level: int) -> Iterator[tuple[Ints, Shares]]:
+        """What `decoding` asks for in one group [T, D], as (answers [T], shares [T, A]): what entropy.encode writes."""
+        lowest, _ = self.ranges(level)
+        for dim, shares in self._shares(level):
+            yield (symbols[:, dim] - lowest[dim]).astype(np.int32), np.tile(shares, (len(symbols), 1))
+
+    def decoding(self, levels: Sequence[int], frames: Sequence[int]) -> Generator[Ask, Ints, list[Ints]]:
+        """Asks for the symbols of groups, one after the other, and returns them, [T, D] each."""
+        found = []
+        for stream, (level, count) in enumerate(zip(levels, frames, strict=True)):
+            lowest, _ = self.ranges(level)
+            symbols = np.zeros((count, len(lowest)), np.int32)
+            for dim, shares in self._shares(level):
+                answers = yield Ask([stream], np.tile(shares, (1, count, 1)))
+                symbols[:, dim] = answers[0] + lowest[dim]
+            found.append(symbols)
+        return found
+
+    def _shares(self, level: int) -> Iterator[tuple[int, Shares]]:
+        """(dim, shares [A] of the symbols that have a code) of the dims that cost bits."""
+        for dim, table in enumerate(self.tables(level)):
+            support = table[table > 0]
+            if len(support) > 1:
+                yield dim, support / np.float64(TOTAL)
 
     def bits(self, symbols: Ints, level: int) -> float:
         """Ideal bits of symbols [T, D] by these tables; infinite if one has no code."""

@@ -33,6 +33,11 @@ class RatePlan:
     def __post_init__(self) -> None:
         self.first = self.level
 
+    @property
+    def highest(self) -> int:
+        """The highest level that a group may take."""
+        return self.level if self.target_kbps is None else min(self.first + self.reach, len(self.rates_kbps) - 1)
+
     def choose(self) -> int:
         """Level of the next group."""
         if self.target_kbps is None:

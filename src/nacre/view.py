@@ -67,6 +67,7 @@ class Group:
     gain_db: float
     size_bytes: int
     bits: Array  # [T, K] float32
+    fine_bits: Array  # [T] float32, of the refinement
     latents: Array  # [T, D] float32
 
 
@@ -95,6 +96,11 @@ class Seen:
     def bits(self) -> Array:
         """[T, K] float32; 0 where silent or lost."""
         return np.concatenate([group.bits for group in self.groups])
+
+    @property
+    def fine_bits(self) -> Array:
+        """[T] float32 of the refinement; 0 at levels that have none, and where silent or lost."""
+        return np.concatenate([group.fine_bits for group in self.groups])
 
     @property
     def latents(self) -> Array:
@@ -141,16 +147,18 @@ def _check_channel(channel: int, channels: int) -> None:
 def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: coding.Group | StreamError) -> Group:
     codec, size_bytes = stream.codec, len(pack_packet(packet)) if packet else 0
     if isinstance(held, StreamError) or held.symbols is None:
-        bits = np.zeros((frames, codec.quantiser.columns), np.float32)
-        return Group(None, np.nan, size_bytes, bits, np.zeros((frames, codec.config.latent_dims), np.float32))
+        bits, latents = (np.zeros((frames, n), np.float32) for n in (codec.quantiser.columns, codec.config.latent_dims))
+        return Group(None, np.nan, size_bytes, bits, bits[:, 0], latents)
     bits = stream.coding.costs(held.symbols, held.level)
+    fine = stream.coding.fine_costs(held.fine, frames)
     latents = codec.quantiser.latents(held.symbols, held.level)
-    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, latents)
+    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, fine, latents)
 
 
 def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Group], damaged: bool) -> dict[str, str]:
     header, levels = contents.header, [group.level for group in groups if group.level is not None]
-    paid = sum(float(group.bits.sum()) for group in groups) / 8
+    fine = sum(float(group.fine_bits.sum()) for group in groups) / 8
+    paid = sum(float(group.bits.sum()) for group in groups) / 8 + fine
     silent = sum(group.level is None and group.size_bytes > 0 for group in groups)
     state = "cut short" if contents.truncated else "damaged" if damaged else "whole"
     return {
@@ -159,6 +167,7 @@ def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Gro
         "file": f"{contents.size_bytes} bytes, {kbps(contents.size_bytes, duration_s):.2f} kb/s, {state}",
         "this channel": f"{kbps(paid, duration_s):.2f} kb/s by the tables, "
         f"{kbps(sum(group.size_bytes for group in groups), duration_s):.2f} kb/s in packets",
+        **({"refinement": f"{kbps(fine, duration_s):.2f} kb/s of these"} if fine else {}),
         "groups": f"{len(groups)}, levels {min(levels)} to {max(levels)}" if levels else f"{len(groups)}, silent",
         "groups without bits of their own": f"{silent}" if silent else "none",
     }
@@ -291,9 +300,12 @@ def _spectrum(seen: Seen, wave: Array, label: str, main: Axes, side: Axes) -> No
 
 
 def _frame_bits(seen: Seen, main: Axes, side: Axes) -> None:
-    bits = seen.bits.sum(1)  # [T]
-    means, edges_s = _averaged(bits[:, None], seen.frame_s)
+    bits = seen.bits.sum(1) + seen.fine_bits  # [T]
+    means, edges_s = _averaged(np.stack([bits, seen.fine_bits], 1), seen.frame_s)
     main.stairs(means[:, 0], edges_s, fill=True, color=MARK, alpha=0.75)
+    if means[:, 1].any():
+        main.stairs(means[:, 1], edges_s, fill=True, color=SOFT, label="refinement")
+        main.legend(loc="upper right", fontsize=8, frameon=False)
     main.axhline(bits.mean(), color=INK, linewidth=0.8, linestyle="--")
     main.set_ylabel("bits a frame", fontsize=9)
     main.set_ylim(0, max(1.0, float(means.max()) * 1.05))

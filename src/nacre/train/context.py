@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nacre.asking import LARGEST
 from nacre.context import (
     CURVE,
     CURVE_BITS,
     CURVE_STEPS,
     FINE,
     HISTORY,
-    LARGEST,
     LOGS,
     PARTS,
     PLANES,

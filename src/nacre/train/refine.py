@@ -1,0 +1,226 @@
+"""A refinement for a model that is there already: its highest levels are spent on what the networks leave.
+
+Networks that have learned all they can spend more bits for next to nothing. So the highest levels take the networks'
+part of one level, `base`, and spend the rest on the coefficients of nacre.refine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nacre import bundle as bundles
+from nacre.codec import ChannelEncoder, Codec
+from nacre.container import Kind
+from nacre.context import ContextPrior
+from nacre.errors import TrainError
+from nacre.priors import StaticPrior, share_out
+from nacre.refine import LARGEST_SIZE, TAPS, Refinement
+from nacre.train.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
+from nacre.train.checks import above_zero, check
+from nacre.train.data import Sampler, load_corpus
+from nacre.train.export import card, check_free, measured_rates, new_folder
+from nacre.train.recipe import Recipe, build
+from nacre.units import ceil_div
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LEVELLED = ("ratio", "b_in", "b_block", "mult", "base", "follow", "start", "tables")  # of a context prior, by level
+ROWS = 2_000_000  # that the kernel is fitted to
+SCALE = 64  # a kernel's numbers for each symbol that is to be expected
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Settings: `steps` of the refined levels, from the coarsest, all on the networks' part of level `base`.
+
+    A step is relative to the decoded sound's envelope to the power of `exponent`; it grows with frequency like
+    (0.1 + f) ** tilt, f from 0 to 1. `size` samples a step of the transform; tables for `zones` of frequencies and
+    `classes` of activity, symbols up to +-reach.
+    """
+
+    base: int = 9
+    steps: tuple[float, ...] = (2.5, 1.75, 1.25, 0.88, 0.62)
+    exponent: float = 0.7
+    tilt: float = 2.0
+    size: int = 160
+    zones: int = 6
+    classes: int = 24
+    reach: int = 23
+
+    def __post_init__(self) -> None:
+        check(self, "refinement", "0 or more", lambda level: level >= 0, "base")
+        falling = "numbers above 0, each smaller than the one before"
+        check(self, "refinement", falling, lambda s: min(s) > 0 and all(np.diff(s) < 0), "steps")
+        check(self, "refinement", "above 0", above_zero, "exponent", "size", "zones", "classes", "reach")
+
+
+def add_refinement(
+    model: str | Path,
+    data: Path,
+    out: Path,
+    noise: Path | None = None,
+    hours: float = 0.25,
+    config: RefineConfig | None = None,
+    quiet: bool = False,
+) -> bundles.Bundle:
+    """Write the model anew with its highest levels refined; tables are fitted to `hours` of excerpts at each of them.
+
+    The networks stay as they are; files of the model as it was need that one. Raises TrainError.
+    """
+    check_free(out)
+    bundle, config = bundles.find(model), config or RefineConfig()
+    kinds, found = "kind SCALAR of sound", f"kind {Kind(bundle.kind).name}"
+    if bundle.kind != Kind.SCALAR or bundle.config.mel_bands:
+        raise TrainError(f"model {bundle.name}", found=found, wanted=kinds)
+    if bundle.has_refinement:
+        raise TrainError(f"model {bundle.name}", found="a refinement", wanted="a model without", next="take its source")
+    plain = bundle.config.levels - len(config.steps)
+    if not 0 <= config.base < bundle.config.levels or plain < 1 or bundle.config.hop_samples % config.size:
+        wanted = f"a level, fewer than {bundle.config.levels} steps, a divisor of {bundle.config.hop_samples}"
+        raise TrainError("base, steps, size", found=(config.base, len(config.steps), config.size), wanted=wanted)
+    with new_folder(out) as part, TemporaryDirectory(dir=part.parent) as cache:
+        draft = _spread_levels(bundle, part, [*range(plain), *len(config.steps) * [config.base]], config)
+        corpus = load_corpus(data, Path(cache) / "corpus", bundle.config.rate_hz, quiet)
+        noises = load_corpus(noise, Path(cache) / "noise", bundle.config.rate_hz, quiet) if noise else None
+        sampler = Sampler(corpus, bundle.config, MILD, noises, BALANCE)
+        groups = _symbols(Codec(draft), sampler, plain, hours, quiet)
+        _arrays(bundle.config.levels, bundle.config.hop_samples, config, groups).save(part / bundles.REFINEMENT)
+        _finish(draft, sampler, {"refinement": {"hours_a_level": hours, "settings": asdict(config)}})
+    return bundles.load(out)
+
+
+def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config: RefineConfig) -> bundles.Bundle:
+    """A copy of the model in which level i is what `levels[i]` was, with a refinement whose tables know nothing yet."""
+    cleaning = [level + bundle.config.levels for level in levels] if bundle.config.cleans else []
+    spread_graph(bundle.part("encoder.onnx"), part / "encoder.onnx", bundle.config.encoder_levels, levels + cleaning)
+    spread_graph(bundle.part("decoder.onnx"), part / "decoder.onnx", bundle.config.levels, levels)
+    StaticPrior(StaticPrior.load(bundle.part("prior.npz")).counts[levels]).save(part / "prior.npz")
+    if bundle.has_context:
+        prior = ContextPrior.load(bundle.part(bundles.CONTEXT))
+        arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
+        ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
+    _arrays(bundle.config.levels, bundle.config.hop_samples, config, []).save(part / bundles.REFINEMENT)
+    facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
+    for name in ("steps", "dead_zone", "rates_kbps", "static_rates_kbps"):
+        if name in facts:
+            facts[name] = [facts[name][level] for level in levels]
+    return bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
+
+
+def spread_graph(source: Path, target: Path, count: int, levels: list[int]) -> None:
+    """A copy of a graph of `count` levels in which level i does what `levels[i]` did."""
+    model = onnx.load(source)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 3 and tensor.dims[:2] == [count, 2]:  # FiLM: scale and shift for each level
+            values = np.ascontiguousarray(numpy_helper.to_array(tensor)[levels])
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _symbols(codec: Codec, sampler: Sampler, plain: int, hours: float, quiet: bool) -> list[Array]:
+    """Symbols [S, size] of groups at all refined levels."""
+    size, found = codec.config.group_samples, []
+    excerpts = max(1, ceil_div(round(3600 * hours * codec.config.rate_hz), EXCERPT_GROUPS * size))
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=quiet) as bar:
+        task = bar.add_task("coding", total=(codec.config.levels - plain) * excerpts)
+        for level in range(plain, codec.config.levels):
+            for excerpt in range(excerpts):
+                wave = sampler.batch(1, EXCERPT_GROUPS * size, (1, level, excerpt))[0]
+                channel = ChannelEncoder(codec, refine=True)
+                for at in range(0, len(wave), size):
+                    latents = channel.latents(wave[at : at + size], level)
+                    fine = channel.fine(channel.symbols(latents, level), level)
+                    assert fine is not None
+                    found.append(fine.astype(np.int16))
+                bar.advance(task)
+    return found
+
+
+def _arrays(levels: int, hop_samples: int, config: RefineConfig, groups: list[Array]) -> Refinement:
+    """The refinement with tables fitted to symbols of groups, or with any tables where there are none."""
+    f = (np.arange(config.size) + 0.5) / config.size
+    tilted = (0.1 + f) ** config.tilt
+    kernel = fit_kernel(groups) if groups else np.ones((2, TAPS), np.uint16)
+    highest = LARGEST_SIZE * int(kernel.sum(dtype=np.int64))
+    edges = np.unique(np.ceil(np.geomspace(1, highest / 2, config.classes - 1))).astype(np.uint32)
+    arrays = {
+        "steps": np.array((levels - len(config.steps)) * [0.0] + list(config.steps), np.float32),
+        "weights": (tilted / np.exp(np.log(tilted).mean())).astype(np.float32),
+        "exponent": np.array([config.exponent], np.float32),
+        "per_frame": np.array([hop_samples // config.size], np.uint8),
+        "kernel": kernel,
+        "edges": edges,
+        "tables": np.tile(
+            share_out(np.ones(2 * config.reach + 2)).astype(np.uint16), (config.zones, len(edges) + 1, 1)
+        ),
+    }
+    draft = Refinement(arrays)
+    return Refinement(arrays | {"tables": fit_tables(draft, groups)}) if groups else draft
+
+
+def fit_kernel(groups: list[Array]) -> Array:
+    """What sizes of the two steps before say of a size: least squares, symmetric in frequency; [2, TAPS] uint16."""
+    reach, chosen = TAPS // 2, groups[:: max(1, sum(group.size for group in groups) // ROWS)]
+    features, sizes = [], []
+    for group in chosen:
+        size = np.minimum(np.abs(group.astype(np.float32)), LARGEST_SIZE)
+        padded = np.pad(size, ((2, 0), (reach, reach)))
+        past = [padded[1:-1], padded[:-2]]
+        pairs = [
+            _taken(row, reach - away, group) + (_taken(row, reach + away, group) if away else 0)
+            for row in past
+            for away in range(reach + 1)
+        ]
+        features.append(np.stack([pair.ravel() for pair in pairs], 1))
+        sizes.append(size.ravel())
+    rows, wanted = np.concatenate(features), np.concatenate(sizes)
+    weight = np.ones(len(rows), np.float32)
+    for _ in range(2):  # once more with the spread that the first answer lets expect
+        found = np.linalg.lstsq(rows * weight[:, None], wanted * weight, rcond=None)[0].clip(0)
+        weight = 1 / (rows @ found + 0.05)
+    half = np.rint(SCALE * found.reshape(2, reach + 1)).astype(np.uint16)
+    return np.concatenate([half[:, :0:-1], half], 1)
+
+
+def _taken(row: Array, at: int, group: Array) -> Array:
+    return row[:, at : at + group.shape[1]]
+
+
+def fit_tables(draft: Refinement, groups: list[Array]) -> Array:
+    """Counts [zones, classes, A] uint16 of symbols, alike for both signs."""
+    shape = draft.arrays["tables"].shape
+    seen, reach = np.zeros((shape[0] * shape[1], shape[2])), shape[2] // 2 - 1
+    for group in groups:
+        symbols = group.astype(np.int32)
+        outside = np.abs(symbols) > reach
+        np.add.at(seen, (draft.rows(symbols), np.where(outside, shape[2] - 1, symbols + reach)), 1)
+    seen[:, :-1] += seen[:, -2::-1]
+    seen[:, -1] *= 2
+    typical = seen.reshape(*shape).sum(1).repeat(shape[1], 0)  # of the zone
+    weights = seen + 32 * (typical + 1) / (typical + 1).sum(1, keepdims=True)
+    tables = np.stack([share_out(row) for row in weights]).astype(np.uint16).reshape(shape)
+    return tables
+
+
+def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> None:
+    """Write a draft's hashes, rates and card anew, now that its tables are there."""
+    samples = EXCERPT_GROUPS * bundle.config.group_samples
+    waves = sampler.batch(max(1, ceil_div(RATE_SECONDS * bundle.config.rate_hz, samples)), samples, (1, 1 << 30))
+    facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD} | facts
+    codec = Codec(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
+    facts["rates_kbps"] = measured_rates(codec, waves)
+    if bundle.has_context:
+        codec.context = None
+        facts["static_rates_kbps"] = measured_rates(codec, waves)
+    found = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
+    if made := facts.get("training", {}).get("recipe"):
+        (bundle.folder / "README.md").write_text(card(found, build(Recipe, made)))

@@ -1,0 +1,329 @@
+"""The refinement: a transform that loses nothing, tables that are exact, files and streams of refined levels."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+from conftest import damaged
+
+import nacre
+from nacre import asking, container, entropy, refine
+from nacre import bundle as bundles
+from nacre import codec as codecs
+from nacre.coding import Coding, Group
+from nacre.container import Packet
+from nacre.errors import BundleError, StreamError
+from nacre.refine import Lapped, Refinement
+
+SIZE, PER_FRAME, LEVELS = 80, 4, 4
+
+
+def small_refinement(seed: int = 0, zones: int = 3, classes: int = 5, reach: int = 4) -> Refinement:
+    """Tables of random counts for the tiny model's upper two levels."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 2000, (zones, classes, 2 * reach + 2))
+    counts[..., reach] += refine.TOTAL - counts.sum(2)
+    return Refinement(
+        {
+            "steps": np.array([0, 0, 4, 1], np.float32),
+            "weights": np.geomspace(0.5, 2, SIZE).astype(np.float32),
+            "exponent": np.array([0.7], np.float32),
+            "per_frame": np.array([PER_FRAME], np.uint8),
+            "kernel": rng.integers(0, 90, (2, refine.TAPS)).astype(np.uint16),
+            "edges": np.array([1, 30, 200, 2000][: classes - 1], np.uint32),
+            "tables": counts.astype(np.uint16),
+        }
+    )
+
+
+def drawn(steps: int, seed: int = 0, spread: float = 3.0) -> np.ndarray:
+    return np.round(np.random.default_rng(seed).laplace(0, spread, (steps, SIZE))).clip(-255, 255).astype(np.int32)
+
+
+def decoded(station: Refinement, payloads: list[bytes], steps: list[int]) -> list[np.ndarray]:
+    return entropy.decode_asked(payloads, station.decoding(range(len(payloads)), steps))
+
+
+@pytest.fixture(scope="module")
+def fine_model(both_model, tmp_path_factory):
+    """The tiny model with a context prior, its two upper levels refined."""
+    folder = tmp_path_factory.mktemp("fine") / "fine"
+    shutil.copytree(both_model, folder)
+    small_refinement().save(folder / bundles.REFINEMENT)
+    found = bundles.load(both_model)
+    facts = {key: value for key, value in found.facts.items() if key not in bundles.HEAD}
+    bundles.save(folder, "fine", found.kind, found.config, facts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fine(fine_model):
+    return nacre.load(fine_model)
+
+
+@pytest.mark.parametrize("size", [2, 80, 160])
+@pytest.mark.parametrize("blocks", [1, 2, 7])
+def test_transform_is_orthogonal(size, blocks):
+    wave = np.random.default_rng(0).standard_normal(size * blocks).astype(np.float32)
+    coefficients = Lapped(size).forward(wave)
+    assert coefficients.shape == (blocks, size)
+    assert np.square(coefficients).sum() == pytest.approx(np.square(wave).sum(), rel=1e-5)
+    np.testing.assert_allclose(Lapped(size).backward(coefficients), wave, atol=1e-5)
+
+
+def test_transform_is_the_mdct_inside_a_group():
+    """By its definition: windows of two blocks, half a sine, and the basis of Princen and Bradley, run backwards."""
+    size, wave = 16, np.random.default_rng(1).standard_normal(16 * 6).astype(np.float32)
+    at, k = np.arange(2 * size), np.arange(size)
+    basis = np.cos(np.pi / size * np.outer(at + 0.5 + size / 2, k + 0.5))[::-1] * np.sqrt(2 / size)
+    window = np.sin(np.pi / (2 * size) * (at + 0.5))
+    found = Lapped(size).forward(wave)
+    for block in range(1, 5):
+        middle = block * size - size // 2
+        wanted = (wave[middle : middle + 2 * size] * window) @ basis
+        np.testing.assert_allclose(np.abs(found[block]), np.abs(wanted), atol=1e-4)
+
+
+def test_a_tone_stays_in_few_coefficients():
+    tone = np.cos(2 * np.pi * 1000.3 / 16000 * np.arange(160 * 12)).astype(np.float32)
+    power = np.sort(np.square(Lapped(160).forward(tone))[1:-1], 1)[:, ::-1]
+    assert (power[:, :4].sum(1) > 0.98 * power.sum(1)).all()
+
+
+def test_finer_steps_come_nearer():
+    rng, station = np.random.default_rng(2), small_refinement()
+    wave = rng.standard_normal(SIZE * 10).astype(np.float32) * 20
+    before = wave + 40 * rng.standard_normal(len(wave)).astype(np.float32)
+    away = []
+    for level in (2, 3):
+        symbols = station.symbols(wave, before, level)
+        away.append(np.square(before + station.wave(symbols, before, level) - wave).sum())
+    assert away[1] < away[0] / 4
+    assert away[0] < np.square(before - wave).sum()
+
+
+def test_side_by_side_is_one_by_one():
+    station, steps = small_refinement(), [9, 4, 0, 12, 4]
+    groups = [drawn(count, seed) for seed, count in enumerate(steps)]
+    payloads = [entropy.encode_pieces(station.encoding(group)) for group in groups]
+    for found, group in zip(decoded(station, payloads, steps), groups, strict=True):
+        np.testing.assert_array_equal(found, group)
+    alone = decoded(station, payloads[3:4], steps[3:4])[0]
+    np.testing.assert_array_equal(alone, groups[3])
+
+
+@pytest.mark.parametrize("size", [0, 4, 5, asking.LARGEST])
+def test_every_symbol_has_a_code(size):
+    station = small_refinement()
+    symbols = np.full((19, SIZE), size, np.int32) * np.sign(drawn(19) + 0.5).astype(np.int32)
+    data = entropy.encode_pieces(station.encoding(symbols))
+    np.testing.assert_array_equal(decoded(station, [data], [19])[0], symbols)
+
+
+def test_rows_by_integers_alone():
+    """The document's rule in Python's own numbers."""
+    station, symbols = small_refinement(), drawn(6, 5)
+    a = {name: value.tolist() for name, value in station.arrays.items()}
+    zones, classes = len(a["tables"]), len(a["tables"][0])
+    sizes = [[min(abs(value), 15) for value in row] for row in symbols.tolist()]
+    for step, row in enumerate(station.rows(symbols)):
+        for k, found in enumerate(row.tolist()):
+            activity = 0
+            for back, kernel in enumerate(a["kernel"], 1):
+                for tap, weight in enumerate(kernel):
+                    near = k + tap - 7
+                    if step >= back and 0 <= near < SIZE:
+                        activity += weight * sizes[step - back][near]
+            chosen = sum(edge <= activity for edge in a["edges"])
+            assert found == k * zones // SIZE * classes + chosen
+
+
+def test_sums_may_be_taken_in_any_order(monkeypatch):
+    station, symbols = small_refinement(), drawn(20, 3, 20.0)
+    rows = station.rows(symbols)
+    turned = station._spread[::-1].astype(np.float64)
+    sizes = np.pad(np.minimum(np.abs(symbols), 15), ((2, 0), (0, 0)))
+    activity = np.concatenate([sizes[1:-1], sizes[:-2]], 1)[:, ::-1].astype(np.float64) @ turned
+    np.testing.assert_array_equal(np.searchsorted(station.arrays["edges"], activity, "right") + station._zones, rows)
+
+
+def test_golden_bytes():
+    data = entropy.encode_pieces(small_refinement().encoding(drawn(9)))
+    assert hashlib.sha256(data).hexdigest()[:16] == "adb521aeb28c759a"
+
+
+def test_costs_are_what_is_paid():
+    station, symbols = small_refinement(), drawn(30, 7)
+    costs = station.costs(symbols)
+    paid = 8 * len(entropy.encode_pieces(station.encoding(symbols)))
+    assert costs.shape == (30,)
+    assert costs.sum() - 1 <= paid <= costs.sum() * 1.001 + 16
+
+
+def test_file_round_trip_and_damage(tmp_path):
+    path = tmp_path / "r.npz"
+    small_refinement().save(path)
+    again = Refinement.load(path)
+    np.testing.assert_array_equal(again.rows(drawn(5)), small_refinement().rows(drawn(5)))
+    refused = 0
+    for data in damaged(path.read_bytes(), 200):
+        path.write_bytes(data)
+        try:
+            Refinement.load(path)
+        except BundleError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", [0, 0, np.nan, 1]),
+        ("steps", [0, 0, -1, 1]),
+        ("weights", np.zeros(SIZE)),
+        ("weights", np.ones(81)),
+        ("exponent", [1, 1]),
+        ("kernel", np.full((2, 15), 65535)),
+        ("kernel", np.ones((2, 14))),
+        ("edges", [1, 30, 30, 2000]),
+        ("edges", [1, 30]),
+        ("tables", np.ones((3, 5, 10))),
+        ("tables", np.ones((3, 5, 9))),
+    ],
+)
+def test_contradictions_are_refused(name, value):
+    arrays = small_refinement().arrays
+    with pytest.raises(BundleError, match="refinement"):
+        Refinement(arrays | {name: np.asarray(value).astype(arrays[name].dtype)})
+
+
+@pytest.mark.parametrize("prior", codecs.PRIORS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_files_of_refined_levels(fine, speech, prior, channels):
+    wave = np.stack([speech[:30_000], np.roll(speech[:30_000], 700)][:channels])
+    data = fine.encode(wave, 16_000, quality=100, prior=prior)
+    assert codecs.verify(fine, fine.parse(data)) == []
+    sound, rate_hz = fine.decode(data)
+    assert sound.shape == wave.shape
+    assert rate_hz == 16_000
+    groups = [held for _, _, found in fine.decoder(fine.parse(data)).groups() for held in found]
+    assert all(isinstance(held, Group) and held.fine.shape == (PER_FRAME * held.frames, SIZE) for held in groups)
+
+
+def test_refined_sound_is_nearer(fine, speech):
+    """The tiny networks give nothing like the sound, so that what is near it comes from the refinement."""
+    wave = speech[16_000:48_000]
+    lower, higher = (fine.decode(fine.encode(wave, 16_000, quality=quality))[0][0] for quality in (66, 100))
+    away = [float(np.square(sound - wave).mean() / np.square(wave).mean()) for sound in (lower, higher)]
+    assert away[1] < away[0] < 1
+    assert away[1] < 0.3
+
+
+def test_encoder_and_decoder_agree_on_the_decoded_sound(fine, speech):
+    """Level after level, over silence, from refined to plain and back: what the encoder refined is what is decoded."""
+    size = fine.config.group_samples
+    encoder, decoder = codecs.ChannelEncoder(fine, refine=True), codecs.ChannelDecoder(fine)
+    heard = []
+    refiner = encoder.refiner
+    whole = type(refiner).decoded
+    told = []
+    refiner.decoded = lambda *given: told.append(whole(refiner, *given)) or told[-1]
+    for turn, level in enumerate([3, 1, 3, 2, 0, 3]):
+        wave = speech[turn * size : (turn + 1) * size] * (turn != 2)
+        packet = encoder.group(wave, level)
+        group = encoder.coding.unpack([packet], [fine.config.group_frames])[0]
+        synthesis = decoder.synthesiser.push
+        decoder.synthesiser.push = lambda spectra, push=synthesis: heard.append(push(spectra)) or heard[-1]
+        decoder.group(group)
+        decoder.synthesiser.push = synthesis
+    np.testing.assert_allclose(np.concatenate(told), np.concatenate(heard), atol=1e-6)
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 700, 5000, 20_123]])
+def test_pieces_change_nothing(fine, speech, cuts):
+    live, packets = fine.encoder(16_000, bitrate_kbps=fine.bundle.rates_kbps[-1]), []
+    for piece in np.split(speech[:30_000], cuts):
+        packets += live.push(piece)
+    packets += live.flush()
+    whole = fine.parse(fine.encode(speech[:30_000], 16_000, bitrate_kbps=fine.bundle.rates_kbps[-1])).packets
+    assert packets == whole
+
+
+def test_joined_channels_share_a_refinement(fine, speech):
+    wave = np.stack([speech[:40_000], 0.5 * speech[:40_000]])
+    data = fine.encode(wave, 16_000, quality=100)
+    assert fine.parse(data).joined > 0
+    sound = fine.decode(data)[0]
+    alone = fine.decode(fine.encode(wave[:1], 16_000, quality=100))[0]
+    assert np.corrcoef(sound[0, 8000:], alone[0, 8000:])[0, 1] > 0.9
+    assert np.corrcoef(sound[1, 8000:], wave[1, 8000:])[0, 1] > 0.5
+
+
+def test_packets_of_one_size(fine, speech):
+    data = fine.encode(speech[:40_000], 16_000, packet_bytes=400)
+    packets = fine.parse(data).packets
+    assert {len(packet.payload) for packet in packets} == {395}
+    assert max(packet.level for packet in packets) >= fine.plain_levels
+    assert codecs.verify(fine, fine.parse(data)) == []
+
+
+def test_one_damaged_group_stays_alone(fine, speech):
+    data = bytearray(fine.encode(speech[:30_000], 16_000, quality=100))
+    data[len(data) // 2] ^= 16
+    damage = codecs.verify(fine, fine.parse(bytes(data)))
+    assert len(damage) == 1
+    assert fine.decode(bytes(data))[0].shape == (1, 30_000)
+
+
+@pytest.mark.parametrize("prior", codecs.PRIORS)
+def test_any_payload_is_symbols_or_an_error(fine, prior):
+    coding = Coding(fine.prior, fine.context if prior == codecs.CONTEXT else None, fine.refinement)
+    rng = np.random.default_rng(1)
+    symbols, more = np.zeros((10, 8), np.int32), drawn(40)
+    good = coding.pack(symbols, 3, 5, more)
+    packets = [Packet(rng.integers(2, 4), rng.bytes(rng.integers(1, 900)), 7) for _ in range(40)]
+    packets[4] = Packet(3, b"\1" * 16_382, 7)
+    packets[20] = good
+    found = coding.unpack(packets, [10] * 40)
+    np.testing.assert_array_equal(found[20].fine, more)
+    assert all(isinstance(held, StreamError) for index, held in enumerate(found) if index != 20)
+
+
+@pytest.mark.parametrize("prior", codecs.PRIORS)
+def test_a_packet_never_grows_too_long(fine, prior):
+    """Symbols that would not fit are halved until they do."""
+    coding = Coding(fine.prior, fine.context if prior == codecs.CONTEXT else None, fine.refinement)
+    more = np.where(drawn(400) > 0, 200, -200).astype(np.int32)
+    more[130:] = 0
+    packet = coding.pack(np.zeros((100, 8), np.int32), 3, 5, more)
+    held = coding.unpack([packet], [100])[0]
+    assert 1000 < len(packet.payload) <= container.MOST_PAYLOAD_BYTES
+    assert 0 < np.abs(held.fine).max() < 200
+
+
+def test_static_pieces_are_the_static_bytes(fine):
+    """The tables' own coder and the one that asks write the same."""
+    symbols = np.random.default_rng(0).integers(-1, 2, (10, 8)).astype(np.int32)
+    symbols = np.clip(symbols, -fine.prior.limits(3), fine.prior.limits(3))
+    data = entropy.encode_pieces(fine.prior.encoding(symbols, 3))
+    assert data == entropy.encode(symbols, fine.prior.tables(3))
+    found = entropy.decode_asked([data], fine.prior.decoding([3], [10]))
+    np.testing.assert_array_equal(found[0], symbols)
+
+
+def test_features_are_of_the_highest_plain_level(fine, speech):
+    np.testing.assert_array_equal(fine.latents(speech, 16_000), fine.latents(speech, 16_000, 1))
+
+
+def test_levels_must_fit_the_model(fine_model, tmp_path):
+    shutil.copytree(fine_model, tmp_path / "m")
+    arrays = small_refinement().arrays
+    Refinement(arrays | {"per_frame": np.array([2], np.uint8)}).save(tmp_path / "m" / bundles.REFINEMENT)
+    found = bundles._facts(tmp_path / "m")
+    facts = {key: value for key, value in found.items() if key not in bundles.HEAD}
+    bundles.save(tmp_path / "m", "m", found["kind"], nacre.load(fine_model).config, facts)
+    with pytest.raises(BundleError, match="refinement"):
+        nacre.load(tmp_path / "m")
