@@ -106,7 +106,7 @@ def _learned(
             bar.update(task, completed=step + 1, description=text)
 
         prior = train(groups, bundle.steps, config, note)
-    for name in bundles.PARTS:
+    for name in (*bundles.PARTS, *([bundles.REFINEMENT] if bundle.has_refinement else [])):
         shutil.copyfile(bundle.part(name), part / name)
     prior.save(part / bundles.CONTEXT)
     facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}

@@ -1,0 +1,135 @@
+"""A refinement fitted to a model: its levels, its kernel and tables, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", exc_type=ImportError)
+
+import test_cleaning
+from test_cleaning import SMALL, cleaner  # noqa: F401  a fixture
+from test_train import CLIPS
+
+import nacre
+from nacre import bundle as bundles
+from nacre.errors import TrainError
+from nacre.model import Network
+from nacre.priors import StaticPrior
+from nacre.train import adapt
+from nacre.train import refine as room
+
+corpus = test_cleaning.corpus
+CONFIG = room.RefineConfig(base=1, steps=(2.0, 0.7), size=40, zones=3, classes=6)
+
+
+@pytest.fixture(scope="module")
+def refined(cleaner, tmp_path_factory) -> Path:  # noqa: F811
+    """The tiny cleaner with its two upper levels refined, on the networks of level 1."""
+    out = tmp_path_factory.mktemp("refined") / "refined"
+    room.add_refinement(cleaner, CLIPS, out, hours=0.003, config=CONFIG, quiet=True)
+    return out
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_levels_are_what_they_were_told_to_be(cleaner, refined, part):  # noqa: F811
+    before, after = (Network(folder / f"{part}.onnx") for folder in (cleaner, refined))
+    frames = np.random.default_rng(0).standard_normal((9, before.width_in)).astype(np.float32)
+    wanted = [0, 1, 1, 1] + ([4, 5, 5, 5] if part == "encoder" else [])
+    outs = [before.step(frames, level, before.start())[0] for level in range(len(wanted))]
+    for level, source in enumerate(wanted):
+        np.testing.assert_array_equal(after.step(frames, level, after.start())[0], outs[source])
+
+
+def test_tables_and_steps_follow(cleaner, refined):  # noqa: F811
+    before, after = bundles.load(cleaner), bundles.load(refined)
+    counts = [StaticPrior.load(found.part("prior.npz")).counts for found in (before, after)]
+    np.testing.assert_array_equal(counts[1], counts[0][[0, 1, 1, 1]])
+    np.testing.assert_array_equal(after.steps, before.steps[[0, 1, 1, 1]])
+    assert after.rates_kbps[3] > after.rates_kbps[2] > after.rates_kbps[1]
+    assert after.fingerprint.hex() in (refined / "README.md").read_text()
+
+
+def test_refined_levels_are_nearer(refined, speech):
+    codec, wave = nacre.load(refined), speech[16_000:40_000]
+    away = [
+        np.square(codec.decode(codec.encode(wave, 16_000, quality=100 * level / 3))[0][0] - wave).sum()
+        for level in (1, 2, 3)
+    ]
+    assert away[2] < 0.5 * away[1] < 0.5 * away[0]
+
+
+def test_cleaning_does_without(refined, speech):
+    codec = nacre.load(refined)
+    data = codec.encode(speech[:16_000], 16_000, quality=100, denoise=True)
+    assert {packet.level for packet in codec.parse(data).packets if packet.payload} == {1}
+    sized = codec.encode(speech[:16_000], 16_000, packet_bytes=2000, denoise=True)
+    assert max(packet.level for packet in codec.parse(sized).packets) == 1
+
+
+def test_kernel_finds_what_sizes_tell():
+    """Sizes that follow from those of the step before alone."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for _ in range(20):
+        scale, rows = 4 * rng.random(40), []
+        for _ in range(50):
+            rows.append(rng.laplace(0, scale))
+            scale = 0.9 * np.abs(rows[-1]) + 0.2
+        groups.append(np.round(rows).astype(np.int16))
+    kernel = room.fit_kernel(groups)
+    assert kernel[0].argmax() == 7
+    assert kernel[0, 7] > 5 * np.delete(kernel, 7)[np.arange(29) != 20].max()
+    np.testing.assert_array_equal(kernel, kernel[:, ::-1])
+
+
+def test_a_prior_learned_later_keeps_the_refinement(refined, tmp_path, speech):
+    found = adapt.add_context(refined, CLIPS, tmp_path / "both", hours=0.003, config=SMALL, quiet=True)
+    assert found.has_context
+    assert found.has_refinement
+    before, after = nacre.load(refined), nacre.load(tmp_path / "both")
+    data = before.encode(speech[:16_000], 16_000, quality=100)
+    small = after.encode(speech[:16_000], 16_000, quality=100)
+    np.testing.assert_array_equal(after.decode(data)[0], before.decode(data)[0])
+    np.testing.assert_array_equal(after.decode(small)[0], before.decode(data)[0])
+
+
+def test_a_context_prior_is_spread_too(cleaner, tmp_path, speech):  # noqa: F811
+    adapt.add_context(cleaner, CLIPS, tmp_path / "context", hours=0.003, config=SMALL, quiet=True)
+    room.add_refinement(tmp_path / "context", CLIPS, tmp_path / "both", hours=0.003, config=CONFIG, quiet=True)
+    codec = nacre.load(tmp_path / "both")
+    data = codec.encode(speech[:16_000], 16_000, quality=100)
+    static = codec.encode(speech[:16_000], 16_000, quality=100, prior="static")
+    assert data != static
+    np.testing.assert_array_equal(codec.decode(data)[0], codec.decode(static)[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base": 4}, {"base": -1}, {"steps": (1.0,) * 2}, {"steps": (4.0, 3.0, 2.0, 1.0)}, {"size": 33}, {"zones": 0}],
+)
+def test_settings_that_do_not_fit(cleaner, tmp_path, changes):  # noqa: F811
+    def refine() -> None:
+        config = dataclasses.replace(CONFIG, **changes)
+        room.add_refinement(cleaner, CLIPS, tmp_path / "out", hours=0.003, config=config, quiet=True)
+
+    with pytest.raises(TrainError):
+        refine()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refined_already(refined, tmp_path):
+    with pytest.raises(TrainError, match="a refinement"):
+        room.add_refinement(refined, CLIPS, tmp_path / "out", config=CONFIG, quiet=True)
+
+
+def test_command(run, cleaner, tmp_path):  # noqa: F811
+    done = run(
+        "refine", cleaner, "--data", CLIPS, "-o", "out", "--hours", 0.01, "--base", 1, "--steps", "2,.7", timeout_s=120
+    )
+    assert done.rc == 0, done.stderr
+    assert "kb/s" in done.stderr + done.stdout.decode()
+    assert run("refine", cleaner, "--data", CLIPS, "-o", "more", "--steps", "a").rc == 2
