@@ -11,15 +11,15 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 
 import test_cleaning
-from test_cleaning import SMALL, cleaner  # noqa: F401  a fixture
-from test_train import CLIPS
+from test_cleaning import CLEANING, SMALL, cleaner  # noqa: F401  a fixture
+from test_train import CLIPS, tiny_recipe, trainer_of
 
 import nacre
 from nacre import bundle as bundles
 from nacre.errors import TrainError
 from nacre.model import Network
 from nacre.priors import StaticPrior
-from nacre.train import adapt
+from nacre.train import adapt, start
 from nacre.train import refine as room
 
 corpus = test_cleaning.corpus
@@ -133,3 +133,13 @@ def test_command(run, cleaner, tmp_path):  # noqa: F811
     assert done.rc == 0, done.stderr
     assert "kb/s" in done.stderr + done.stdout.decode()
     assert run("refine", cleaner, "--data", CLIPS, "-o", "more", "--steps", "a").rc == 2
+
+
+def test_training_goes_on_from_levels_that_share_networks(cleaner, corpus, tmp_path):  # noqa: F811
+    """They have no slope between them, and fewer bits than the level below them."""
+    config = dataclasses.replace(CONFIG, base=0)
+    found = room.add_refinement(cleaner, CLIPS, tmp_path / "out", hours=0.003, config=config, quiet=True)
+    trainer = trainer_of(tiny_recipe(*CLEANING), corpus)
+    start.start_from(found)(trainer)
+    assert trainer.run.control.log_weight.isfinite().all()
+    assert all(np.isfinite(value) for value in trainer.step().values())

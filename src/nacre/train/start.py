@@ -75,7 +75,7 @@ def calibrate(trainer: Trainer, items: int = 32) -> None:
         bits.append(float(coded.hard_bits.mean()))
         distortion.append(float(found.mean()))
     run.net.train()
-    slope = -np.gradient(distortion, np.maximum.accumulate(np.array(bits) + 1e-3 * np.arange(len(bits))))
+    slope = -np.gradient(distortion, np.maximum.accumulate(bits) + 1e-3 * np.arange(len(bits)))
     weights = np.minimum.accumulate(np.maximum(slope, recipe.rate.start_weight / 100))
     run.control.log_weight = torch.from_numpy(np.log(weights)).float()
 
