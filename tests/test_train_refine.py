@@ -50,6 +50,7 @@ def test_tables_and_steps_follow(cleaner, refined):  # noqa: F811
     np.testing.assert_array_equal(counts[1], counts[0][[0, 1, 1, 1]])
     np.testing.assert_array_equal(after.steps, before.steps[[0, 1, 1, 1]])
     assert after.rates_kbps[3] > after.rates_kbps[2] > after.rates_kbps[1]
+    assert 1 <= nacre.load(refined).refinement.memory <= 3
     assert after.fingerprint.hex() in (refined / "README.md").read_text()
 
 

@@ -417,12 +417,19 @@ def distance(clean: Array, plain: Array) -> float:
 
 
 class Refiner:
-    """What one channel's decoder makes of the symbols so far, and what the sound has beyond that."""
+    """What one channel's decoder makes of the symbols so far, and what the sound has beyond that.
+
+    Groups are decoded only when one is refined, and then no more of them than the networks remember.
+    """
 
     def __init__(self, codec: Codec, refinement: Refinement):
         self.codec, self.refinement = codec, refinement
-        self.past, self.synthesiser = codec.decoder_net.start(), synthesiser_of(codec.config)
         self.waiting = np.zeros(codec.config.delay_samples, np.float32)
+        self.owed: list[tuple[Array | None, int, int]] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.past, self.synthesiser = self.codec.decoder_net.start(), synthesiser_of(self.codec.config)
 
     def decoded(self, symbols: Array | None, frames: int, level: int) -> Array:
         """Sound [frames * hop] of the next group's symbols [T, K], None for silence; lags by the codec's delay."""
@@ -436,7 +443,14 @@ class Refiner:
         """Symbols [S, size] of the refinement of a group, at a level that has one; `ready` [N] is what was analysed."""
         self.waiting = np.concatenate([self.waiting, ready])
         wanted, self.waiting = self.waiting[: len(ready)], self.waiting[len(ready) :]
-        decoded = self.decoded(symbols, len(ready) // self.codec.config.hop_samples, level)
+        self.owed = [*self.owed, (symbols, len(ready) // self.codec.config.hop_samples, level)]
+        if self.refinement.memory and not self.refinement.refines(level):
+            if len(self.owed) > self.refinement.memory:
+                self.owed = self.owed[1:]
+                self._forget()
+            return None
+        decoded = [self.decoded(*group) for group in self.owed][-1]
+        self.owed = []
         return self.refinement.symbols(wanted, decoded, level) if self.refinement.refines(level) else None
 
     def copy(self) -> Refiner:

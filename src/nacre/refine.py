@@ -43,6 +43,7 @@ MEMBERS = {
     "weights": ("<f4", 1),  # [K]
     "exponent": ("<f4", 1),  # [1]
     "per_frame": ("|u1", 1),  # [1] steps of K samples in a latent frame
+    "memory": ("|u1", 1),  # [1] groups after which the networks have forgotten what came before; 0: never
     "kernel": ("<u2", 2),  # [2, TAPS] what sizes of the step before, and of the one before that, add to the activity
     "edges": ("<u4", 1),  # [classes - 1] activities at which a new class begins
     "tables": ("<u2", 3),  # [zones, classes, A] counts, the last that of the escape
@@ -88,8 +89,8 @@ class Refinement:
         a = self.arrays
         sizes = (len(a["steps"]), len(a["weights"]), *a["tables"].shape)
         fits = all(1 <= size <= most for size, most in zip(sizes, MOST, strict=True)) and sizes[4] % 2 == 0
-        shapes = tuple(a[name].shape for name in ("exponent", "per_frame", "kernel", "edges"))
-        wanted = ((1,), (1,), (2, TAPS), (sizes[3] - 1,))
+        shapes = tuple(a[name].shape for name in ("exponent", "per_frame", "memory", "kernel", "edges"))
+        wanted = ((1,), (1,), (1,), (2, TAPS), (sizes[3] - 1,))
         if not fits or shapes != wanted or self.size % 2:
             raise BundleError("refinement: sizes", found=(sizes, shapes), wanted=f"at most {MOST}, {wanted}")
         numbers = np.concatenate([a["steps"], a["weights"], a["exponent"]])
@@ -111,6 +112,11 @@ class Refinement:
     def per_frame(self) -> int:
         """Steps in a latent frame."""
         return int(self.arrays["per_frame"][0])
+
+    @property
+    def memory(self) -> int:
+        """Groups that an encoder must have decoded before one that it refines; 0: all of them."""
+        return int(self.arrays["memory"][0])
 
     @property
     def first_level(self) -> int:

@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nacre import bundle as bundles
-from nacre.codec import ChannelEncoder, Codec
+from nacre.codec import ChannelEncoder, Codec, Refiner
+from nacre.config import CodecConfig
 from nacre.container import Kind
 from nacre.context import ContextPrior
 from nacre.errors import TrainError
@@ -34,6 +35,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 LEVELLED = ("ratio", "b_in", "b_block", "mult", "base", "follow", "start", "tables")  # of a context prior, by level
 ROWS = 2_000_000  # that the kernel is fitted to
+FORGOTTEN = 1e-4  # of full scale: a difference that a refinement does not mind
 SCALE = 64  # a kernel's numbers for each symbol that is to be expected
 
 
@@ -53,7 +55,7 @@ class RefineConfig:
     size: int = 160
     zones: int = 6
     classes: int = 24
-    reach: int = 23
+    reach: int = 15
 
     def __post_init__(self) -> None:
         check(self, "refinement", "0 or more", lambda level: level >= 0, "base")
@@ -91,8 +93,10 @@ def add_refinement(
         corpus = load_corpus(data, Path(cache) / "corpus", bundle.config.rate_hz, quiet)
         noises = load_corpus(noise, Path(cache) / "noise", bundle.config.rate_hz, quiet) if noise else None
         sampler = Sampler(corpus, bundle.config, MILD, noises, BALANCE)
-        groups = _symbols(Codec(draft), sampler, plain, hours, quiet)
-        _arrays(bundle.config.levels, bundle.config.hop_samples, config, groups).save(part / bundles.REFINEMENT)
+        codec = Codec(draft)
+        memory = memory_of(codec, sampler.batch(1, 6 * bundle.config.group_samples, (1, 1 << 29))[0], plain)
+        groups = _symbols(codec, sampler, plain, hours, quiet)
+        _arrays(bundle.config, config, groups, memory).save(part / bundles.REFINEMENT)
         _finish(draft, sampler, {"refinement": {"hours_a_level": hours, "settings": asdict(config)}})
     return bundles.load(out)
 
@@ -107,7 +111,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
         prior = ContextPrior.load(bundle.part(bundles.CONTEXT))
         arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
         ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
-    _arrays(bundle.config.levels, bundle.config.hop_samples, config, []).save(part / bundles.REFINEMENT)
+    _arrays(bundle.config, config, []).save(part / bundles.REFINEMENT)
     facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
     for name in ("steps", "dead_zone", "rates_kbps", "static_rates_kbps"):
         if name in facts:
@@ -145,7 +149,22 @@ def _symbols(codec: Codec, sampler: Sampler, plain: int, hours: float, quiet: bo
     return found
 
 
-def _arrays(levels: int, hop_samples: int, config: RefineConfig, groups: list[Array]) -> Refinement:
+def memory_of(codec: Codec, wave: Array, level: int) -> int:
+    """After how many groups of wave [N] the next one sounds as if all before had been decoded; 0: not after three."""
+    assert codec.refinement
+    size, frames = codec.config.group_samples, codec.config.group_frames
+    channel, whole = ChannelEncoder(codec), Refiner(codec, codec.refinement)
+    groups = [channel.symbols(channel.latents(part, level), level) for part in wave.reshape(-1, size)]
+    wanted = [whole.decoded(symbols, frames, level) for symbols in groups][-1]
+    for memory in (1, 2, 3):
+        late = Refiner(codec, codec.refinement)
+        found = [late.decoded(symbols, frames, level) for symbols in groups[-1 - memory :]][-1]
+        if np.abs(found - wanted).max() < FORGOTTEN:
+            return memory
+    return 0
+
+
+def _arrays(codec: CodecConfig, config: RefineConfig, groups: list[Array], memory: int = 0) -> Refinement:
     """The refinement with tables fitted to symbols of groups, or with any tables where there are none."""
     f = (np.arange(config.size) + 0.5) / config.size
     tilted = (0.1 + f) ** config.tilt
@@ -153,10 +172,11 @@ def _arrays(levels: int, hop_samples: int, config: RefineConfig, groups: list[Ar
     highest = LARGEST_SIZE * int(kernel.sum(dtype=np.int64))
     edges = np.unique(np.ceil(np.geomspace(1, highest / 2, config.classes - 1))).astype(np.uint32)
     arrays = {
-        "steps": np.array((levels - len(config.steps)) * [0.0] + list(config.steps), np.float32),
+        "steps": np.array((codec.levels - len(config.steps)) * [0.0] + list(config.steps), np.float32),
         "weights": (tilted / np.exp(np.log(tilted).mean())).astype(np.float32),
         "exponent": np.array([config.exponent], np.float32),
-        "per_frame": np.array([hop_samples // config.size], np.uint8),
+        "per_frame": np.array([codec.hop_samples // config.size], np.uint8),
+        "memory": np.array([memory], np.uint8),
         "kernel": kernel,
         "edges": edges,
         "tables": np.tile(
