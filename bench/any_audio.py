@@ -204,7 +204,7 @@ def distances(work: tuple[str, Path, list[float], list[float]]) -> tuple[str, li
 def sounds(
     folder: Annotated[Path, typer.Argument(help="folder with a manifest.csv that gives path and kind")],
     model: Model = "speech-16k",
-    rates: Annotated[str, typer.Option(help="kb/s of nacre, with commas")] = "3,6,9,11",
+    rates: Annotated[str, typer.Option(help="kb/s of nacre, with commas")] = "3,6,9,12,16",
     peer_rates: Annotated[str, typer.Option(help="kb/s asked of Opus, with commas")] = "5,7,9,12,16,24,32,48",
     jobs: Jobs = 2,
 ) -> None:

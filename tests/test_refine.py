@@ -184,6 +184,7 @@ def test_file_round_trip_and_damage(tmp_path):
     [
         ("steps", [0, 0, np.nan, 1]),
         ("steps", [0, 0, -1, 1]),
+        ("steps", [0, 1, 0, 1]),
         ("weights", np.zeros(SIZE)),
         ("weights", np.ones(81)),
         ("exponent", [1, 1]),

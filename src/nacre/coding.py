@@ -144,8 +144,8 @@ class Coding:
         fine: dict[int, Array] = {}
         if refined := [stream for stream, level in enumerate(levels) if self._refines(level)]:
             assert self.refinement
-            steps = [frames[stream] * self.refinement.per_frame for stream in refined]
-            found = yield from self.refinement.decoding(refined, steps)
+            blocks = [frames[stream] * self.refinement.per_frame for stream in refined]
+            found = yield from self.refinement.decoding(refined, blocks)
             fine = dict(zip(refined, found, strict=True))
         return [(found, fine.get(stream)) for stream, found in enumerate(symbols)]
 

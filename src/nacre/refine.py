@@ -1,11 +1,11 @@
 """Refinement: what the networks leave of the sound, sent as coefficients of a lapped transform at the highest levels.
 
-    sound - decoded --> Lapped --> / step --> symbols [T, R] --> x step --> Lapped --> + decoded
+    sound - decoded --> Lapped --> / step --> symbols [S, K] --> x step --> Lapped --> + decoded
 
-A coefficient's step follows the spectrum of the decoded sound, which both sides have, so that the noise lies under the
-sound: step = steps[level] * weights[k] * envelope ** exponent. How likely a symbol is follows from sizes of symbols of
-the two steps before it, by integers alone. The transform is the MDCT (Princen and Bradley, 1986) over one group,
-without overlap at the group's ends, so that groups stay independent.
+S are blocks of K samples, and K coefficients each. A coefficient's step follows the spectrum of the decoded sound,
+which both sides have, so that the noise lies under the sound: step = steps[level] * weights[k] * envelope ** exponent.
+How likely a symbol is follows from the sizes of symbols in the two blocks before, by integers alone. The transform is
+the MDCT (Princen and Bradley, 1986) over one group, without overlap at the group's ends: groups stay independent.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ Floats = NDArray[np.float32]
 Shares = NDArray[np.float64]
 
 FLOOR = 3e-5  # envelope of silence, in the sound's own units
-ROUNDING = 0.3  # sizes go up from here on: at 0.5 the same quality costs more bytes
+ROUNDING = 0.3  # added to a size before it is cut, which is 1 from 0.7 on: at 0.5 the same quality costs more bytes
 ACROSS = np.array([1, 6, 15, 20, 15, 6, 1], np.float32) / 64  # smooths the power of coefficients over frequency
 ALONG = np.array([1, 2, 1], np.float32) / 4  # and over time
-TAPS = 15  # neighbours of a coefficient, itself in their middle, whose sizes are looked at in each of two steps before
+TAPS = 15  # coefficients around a coefficient whose sizes are looked at, in each of the two blocks before
 LARGEST_SIZE = 15  # sizes count up to here
 TOTAL = 1 << 16  # sum of a table
-TOGETHER = 8  # steps that are encoded at once: fewer take longer, more do not fit a processor's memory
+TOGETHER = 8  # blocks that are encoded at once: fewer take longer, more do not fit a processor's memory
 EXACT = 1 << 24  # float32 holds every whole number up to here
 MOST = (16, 4096, 64, 256, 128)  # levels, coefficients, zones, classes, shares: bounds what a file can make us read
 MEMBERS = {
-    "steps": ("<f4", 1),  # [L] 0: no refinement at this level
+    "steps": ("<f4", 1),  # [L] 0: no refinement at this level; only the highest have one
     "weights": ("<f4", 1),  # [K]
     "exponent": ("<f4", 1),  # [1]
-    "per_frame": ("|u1", 1),  # [1] steps of K samples in a latent frame
+    "per_frame": ("|u1", 1),  # [1] blocks in a latent frame
     "memory": ("|u1", 1),  # [1] groups after which the networks have forgotten what came before; 0: never
-    "kernel": ("<u2", 2),  # [2, TAPS] what sizes of the step before, and of the one before that, add to the activity
+    "kernel": ("<u2", 2),  # [2, TAPS] what sizes of the block before, and of the one before that, add to the activity
     "edges": ("<u4", 1),  # [classes - 1] activities at which a new class begins
     "tables": ("<u2", 3),  # [zones, classes, A] counts, the last that of the escape
 }
@@ -96,6 +96,8 @@ class Refinement:
         numbers = np.concatenate([a["steps"], a["weights"], a["exponent"]])
         if not np.isfinite(numbers).all() or (a["steps"] < 0).any() or (a["weights"] <= 0).any():
             raise BundleError("refinement: steps, weights, exponent", wanted="finite numbers, weights above 0")
+        if not (a["steps"][self.first_level :] > 0).all():
+            raise BundleError("refinement: steps", found=a["steps"].tolist(), wanted="the highest levels above 0")
         if int(a["kernel"].sum(dtype=np.int64)) * LARGEST_SIZE >= EXACT:
             raise BundleError("refinement: kernel", wanted=f"activities below {EXACT}")
         if (np.diff(a["edges"].astype(np.int64)) <= 0).any():
@@ -105,12 +107,12 @@ class Refinement:
 
     @property
     def size(self) -> int:
-        """Samples of a step, and coefficients K."""
+        """Samples of a block, and coefficients K."""
         return len(self.arrays["weights"])
 
     @property
     def per_frame(self) -> int:
-        """Steps in a latent frame."""
+        """Blocks in a latent frame."""
         return int(self.arrays["per_frame"][0])
 
     @property
@@ -129,20 +131,20 @@ class Refinement:
         return bool(self.arrays["steps"][level] > 0)
 
     def symbols(self, wave: Floats, decoded: Floats, level: int) -> Ints:
-        """What is sent for one group of wave [N] that the networks gave back as decoded [N]: [N / K, K]."""
+        """What is sent for one group of wave [N] that the networks gave back as decoded [N]: [S, K], S = N / K."""
         values = self._lapped.forward(wave - decoded) / self._steps(decoded, level)
         sizes = np.floor(np.abs(values) + ROUNDING)
         found: Ints = np.clip(np.copysign(sizes, values), -LARGEST, LARGEST).astype(np.int32)
         return found
 
     def wave(self, symbols: Ints, decoded: Floats, level: int) -> Floats:
-        """The sound [N] of symbols [N / K, K], to be added to decoded [N]."""
+        """The sound [N] of symbols [S, K], to be added to decoded [N]."""
         return self._lapped.backward(symbols.astype(np.float32) * self._steps(decoded, level))
 
     def encoding(self, symbols: Ints) -> Iterator[tuple[Ints, Shares]]:
         """What `decoding` asks for in one group [S, K], as (answers [n], shares [n, A]) in the same order."""
         rows, reach = self.rows(symbols), -int(self._lowest)
-        ends = np.atleast_1d((np.abs(symbols) > reach).any(1))  # escaped symbols follow right behind their step
+        ends = np.atleast_1d((np.abs(symbols) > reach).any(1))  # escaped symbols follow right behind their block
         ends[TOGETHER - 1 :: TOGETHER] = True
         cuts = np.flatnonzero(ends) + 1
         for part, row in zip(np.split(symbols, cuts), np.split(rows, cuts), strict=True):
@@ -155,26 +157,26 @@ class Refinement:
         earlier = np.concatenate([np.zeros((2, self.size), np.float32), sizes])
         return self._row(np.concatenate([earlier[1:-1], earlier[:-2]], 1))
 
-    def decoding(self, streams: Sequence[int], steps: Sequence[int]) -> Generator[Ask, Ints, list[Ints]]:
-        """Asks for the symbols of groups side by side, of so many steps each, and returns them, [S, K] each."""
-        turn = sorted(range(len(streams)), key=lambda group: -steps[group])  # longest first
-        found = [np.zeros((count, self.size), np.int32) for count in steps]
+    def decoding(self, streams: Sequence[int], blocks: Sequence[int]) -> Generator[Ask, Ints, list[Ints]]:
+        """Asks for the symbols of groups side by side, of so many blocks each, and returns them, [S, K] each."""
+        turn = sorted(range(len(streams)), key=lambda group: -blocks[group])  # longest first
+        found = [np.zeros((count, self.size), np.int32) for count in blocks]
         past = np.zeros((len(turn), 2 * self.size), np.float32)
-        for step in range(max(steps, default=0)):
-            live = [group for group in turn if steps[group] > step]
+        for block in range(max(blocks, default=0)):
+            live = [group for group in turn if blocks[group] > block]
             past = past[: len(live)]
             symbols = yield from whole([streams[group] for group in live], self._shares[self._row(past)], self._lowest)
             for row, group in enumerate(live):
-                found[group][step] = symbols[row]
+                found[group][block] = symbols[row]
             past = np.concatenate([_sizes(symbols), past[:, : self.size]], 1)
         return found
 
     def costs(self, symbols: Ints) -> Floats:
-        """Ideal bits [S] of each step of symbols [S, K]."""
+        """Ideal bits [S] of each block of symbols [S, K]."""
         bits = np.zeros(len(symbols), np.float32)
-        for step, told in enumerate(pieces(symbols, self._lowest, self._shares[self.rows(symbols)])):
+        for block, told in enumerate(pieces(symbols, self._lowest, self._shares[self.rows(symbols)])):
             for answers, shares in told:
-                bits[step] -= np.log2(shares[np.arange(len(answers)), answers]).sum()
+                bits[block] -= np.log2(shares[np.arange(len(answers)), answers]).sum()
         return bits
 
     def save(self, path: Path) -> None:
@@ -197,7 +199,7 @@ class Refinement:
 
     @cached_property
     def _spread(self) -> Floats:
-        """Kernels as one matrix [2 * K, K]: sizes of the two steps before to activities."""
+        """Kernels as one matrix [2 * K, K]: sizes of the two blocks before to activities."""
         found = np.zeros((2, self.size, self.size), np.float32)
         for row, kernel in zip(found, self.arrays["kernel"], strict=True):
             for tap, value in enumerate(kernel.tolist()):
@@ -219,7 +221,7 @@ class Refinement:
         return found
 
     def _row(self, past: Floats) -> NDArray[np.intp]:
-        """Sizes of the step before, then of the one before that, [M, 2 * K] -> rows of the tables [M, K]."""
+        """Sizes of the block before, then of the one before that, [M, 2 * K] -> rows of the tables [M, K]."""
         activity = past @ self._spread  # whole numbers below 2^24, in whatever order they are added up
         found: NDArray[np.intp] = np.searchsorted(self.arrays["edges"], activity.astype(np.uint32), "right")
         return found + self._zones

@@ -44,12 +44,12 @@ class RefineConfig:
     """Settings: `steps` of the refined levels, from the coarsest, all on the networks' part of level `base`.
 
     A step is relative to the decoded sound's envelope to the power of `exponent`; it grows with frequency like
-    (0.1 + f) ** tilt, f from 0 to 1. `size` samples a step of the transform; tables for `zones` of frequencies and
+    (0.1 + f) ** tilt, f from 0 to 1. `size` samples a block of the transform; tables for `zones` of frequencies and
     `classes` of activity, symbols up to +-reach.
     """
 
     base: int = 9
-    steps: tuple[float, ...] = (2.5, 1.75, 1.25, 0.88, 0.62)
+    steps: tuple[float, ...] = (2.5, 1.7, 1.15, 0.78, 0.5)
     exponent: float = 0.7
     tilt: float = 2.0
     size: int = 160
@@ -188,7 +188,7 @@ def _arrays(codec: CodecConfig, config: RefineConfig, groups: list[Array], memor
 
 
 def fit_kernel(groups: list[Array]) -> Array:
-    """What sizes of the two steps before say of a size: least squares, symmetric in frequency; [2, TAPS] uint16."""
+    """What sizes of the two blocks before say of a size: least squares, symmetric in frequency; [2, TAPS] uint16."""
     reach, chosen = TAPS // 2, groups[:: max(1, sum(group.size for group in groups) // ROWS)]
     features, sizes = [], []
     for group in chosen:
