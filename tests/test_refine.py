@@ -106,6 +106,28 @@ def test_finer_steps_come_nearer():
     assert away[0] < np.square(before - wave).sum()
 
 
+def test_sizes_weigh_error_against_bits():
+    station = small_refinement()
+    rng = np.random.default_rng(4)
+    wave = rng.standard_normal(SIZE * 8).astype(np.float32) * 30
+    before = np.zeros_like(wave)
+    symbols = station.symbols(wave, before, 3)
+    values = station._lapped.forward(wave) / station._steps(before, 3)
+    guess = np.floor(np.minimum(np.abs(values), 255) + refine.ROUNDING).astype(np.int32)
+    tables = station.arrays["tables"].reshape(-1, station.arrays["tables"].shape[2])
+    for block, k in np.ndindex(symbols.shape):
+        counts, size = tables[station.rows(guess)[block, k]], min(abs(values[block, k]), 255)
+
+        def price(n, counts=counts, size=size):
+            bits = -np.log2(counts[4 + n] / 65536) if n <= 4 else 9 - np.log2(counts[-1] / 65536)
+            return (size - n) ** 2 + refine.BIT * bits
+
+        near = max(round(float(size)), 1)
+        best = min(near - 1, near, key=price)
+        assert abs(symbols[block, k]) == best or price(abs(symbols[block, k])) == pytest.approx(price(best), abs=1e-3)
+        assert symbols[block, k] * values[block, k] >= 0
+
+
 def test_side_by_side_is_one_by_one():
     station, steps = small_refinement(), [9, 4, 0, 12, 4]
     groups = [drawn(count, seed) for seed, count in enumerate(steps)]

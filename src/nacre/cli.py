@@ -520,7 +520,7 @@ def refine(
     noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Excerpts coded at each refined level.")] = 0.25,
     base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the refined levels use.")] = 9,
-    steps: Annotated[str, typer.Option(help="Steps of the refined levels, from the coarsest.")] = "2.5,1.7,1.15,.78,.5",
+    steps: Annotated[str, typer.Option(help="Steps of the refined levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
     quiet: Quiet = False,
 ) -> None:
     """Give a model's highest levels what its networks leave over of the sound, for higher rates worth their bytes."""

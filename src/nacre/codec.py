@@ -305,7 +305,7 @@ class Codec:
         usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
         wanted = usual if bitrate_kbps is None else bitrate_kbps
         if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
-            span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s)"
+            span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){', cleaned' if denoise else ''}"
             raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {self.bundle.name}")
         return RatePlan(rates, wanted, int(np.abs(np.log(rates / wanted)).argmin()), container.HEADER_BYTES)
 

@@ -49,7 +49,7 @@ class RefineConfig:
     """
 
     base: int = 9
-    steps: tuple[float, ...] = (2.5, 1.7, 1.15, 0.78, 0.5)
+    steps: tuple[float, ...] = (2.2, 1.5, 1.0, 0.68, 0.44)
     exponent: float = 0.7
     tilt: float = 2.0
     size: int = 160
@@ -95,8 +95,10 @@ def add_refinement(
         sampler = Sampler(corpus, bundle.config, MILD, noises, BALANCE)
         codec = Codec(draft)
         memory = memory_of(codec, sampler.batch(1, 6 * bundle.config.group_samples, (1, 1 << 29))[0], plain)
-        groups = _symbols(codec, sampler, plain, hours, quiet)
-        _arrays(bundle.config, config, groups, memory).save(part / bundles.REFINEMENT)
+        for share in (0.2, 1.0):  # symbols depend on what they cost, and the other way round
+            groups = _symbols(codec, sampler, plain, share * hours, quiet)
+            codec.refinement = fitted = _arrays(bundle.config, config, groups, memory)
+        fitted.save(part / bundles.REFINEMENT)
         _finish(draft, sampler, {"refinement": {"hours_a_level": hours, "settings": asdict(config)}})
     return bundles.load(out)
 
