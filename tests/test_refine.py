@@ -16,6 +16,7 @@ from nacre import codec as codecs
 from nacre.coding import Coding, Group
 from nacre.container import Packet
 from nacre.errors import BundleError, StreamError
+from nacre.rate import RatePlan
 from nacre.refine import Lapped, Refinement
 
 SIZE, PER_FRAME, LEVELS = 80, 4, 4
@@ -207,6 +208,12 @@ def test_file_round_trip_and_damage(tmp_path):
         ("steps", [0, 0, np.nan, 1]),
         ("steps", [0, 0, -1, 1]),
         ("steps", [0, 1, 0, 1]),
+        ("steps", [1, 1, 1, 1]),
+        ("steps", [0, 0, 1, 1e38]),
+        ("steps", [0, 0, 1e-45, 1]),
+        ("exponent", [-40]),
+        ("exponent", [1e30]),
+        ("weights", np.full(SIZE, 1e-45)),
         ("weights", np.zeros(SIZE)),
         ("weights", np.ones(81)),
         ("exponent", [1, 1]),
@@ -296,6 +303,46 @@ def test_joined_channels_share_a_refinement(fine, speech):
     assert np.corrcoef(sound[1, 8000:], wave[1, 8000:])[0, 1] > 0.5
 
 
+@pytest.mark.parametrize("quality", [33, 100])
+@pytest.mark.parametrize("gain_db", [-6, 6])
+def test_channels_that_part_are_what_they_would_be_alone(fine, speech, gain_db, quality):
+    """The second channel's end of a joined group is decoded from the group behind it, times the joined one's factor."""
+    size, lag = fine.config.group_samples, fine.config.delay_samples
+    wave = np.stack([speech[16_000:48_000], 10 ** (gain_db / 20) * speech[16_000:48_000]]) * 0.4
+    half = 16_000 // size * size
+    wave[1, half:] = speech[60_000 : 60_000 + len(wave[1]) - half]
+    data = fine.encode(wave, 16_000, quality=quality)
+    balances = [packet.level for packet in fine.parse(data).packets[1::2] if not packet.payload]
+    assert 8 + gain_db in balances
+    assert any(packet.payload for packet in fine.parse(data).packets[1::2])
+    sounds = [
+        fine.decode(data)[0][1],
+        fine.decode(fine.encode(wave, 16_000, quality=quality, stereo="left-right"))[0][1],
+    ]
+    end = slice(half - lag + lag // 4, half)
+    level = [float(np.square(sound[end]).mean()) for sound in sounds]
+    assert 0.5 < level[0] / level[1] < 2
+
+
+def test_encoder_and_decoder_run_the_same_networks(fine, speech, monkeypatch):
+    """Whoever falls silent, parts or joins: latents and levels, group by group and channel by channel."""
+    size, rng, run = fine.config.group_samples, np.random.default_rng(0), []
+    step = fine.decoder_net.step
+    monkeypatch.setattr(fine.decoder_net, "step", lambda *given: run.append(given[:2]) or step(*given))
+    pieces = [speech[at : at + size] * 0.3 for at in range(16_000, 60_000, size)][:9]
+    even, none = [np.stack([piece, 2 * piece]) for piece in pieces], np.zeros(size, np.float32)
+    quiet = 4e-5 * np.stack(2 * [rng.standard_normal(size)]).astype(np.float32)  # the carrier alone is silence
+    mute, other = np.stack([pieces[1], none]), np.stack([pieces[2], pieces[5]])
+    wave = np.concatenate([even[0], mute, other, even[3], quiet * [[1], [0.3]], other, even[6], mute[::-1], other], 1)
+    contents = fine.parse(fine.encode(wave.astype(np.float32), 16_000, quality=100))
+    encoded, run[:] = list(run), []
+    assert contents.joined >= 3
+    list(fine.decoder(contents).blocks())
+    assert [level for _, level in encoded] == [level for _, level in run]
+    for (mine, _), (theirs, _) in zip(encoded, run, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_packets_of_one_size(fine, speech):
     data = fine.encode(speech[:40_000], 16_000, packet_bytes=400)
     packets = fine.parse(data).packets
@@ -346,6 +393,18 @@ def test_static_pieces_are_the_static_bytes(fine):
     assert data == entropy.encode(symbols, fine.prior.tables(3))
     found = entropy.decode_asked([data], fine.prior.decoding([3], [10]))
     np.testing.assert_array_equal(found[0], symbols)
+
+
+def test_levels_settle_on_sound_unlike_speech():
+    """Noise costs what was expected at plain levels, and twice that at refined ones."""
+    rates = np.geomspace(1, 20, 16)
+    plan = RatePlan(rates, 14.0, 14, plain_levels=11)
+    levels = []
+    for _ in range(30):
+        levels.append(plan.choose())
+        plan.record(round(rates[levels[-1]] * 125 * (2.2 if levels[-1] >= 11 else 1.1)), 1.0)
+    assert max(np.abs(np.diff(levels[8:]))) <= 1
+    assert plan.spent_bytes / 125 / plan.duration_s == pytest.approx(14, rel=0.06)
 
 
 def test_features_are_of_the_highest_plain_level(fine, speech):

@@ -87,6 +87,11 @@ def test_kernel_finds_what_sizes_tell():
     np.testing.assert_array_equal(kernel, kernel[:, ::-1])
 
 
+def test_nothing_to_refine():
+    with pytest.raises(TrainError, match="no symbols but 0"):
+        room.fit_kernel([np.zeros((20, 40), np.int16)] * 3)
+
+
 def test_a_prior_learned_later_keeps_the_refinement(refined, tmp_path, speech):
     found = adapt.add_context(refined, CLIPS, tmp_path / "both", hours=0.003, config=SMALL, quiet=True)
     assert found.has_context
@@ -110,7 +115,16 @@ def test_a_context_prior_is_spread_too(cleaner, tmp_path, speech):  # noqa: F811
 
 @pytest.mark.parametrize(
     "changes",
-    [{"base": 4}, {"base": -1}, {"steps": (1.0,) * 2}, {"steps": (4.0, 3.0, 2.0, 1.0)}, {"size": 33}, {"zones": 0}],
+    [{"base": 4}, {"base": -1}, {"steps": (1.0,) * 2}, {"steps": (4.0, 3.0, 2.0, 1.0)}, {"size": 33}, {"zones": 0}]
+    + [
+        {"size": 1},
+        {"steps": ()},
+        {"steps": (np.inf, 1.0)},
+        {"zones": 65},
+        {"reach": 64},
+        {"classes": 2},
+        {"exponent": 3},
+    ],
 )
 def test_settings_that_do_not_fit(cleaner, tmp_path, changes):  # noqa: F811
     def refine() -> None:

@@ -179,7 +179,9 @@ def features(
     ],
     kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
     pool: Annotated[str | None, typer.Option(help="One row a file, not frames: mean, stats or parts.")] = None,
-    level: Annotated[int | None, typer.Option(help="Quality level of a model. Default: the highest.")] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Quality level of a model. Default: the highest without refinement.")
+    ] = None,
     quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
     model: Model = "speech-16k",
     jobs: Jobs = 1,
@@ -518,7 +520,7 @@ def refine(
     data: Annotated[Path, typer.Option(help="Folder of recordings such as the model will be used for.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the refined model.")],
     noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Excerpts coded at each refined level.")] = 0.25,
+    hours: Annotated[float, typer.Option(min=0.01, max=1, help="Excerpts coded at each refined level.")] = 0.25,
     base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the refined levels use.")] = 9,
     steps: Annotated[str, typer.Option(help="Steps of the refined levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
     quiet: Quiet = False,

@@ -36,7 +36,7 @@ from nacre.priors import TOTAL, StaticPrior
 from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, Quantiser, ResidualQuantiser, UniformQuantiser
 from nacre.rate import RatePlan
 from nacre.refine import Refinement
-from nacre.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
+from nacre.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of, factors
 from nacre.units import ceil_div, resampled_count
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -121,7 +121,7 @@ class Codec:
             raise UsageError("prior", found=prior, wanted=" or ".join(PRIORS))
         if denoise and not self.config.cleans:
             raise UsageError("denoise", found=f"model {self.bundle.name}", wanted="a model that was taught to clean")
-        plan = self.rate_plan(channels, bitrate_kbps, quality, prior, denoise)
+        plan = self.rate_plan(channels, bitrate_kbps, quality, prior, plain=denoise)  # or noise would come back
         if packet_bytes is not None:
             if bitrate_kbps is not None or quality is not None:
                 raise UsageError("packet_bytes", found="a bitrate or quality too", wanted="one of them")
@@ -215,7 +215,7 @@ class Codec:
         ]
 
     def token_format(self, level: int | None = None) -> TokenFormat:
-        """What tokens of a quality level look like, by default of the highest."""
+        """What tokens of a quality level look like, by default of the highest that has no refinement."""
         lowest, highest = self.prior.ranges(self._level(level))
         tables = self.prior.tables(self._level(level)) / TOTAL  # [K, A]
         entropy_bits = float(-(tables * np.log2(np.where(tables > 0, tables, 1))).sum())
@@ -290,24 +290,26 @@ class Codec:
         bitrate_kbps: float | None,
         quality: float | None,
         prior: str = CONTEXT,
-        denoise: bool = False,
+        plain: bool = False,
     ) -> RatePlan:
-        """What the options ask for; raises UsageError where this model cannot give it."""
+        """What the options ask for, of levels without refinement if `plain`; raises UsageError for what cannot be."""
         if bitrate_kbps is not None and quality is not None:
             raise UsageError("bitrate and quality", found="both", wanted="one of them")
         rates = (self.bundle.rates_kbps if prior == CONTEXT else self.bundle.static_rates_kbps) * channels
-        if denoise:  # a refinement would bring the noise back
+        if plain:
             rates = rates[: self.plain_levels]
         if quality is not None:
             if not 0 <= quality <= 100:
                 raise UsageError("quality", found=quality, wanted="0 to 100")
-            return RatePlan(rates, None, round(quality / 100 * (len(rates) - 1)), container.HEADER_BYTES)
+            level = round(quality / 100 * (len(rates) - 1))
+            return RatePlan(rates, None, level, container.HEADER_BYTES, plain_levels=self.plain_levels)
         usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
         wanted = usual if bitrate_kbps is None else bitrate_kbps
         if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
-            span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){', cleaned' if denoise else ''}"
+            span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){', not refined' if plain else ''}"
             raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {self.bundle.name}")
-        return RatePlan(rates, wanted, int(np.abs(np.log(rates / wanted)).argmin()), container.HEADER_BYTES)
+        level = int(np.abs(np.log(rates / wanted)).argmin())
+        return RatePlan(rates, wanted, level, container.HEADER_BYTES, plain_levels=self.plain_levels)
 
 
 @dataclass(frozen=True)
@@ -474,7 +476,8 @@ class ChannelEncoder:
         self.cleaner = Cleaner(codec) if denoise else None
         self.refiner = Refiner(codec, codec.refinement) if refine and codec.refinement else None
         self.ready: Array = np.zeros(0, np.float32)  # the last group as it was analysed
-        self.sent: Array | None = None  # its symbols
+        self.sent: Array | None = None  # its symbols, None for silence
+        self.factor = 1.0  # that the decoder puts on this channel
         self.analyser = analyser_of(codec.config)
         self.level_state = LevelState()
         self.past = codec.encoder_net.start()
@@ -484,11 +487,16 @@ class ChannelEncoder:
         """The gain code that suits the next group, wave [N]."""
         return choose_gain(self.level_state, wave, self.codec.config.hop_samples)
 
-    def latents(self, wave: Array, level: int, code: int | None = None) -> Array:
-        """wave [N], N a multiple of the hop and at most a group -> latents [T, X], after a gain: `code`, or its own."""
+    def latents(self, wave: Array, level: int, code: int | None = None, factor: float = 1.0) -> Array:
+        """wave [N], N a multiple of the hop and at most a group -> latents [T, X], after a gain: `code`, or its own.
+
+        `factor` is what the decoder will multiply this group by.
+        """
         hop = self.codec.config.hop_samples
         before, self.code = self.code, self.gain(wave) if code is None else code
         self.ready = wave * gain_curve(before, self.code, len(wave), hop)
+        self.ready /= factors(self.factor, factor, len(wave), hop)
+        self.factor = factor
         spectra = self.analyser.push(self.ready)
         latents, self.past = self.codec.encoder_net.step(spectra, level, self.past)
         return self.cleaner.cleaned(spectra, latents, level) if self.cleaner else latents
@@ -498,14 +506,15 @@ class ChannelEncoder:
         prior = self.codec.prior
         return self.codec.quantiser.symbols(latents, level, prior.limits(level), prior.costs(level))
 
-    def group(self, wave: Array, level: int) -> Packet:
-        """wave [N], N a multiple of the hop and at most a group -> packet."""
+    def group(self, wave: Array, level: int, mute: int | None = None) -> Packet:
+        """wave [N], N a multiple of the hop and at most a group -> packet; that of silence has the level `mute`."""
         before = self.code
         latents = self.latents(wave, level)
         if is_silent(wave, self.codec.config.hop_samples):
             self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
-            self.fine(None, level)
-            return Packet(level, b"")
+            self.sent, mute = None, level if mute is None else mute
+            self.fine(None, mute)
+            return Packet(mute, b"")
         self.sent = symbols = self.symbols(latents, level)
         return self.packet(symbols, level)
 
@@ -530,7 +539,7 @@ class SizedEncoder(ChannelEncoder):
         self.most = size_bytes - container.HEAD_BYTES - container.CHECK_BYTES
         self.level: int | None = None
 
-    def group(self, wave: Array, level: int) -> Packet:
+    def group(self, wave: Array, level: int, mute: int | None = None) -> Packet:
         """wave [N] -> packet; `level` is where the first group begins to look."""
         memory, top = self._memory(), (self.codec.config.levels if self.refiner else self.codec.plain_levels) - 1
         self.level = level if self.level is None else self.level
@@ -628,9 +637,9 @@ class StreamEncoder:
         level = self.plan.choose()
         balance = self._balance(waves)
         if balance == APART:
-            packets = [channel.group(wave, level) for channel, wave in zip(self._channels, waves, strict=True)]
-            if self._alike and not packets[1].payload:
-                packets[1] = Packet(APART, b"")
+            mutes = (None, APART) if self._alike else len(waves) * (None,)
+            turns = zip(self._channels, waves, mutes, strict=True)
+            packets = [channel.group(wave, level, mute) for channel, wave, mute in turns]
         else:
             packets = self._once(waves, level, balance)
         size = sum(len(container.pack_packet(packet)) for packet in packets)
@@ -647,9 +656,10 @@ class StreamEncoder:
     def _once(self, waves: Array, level: int, balance: int) -> list[Packet]:
         """Packets of a group waves [2, N] that are alike."""
         first, second = self._channels
+        second.code = first.code  # from which the decoder sets out
         packet = first.group(carrier(waves, balance), level)
         second.gain(waves[1])
-        second.latents(waves[1], level, first.code)  # so that it knows the past when the two part
+        second.latents(waves[1], level, first.code, factor_of(balance))  # so that it knows the past when the two part
         second.fine(first.sent, level)
         return [packet, Packet(balance, b"")]
 
@@ -685,8 +695,8 @@ class ChannelDecoder:
         if group.symbols is None:
             return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), group.level, None)
         latents = self.codec.quantiser.latents(group.symbols, group.level)
-        ramp = np.minimum(1, np.arange(frames * hop, dtype=np.float32) / hop)
-        return self._render(latents, group.level, group.code, before + (factor - before) * ramp, group.fine)
+        curve = factors(before, factor, frames * hop, hop)
+        return self._render(latents, group.level, group.code, curve, group.fine)
 
     def conceal(self, frames: int) -> Array:
         """wave [frames * hop] in place of a lost packet: the last sound, fading."""

@@ -60,8 +60,8 @@ class Coding:
     def pack(self, symbols: Array, level: int, code: int, fine: Array | None = None) -> Packet:
         """symbols [T, K], and those of the refinement [S, size] at a level that has one -> packet."""
         prior: ContextPrior | StaticPrior = self.context or self.static
-        if fine is not None:
-            assert self.refinement
+        assert (fine is not None) == self._refines(level), level
+        if fine is not None and self.refinement:
             data = entropy.encode_pieces(chain(prior.encoding(symbols, level), self.refinement.encoding(fine)))
             while len(data) >= MOST_PAYLOAD_BYTES and fine.any():  # of sound that the networks give nothing like
                 fine = np.trunc(fine / 2).astype(np.int32)

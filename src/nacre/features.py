@@ -57,7 +57,7 @@ def extract(
     | mfcc | [T, 20] float32, `mel.mfcc` with its usual settings | 100 |
 
     `pool` turns frames into one row: "mean" [F], "stats" [3 F] or "parts" [15 F], see `pooled`. `level` is the quality
-    level of latents and tokens, by default the highest.
+    level of latents and tokens, by default the highest that has no refinement.
     """
     check(kind, pool, level)
     sound = as_sound(wave)
@@ -131,7 +131,7 @@ def level_of(model: str | Path, kind: str, level: int | None, quality: float | N
     if level is not None:
         raise UsageError("level and quality", found="both", wanted="one of them")
     check(kind, None, 0)
-    return _codec(str(model)).rate_plan(1, None, quality).level
+    return _codec(str(model)).rate_plan(1, None, quality, plain=True).level
 
 
 def check(kind: str, pool: str | None, level: int | None) -> None:

@@ -26,12 +26,15 @@ class RatePlan:
     level: int
     spent_bytes: int = 0  # the header of the file, to begin with
     duration_s: float = 0.0
-    activity: float = 1.0  # what this sound costs against what the model expects
     reach: int = 5  # levels above or below the first that a group may take
+    plain_levels: int = 0  # from here on levels are refined: other sound costs more there than speech
     first: int = field(init=False)
+    activity: Array = field(init=False)  # [L] what this sound costs against what the model expects
 
     def __post_init__(self) -> None:
         self.first = self.level
+        self.activity = np.ones(len(self.rates_kbps))
+        self._known = np.zeros(len(self.rates_kbps), bool)
 
     @property
     def highest(self) -> int:
@@ -53,4 +56,7 @@ class RatePlan:
         self.spent_bytes += size_bytes
         self.duration_s += duration_s
         cost = kbps(size_bytes, duration_s) / float(self.rates_kbps[self.level])
-        self.activity = float(np.clip(0.5 * self.activity + 0.5 * cost, 0.2, 3.0))
+        found = float(np.clip(0.5 * self.activity[self.level] + 0.5 * cost, 0.2, 3.0))
+        alike = (np.arange(len(self.rates_kbps)) < self.plain_levels) == (self.level < self.plain_levels)
+        self._known |= alike
+        self.activity[alike | ~self._known] = found  # levels of the other sort are thought alike until they are tried

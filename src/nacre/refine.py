@@ -37,6 +37,8 @@ TAPS = 15  # coefficients around a coefficient whose sizes are looked at, in eac
 LARGEST_SIZE = 15  # sizes count up to here
 TOTAL = 1 << 16  # sum of a table
 TOGETHER = 8  # blocks that are encoded at once: fewer take longer, more do not fit a processor's memory
+EXTREME = 1e6  # no step or weight is larger, or smaller than its inverse
+MOST_AT_ONCE = 1 << 15  # shares of a block
 EXACT = 1 << 24  # float32 holds every whole number up to here
 MOST = (16, 4096, 64, 256, 128)  # levels, coefficients, zones, classes, shares: bounds what a file can make us read
 MEMBERS = {
@@ -95,10 +97,16 @@ class Refinement:
         if not fits or shapes != wanted or self.size % 2:
             raise BundleError("refinement: sizes", found=(sizes, shapes), wanted=f"at most {MOST}, {wanted}")
         numbers = np.concatenate([a["steps"], a["weights"], a["exponent"]])
-        if not np.isfinite(numbers).all() or (a["steps"] < 0).any() or (a["weights"] <= 0).any():
-            raise BundleError("refinement: steps, weights, exponent", wanted="finite numbers, weights above 0")
-        if not (a["steps"][self.first_level :] > 0).all():
-            raise BundleError("refinement: steps", found=a["steps"].tolist(), wanted="the highest levels above 0")
+        if not np.isfinite(numbers).all() or not 0 <= a["exponent"][0] <= 2:
+            raise BundleError("refinement: steps, weights, exponent", wanted="finite numbers, exponent 0 to 2")
+        steps, first = a["steps"], self.first_level
+        for values in (a["weights"], steps[first:]):
+            if ((values < 1 / EXTREME) | (values > EXTREME)).any():
+                raise BundleError("refinement: steps, weights", wanted=f"{1 / EXTREME:g} to {EXTREME:g}")
+        if first == 0 or steps[:first].any():
+            raise BundleError("refinement: steps", found=steps.tolist(), wanted="0, then numbers above it")
+        if self.size * sizes[4] > MOST_AT_ONCE:
+            raise BundleError("refinement: coefficients, shares", found=sizes, wanted=f"at most {MOST_AT_ONCE} a block")
         if int(a["kernel"].sum(dtype=np.int64)) * LARGEST_SIZE >= EXACT:
             raise BundleError("refinement: kernel", wanted=f"activities below {EXACT}")
         if (np.diff(a["edges"].astype(np.int64)) <= 0).any():
@@ -124,7 +132,7 @@ class Refinement:
     @property
     def first_level(self) -> int:
         """The lowest level that is refined; the number of levels where none is."""
-        refined = np.flatnonzero(self.arrays["steps"])
+        refined = np.flatnonzero(self.arrays["steps"] > 0)
         return int(refined[0]) if len(refined) else len(self.arrays["steps"])
 
     def refines(self, level: int) -> bool:
@@ -134,9 +142,9 @@ class Refinement:
     def symbols(self, wave: Floats, decoded: Floats, level: int) -> Ints:
         """What is sent for one group of wave [N] that the networks gave back as decoded [N]: [S, K], S = N / K.
 
-        Of the two nearest sizes the one whose error and bits weigh less (Sullivan and Wiegand, 1998). What bits a size
-        costs is taken from a first guess of the symbols around it. Sizes that are large alone are left out by this,
-        which would be heard as blips.
+        Of the nearest size and the one below it, the one whose error and bits weigh less (Sullivan and Wiegand, 1998).
+        What bits a size costs is taken from a first guess of the symbols around it. Sizes that stand alone, which would
+        be heard as blips, are left out by this.
         """
         values = self._lapped.forward(wave - decoded) / self._steps(decoded, level)
         sizes = np.minimum(np.abs(values), LARGEST)
@@ -183,9 +191,11 @@ class Refinement:
 
     def costs(self, symbols: Ints) -> Floats:
         """Ideal bits [S] of each block of symbols [S, K]."""
-        bits = np.zeros(len(symbols), np.float32)
-        for block, told in enumerate(pieces(symbols, self._lowest, self._shares[self.rows(symbols)])):
-            for answers, shares in told:
+        bits, rows = np.zeros(len(symbols), np.float32), self.rows(symbols)
+        for block in range(len(symbols)):
+            for answers, shares in pieces(
+                symbols[block : block + 1], self._lowest, self._shares[rows[block : block + 1]]
+            )[0]:
                 bits[block] -= np.log2(shares[np.arange(len(answers)), answers]).sum()
         return bits
 

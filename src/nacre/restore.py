@@ -104,7 +104,7 @@ def conceal(
 
 
 def denoise(codec: Codec, wave: Array, rate_hz: int, *, tick: Callable[[float], None] | None = None) -> Array:
-    """The speech in wave [N] or [C, N], of the same shape, through the latents of the highest quality level.
+    """The speech in wave [N] or [C, N], of the same shape, through the latents of the highest level without refinement.
 
     Each channel by itself. Nothing is left above half the model's rate. Raises AudioError, and UsageError where
     the model was not taught to clean.

@@ -32,6 +32,13 @@ def factor_of(balance: int) -> float:
     return db_to_gain(balance - EVEN)
 
 
+def factors(before: float, after: float, samples: int, hop_samples: int) -> Array:
+    """From one factor to the next over the first hop of a group: [samples] float32."""
+    share = np.minimum(1, np.arange(samples, dtype=np.float32) / hop_samples)
+    found: Array = before + (after - before) * share
+    return found
+
+
 def carrier(waves: Array, balance: int) -> Array:
     """waves [2, N] -> the wave [N] from which both come back with the least error."""
     factor = np.float32(factor_of(balance))

@@ -23,9 +23,9 @@ from nacre.container import Kind
 from nacre.context import ContextPrior
 from nacre.errors import TrainError
 from nacre.priors import StaticPrior, share_out
-from nacre.refine import LARGEST_SIZE, TAPS, Refinement
+from nacre.refine import EXTREME, LARGEST_SIZE, TAPS, Refinement
 from nacre.train.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
-from nacre.train.checks import above_zero, check
+from nacre.train.checks import check
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.export import card, check_free, measured_rates, new_folder
 from nacre.train.recipe import Recipe, build
@@ -60,8 +60,17 @@ class RefineConfig:
     def __post_init__(self) -> None:
         check(self, "refinement", "0 or more", lambda level: level >= 0, "base")
         falling = "numbers above 0, each smaller than the one before"
-        check(self, "refinement", falling, lambda s: min(s) > 0 and all(np.diff(s) < 0), "steps")
-        check(self, "refinement", "above 0", above_zero, "exponent", "size", "zones", "classes", "reach")
+        check(self, "refinement", falling, _falling, "steps")
+        check(self, "refinement", "0 to 2", lambda exponent: 0 <= exponent <= 2, "exponent")
+        check(self, "refinement", "-6 to 6", lambda tilt: -6 <= tilt <= 6, "tilt")
+        check(self, "refinement", "an even number up to 1024", lambda n: 2 <= n <= 1024 and n % 2 == 0, "size")
+        check(self, "refinement", "1 to 64", lambda n: 1 <= n <= 64, "zones")
+        check(self, "refinement", "3 to 256", lambda n: 3 <= n <= 256, "classes")
+        check(self, "refinement", "1 to 15", lambda n: 1 <= n <= 15, "reach")
+
+
+def _falling(steps: tuple[float, ...]) -> bool:
+    return bool(steps) and steps[-1] >= 1 / EXTREME and steps[0] <= EXTREME and all(np.diff(steps) < 0)
 
 
 def add_refinement(
@@ -210,6 +219,9 @@ def fit_kernel(groups: list[Array]) -> Array:
         found = np.linalg.lstsq(rows * weight[:, None], wanted * weight, rcond=None)[0].clip(0)
         weight = 1 / (rows @ found + 0.05)
     half = np.rint(SCALE * found.reshape(2, reach + 1)).astype(np.uint16)
+    if not half.any():
+        advice = "smaller steps, or other recordings"
+        raise TrainError("refinement", found="next to no symbols but 0", wanted="something to refine", next=advice)
     return np.concatenate([half[:, :0:-1], half], 1)
 
 
