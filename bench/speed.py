@@ -81,7 +81,7 @@ def live(codec, wave: np.ndarray, level: int) -> list[Timing]:
 
     size = codec.config.hop_samples
     wave = wave[: len(wave) // size * size]
-    encoder, decoder = ChannelEncoder(codec), ChannelDecoder(codec)
+    encoder, decoder = ChannelEncoder(codec, refine=True), ChannelDecoder(codec)
     coded = [timed(partial(encoder.group, frame, level)) for frame in wave.reshape(-1, size)]
     decoded = [
         timed(lambda packet=packet: decoder.group(*encoder.coding.unpack([packet], [1]))) for packet, _, _ in coded
