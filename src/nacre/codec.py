@@ -508,15 +508,22 @@ class ChannelEncoder:
 
     def group(self, wave: Array, level: int, mute: int | None = None) -> Packet:
         """wave [N], N a multiple of the hop and at most a group -> packet; that of silence has the level `mute`."""
-        before = self.code
-        latents = self.latents(wave, level)
-        if is_silent(wave, self.codec.config.hop_samples):
-            self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
+        latents = self.heard(wave, level)
+        if latents is None:
             self.sent, mute = None, level if mute is None else mute
             self.fine(None, mute)
             return Packet(mute, b"")
         self.sent = symbols = self.symbols(latents, level)
         return self.packet(symbols, level)
+
+    def heard(self, wave: Array, level: int) -> Array | None:
+        """As `latents`, None where wave [N] is silent."""
+        before = self.code
+        latents = self.latents(wave, level)
+        if not is_silent(wave, self.codec.config.hop_samples):
+            return latents
+        self.code = before  # the decoder does not hear of this group's gain: the next ramp starts from the last
+        return None
 
     def fine(self, symbols: Array | None, level: int) -> Array | None:
         """Symbols of the refinement of the group that was analysed last, where its level has one."""
@@ -693,10 +700,10 @@ class ChannelDecoder:
         self._lost_samples, hop, frames = 0, self.codec.config.hop_samples, group.frames
         before, self.factor = self.factor, factor
         if group.symbols is None:
-            return self._render(np.zeros((frames, self.codec.config.latent_dims), np.float32), group.level, None)
+            return self.render(np.zeros((frames, self.codec.config.latent_dims), np.float32), group.level, None)
         latents = self.codec.quantiser.latents(group.symbols, group.level)
         curve = factors(before, factor, frames * hop, hop)
-        return self._render(latents, group.level, group.code, curve, group.fine)
+        return self.render(latents, group.level, group.code, curve, group.fine)
 
     def conceal(self, frames: int) -> Array:
         """wave [frames * hop] in place of a lost packet: the last sound, fading."""
@@ -705,12 +712,15 @@ class ChannelDecoder:
         seconds = (self._lost_samples + np.arange(samples)) / config.rate_hz
         self._lost_samples += samples  # a second lost group goes on where the first one faded to
         falling = self.factor * np.exp(-seconds / FADE_S).astype(np.float32)
-        return self._render(self.latents * fade, self.level, self.code, falling)
+        return self.render(self.latents * fade, self.level, self.code, falling)
 
-    def _render(
+    def render(
         self, latents: Array, level: int, code: int | None, factors: Array | None = None, fine: Array | None = None
     ) -> Array:
-        """`code` None mutes the group; `factors` [N] go on its samples; `fine` refines them."""
+        """latents [T, D] at a level -> wave [T * hop].
+
+        The group was coded with the gain `code`, None mutes it; `factors` [N] go on its samples, `fine` refines them.
+        """
         hop, samples = self.codec.config.hop_samples, len(latents) * self.codec.config.hop_samples
         curve: Array = np.zeros(samples, np.float32)
         if code is not None:

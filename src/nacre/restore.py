@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nacre.analysis import LevelState, choose_gain, gain_of
 from nacre.audio import resampled
-from nacre.codec import STATIC, Codec, StreamDecoder, as_sound, check_shape
-from nacre.container import Contents
+from nacre.codec import ChannelDecoder, ChannelEncoder, Codec, StreamDecoder, as_sound, check_shape, pad
 from nacre.continuation import Spans, filled, filled_from_both
 from nacre.errors import AudioError, UsageError
-from nacre.stereo import LEFT_RIGHT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Stretches = list[tuple[float, float]]
@@ -104,25 +102,47 @@ def conceal(
 
 
 def denoise(codec: Codec, wave: Array, rate_hz: int, *, tick: Callable[[float], None] | None = None) -> Array:
-    """The speech in wave [N] or [C, N], of the same shape, through the latents of the highest level without refinement.
+    """The speech in wave [N] or [C, N], of the same shape, through latents that nothing has rounded.
 
-    Each channel by itself. Nothing is left above half the model's rate. Raises AudioError, and UsageError where
-    the model was not taught to clean.
+    Of the highest level without refinement, each channel by itself. Nothing is left above half the model's rate.
+    Raises AudioError, and UsageError where the model was not taught to clean.
     """
     sound = as_sound(wave)
-    stream = codec.encoder(rate_hz, len(sound), quality=100, stereo=LEFT_RIGHT, prior=STATIC, denoise=True)
+    rate_hz = check_shape(rate_hz, len(sound))
+    if not codec.config.cleans:
+        raise UsageError("denoise", found=f"model {codec.bundle.name}", wanted="a model that was taught to clean")
     if sound.shape[1] == 0:
         raise AudioError("wave", found="no samples", wanted="at least one")
-    packets, step = [], 10 * rate_hz
-    for at in range(0, sound.shape[1], step):
-        packets += stream.push(sound[:, at : at + step])
-        if tick:
-            tick(0.7 * (at + step) / sound.shape[1])
-    packets += stream.flush()
-    header = replace(stream.header, samples=sound.shape[1])
-    contents = Contents(header, header.samples, list(packets), 0, False, 0, 0, 0)
-    shaped: Array = whole(codec.decoder(contents)).reshape(np.shape(wave))
+    result = np.empty_like(sound)
+    for index, channel in enumerate(sound):
+        done = None if tick is None else partial(_told, tick, index, len(sound))
+        result[index] = _cleaned(codec, channel, rate_hz, done)
+    shaped: Array = result.reshape(np.shape(wave))
     return shaped
+
+
+def _told(tick: Callable[[float], None], channel: int, channels: int, share: float) -> None:
+    tick((channel + share) / channels)
+
+
+def _cleaned(codec: Codec, wave: Array, rate_hz: int, tick: Callable[[float], None] | None) -> Array:
+    """wave [N] from cleaned latents that nothing has rounded, group by group."""
+    config, level = codec.config, codec.plain_levels - 1
+    ready = resampled(wave, rate_hz, config.rate_hz)
+    padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)
+    encoder, decoder, pieces = ChannelEncoder(codec, denoise=True), ChannelDecoder(codec), []
+    for at in range(0, len(padded), config.group_samples):
+        part = padded[at : at + config.group_samples]
+        latents = encoder.heard(part, level)
+        if latents is None:
+            silence = np.zeros((len(part) // config.hop_samples, config.latent_dims), np.float32)
+            pieces.append(decoder.render(silence, level, None))
+        else:
+            pieces.append(decoder.render(codec.quantiser.unrounded(latents, level), level, encoder.code))
+        if tick:
+            tick((at + len(part)) / len(padded))
+    heard = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
+    return resampled(heard, config.rate_hz, rate_hz)[: len(wave)]
 
 
 def whole(stream: StreamDecoder) -> Array:

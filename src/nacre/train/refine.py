@@ -92,7 +92,12 @@ def add_refinement(
     if bundle.kind != Kind.SCALAR or bundle.config.mel_bands:
         raise TrainError(f"model {bundle.name}", found=found, wanted=kinds)
     if bundle.has_refinement:
-        raise TrainError(f"model {bundle.name}", found="a refinement", wanted="a model without", next="take its source")
+        raise TrainError(
+            f"model {bundle.name}",
+            found="a refinement",
+            wanted="a model without",
+            next="refine the one it was made from",
+        )
     plain = bundle.config.levels - len(config.steps)
     if not 0 <= config.base < bundle.config.levels or plain < 1 or bundle.config.hop_samples % config.size:
         wanted = f"a level, fewer than {bundle.config.levels} steps, a divisor of {bundle.config.hop_samples}"
