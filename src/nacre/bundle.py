@@ -97,7 +97,7 @@ class Bundle:
 
     @cached_property
     def cleaning_span(self) -> tuple[float, float]:
-        """Quartiles of how far cleaned latents lie from plain ones on training speech; below, sound counts as clean."""
+        """How far cleaned latents lie from plain ones in half, and in nine tenths, of training speech; see Cleaner."""
         low, high = self.facts["cleaning_span"]
         return float(low), float(high)
 

@@ -27,7 +27,7 @@ from nacre.refine import EXTREME, LARGEST_SIZE, TAPS, Refinement
 from nacre.train.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.checks import check
 from nacre.train.data import Sampler, load_corpus
-from nacre.train.export import card, check_free, measured_rates, new_folder
+from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
 from nacre.train.recipe import Recipe, build
 from nacre.units import ceil_div
 
@@ -257,6 +257,8 @@ def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> 
     facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD} | facts
     codec = Codec(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
     facts["rates_kbps"] = measured_rates(codec, waves)
+    if bundle.config.cleans:
+        facts["cleaning_span"] = cleaning_span(codec, waves)
     if bundle.has_context:
         codec.context = None
         facts["static_rates_kbps"] = measured_rates(codec, waves)
