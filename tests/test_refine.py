@@ -56,7 +56,7 @@ def fine_model(both_model, tmp_path_factory):
     shutil.copytree(both_model, folder)
     small_refinement().save(folder / bundles.REFINEMENT)
     found = bundles.load(both_model)
-    facts = {key: value for key, value in found.facts.items() if key not in bundles.HEAD}
+    facts = found.told
     bundles.save(folder, "fine", found.kind, found.config, facts)
     return folder
 

@@ -102,6 +102,11 @@ class Bundle:
         return float(low), float(high)
 
     @property
+    def told(self) -> dict[str, Any]:
+        """The facts that `save` is given: all but those it makes itself."""
+        return {key: value for key, value in self.facts.items() if key not in HEAD}
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all files in the folder."""
         return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())

@@ -63,9 +63,8 @@ class Coding:
         assert (fine is not None) == self._refines(level), level
         if fine is not None and self.refinement:
             data = entropy.encode_pieces(chain(prior.encoding(symbols, level), self.refinement.encoding(fine)))
-            while len(data) >= MOST_PAYLOAD_BYTES and fine.any():  # of sound that the networks give nothing like
-                fine = np.trunc(fine / 2).astype(np.int32)
-                data = entropy.encode_pieces(chain(prior.encoding(symbols, level), self.refinement.encoding(fine)))
+            if len(data) >= MOST_PAYLOAD_BYTES and fine.any():  # of sound that the networks give nothing like
+                return self.pack(symbols, level, code, np.trunc(fine / 2).astype(np.int32))
         elif self.context:
             data = entropy.encode_pieces(self.context.encoding(symbols, level))
         else:

@@ -63,7 +63,7 @@ def add_context(
     with new_folder(out) as part:
         with TemporaryDirectory(dir=part.parent) as cache:
             learned, rates = _learned(Codec(bundle), data, noise, Path(cache), hours, config, quiet, part)
-        facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
+        facts = bundle.told
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
         found = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
         if made := facts.get("training", {}).get("recipe"):
@@ -109,7 +109,7 @@ def _learned(
     for name in (*bundles.PARTS, *([bundles.REFINEMENT] if bundle.has_refinement else [])):
         shutil.copyfile(bundle.part(name), part / name)
     prior.save(part / bundles.CONTEXT)
-    facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
+    facts = bundle.told
     draft = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
     items = max(1, math.ceil(RATE_SECONDS * rate_hz / samples))
     rates = measured_rates(Codec(draft), sampler.batch(items, samples, (config.seed, 1 << 30)))

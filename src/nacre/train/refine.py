@@ -128,7 +128,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
         arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
         ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
     _arrays(bundle.config, config, []).save(part / bundles.REFINEMENT)
-    facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD}
+    facts = bundle.told
     for name in ("steps", "dead_zone", "rates_kbps", "static_rates_kbps"):
         if name in facts:
             facts[name] = [facts[name][level] for level in levels]
@@ -254,7 +254,7 @@ def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> 
     """Write a draft's hashes, rates and card anew, now that its tables are there."""
     samples = EXCERPT_GROUPS * bundle.config.group_samples
     waves = sampler.batch(max(1, ceil_div(RATE_SECONDS * bundle.config.rate_hz, samples)), samples, (1, 1 << 30))
-    facts = {key: value for key, value in bundle.facts.items() if key not in bundles.HEAD} | facts
+    facts = bundle.told | facts
     codec = Codec(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
     facts["rates_kbps"] = measured_rates(codec, waves)
     if bundle.config.cleans:
