@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +22,8 @@ from common import RATE_HZ, looped_speech, numbers, wide_console, workers
 from rich.table import Table
 
 TARGETS = {"encode": 100, "decode": 100, "live encode": 15, "live decode": 15}
+TARGETS |= {"nacre encode": 100, "nacre decode": 100}
+START_S = 0.1  # a file so short that the command's time is its start
 TICK_S = 0.002
 HEADS = ("what", "Hz", "wall s", "CPU s", "x wall", "x CPU", "target", "slowest ms", "CPU by station")
 
@@ -116,6 +121,38 @@ def measure(model: str, data: Path | None, seconds: float, rates_hz: list[int], 
     return rows + live(codec, wave, codec.rate_plan(1, kbps, None).level)
 
 
+def installed(model: str, data: Path | None, seconds: float, kbps: float, repeats: int) -> list[Timing]:
+    """The commands as users start them: processes of their own, on all cores, with start and file reading."""
+    import nacre
+    from nacre.audio import write
+
+    wave = np.concatenate(list(looped_speech(data or Path(nacre.__file__).parent, seconds, RATE_HZ)))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, samples in (("short", round(START_S * RATE_HZ)), ("long", len(wave))):
+            write(Path(folder, f"{name}.wav"), wave[None, :samples], RATE_HZ)
+        for what, name, source, target in (
+            ("nacre encode, start", "encode", "short.wav", "short.nacre"),
+            ("nacre encode", "encode", "long.wav", "long.nacre"),
+            ("nacre decode", "decode", "long.nacre", "back.wav"),
+        ):
+            command = [sys.executable, "-m", "nacre", name, source, "-o", target, "-f", "-q", "-m", model]
+            command += ["--bitrate", f"{kbps:g}"] if name == "encode" else []
+            runs = [command_times(command, folder) for _ in range(repeats)]
+            length_s = START_S if source == "short.wav" else seconds
+            rows.append(Timing(what, RATE_HZ, length_s, *(min(run[at] for run in runs) for at in (0, 1)), {}))
+    return rows
+
+
+def command_times(command: list[str], folder: str) -> tuple[float, float]:
+    """-> wall seconds and CPU seconds of a command."""
+    before, wall = os.times(), time.perf_counter()
+    subprocess.run(command, cwd=folder, check=True)
+    after = os.times()
+    cpu_s = after.children_user - before.children_user + after.children_system - before.children_system
+    return time.perf_counter() - wall, cpu_s
+
+
 def parts_text(parts_s: dict[str, float]) -> str:
     total = sum(parts_s.values()) or 1
     shares = sorted(((cost / total, name) for name, cost in parts_s.items()), reverse=True)
@@ -130,11 +167,13 @@ def main(
     rates: Annotated[str, typer.Option(help="sample rates, Hz")] = "16000,48000",
     repeats: Annotated[int, typer.Option(help="the best of so many runs counts")] = 3,
 ) -> None:
-    """In-memory samples to bytes and back, resampling included, file reading left out."""
+    """In-memory samples to bytes and back, resampling included, file reading left out; and commands as installed."""
     rates_hz = [int(rate) for rate in numbers(rates)]
     with workers(1) as pool:
         rows = pool.submit(measure, model, data, seconds, rates_hz, bitrate, repeats).result()
-    table = Table(title=f"{seconds:g} s of speech at {bitrate:g} kb/s, one core, best of {repeats}")
+    rows += installed(model, data, seconds, bitrate, repeats)
+    title = f"{seconds:g} s of speech at {bitrate:g} kb/s, one core (nacre ...: all cores), best of {repeats}"
+    table = Table(title=title)
     for head in HEADS:
         table.add_column(head, justify="left" if head in ("what", "CPU by station") else "right")
     for row in rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PACKAGE
 
-RANK = dict.fromkeys(["errors", "units", "config", "npz", "pipes"], 0)
+RANK = dict.fromkeys(["errors", "units", "config", "npz", "pipes", "blas"], 0)
 RANK |= dict.fromkeys(
     ["audio", "analysis", "model", "quantise", "priors", "entropy", "container", "bundle", "rate", "mel", "stereo"], 1
 )
@@ -53,7 +53,7 @@ HOME = {
         "context",
         "coding",
     }
-    | {"npz", "rate", "mel", "stereo", "continuation", "asking", "refine"}
+    | {"blas", "npz", "rate", "mel", "stereo", "continuation", "asking", "refine"}
     | {room for room, rank in RANK.items() if rank == 3},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -6,9 +6,16 @@
 >>> wave, rate_hz = codec.decode(data)  # doctest: +SKIP
 """
 
-from nacre import features
-from nacre.codec import Codec, load
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nacre.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
+
+if TYPE_CHECKING:
+    from nacre import features
+    from nacre.codec import Codec, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,3 +29,16 @@ __all__ = [
     "features",
     "load",
 ]
+_LATER = {"Codec": "nacre.codec", "load": "nacre.codec"}  # imported when asked for: `nacre --help` needs no numpy
+
+
+def __getattr__(name: str) -> Any:
+    if name == "features":
+        return import_module("nacre.features")
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'nacre' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,31 +5,53 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nacre.errors import AudioError, NacreError, UsageError
 
-say = Console(stderr=True, highlight=False, emoji=False)  # messages never mix with sound on standard output
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@cache
+def console() -> Console:
+    """Where progress is shown: standard error, since messages never mix with sound on standard output."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False)
+
+
+def is_terminal() -> bool:
+    """Whether somebody watches standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def tell(text: object, style: str = "") -> None:
+    """A line on standard error, above the progress where that is shown."""
+    if is_terminal():
+        console().print(str(text), style=style, markup=False, soft_wrap=True)
+    elif sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Say what is wrong with something that goes on all the same."""
-    say.print(text, style="yellow", markup=False, soft_wrap=True)
+    tell(text, "yellow")
 
 
 def complain(error: object) -> None:
     """Say what failed."""
-    say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    tell(f"error: {error}", "red")
 
 
 def pairs_of(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
@@ -78,25 +100,37 @@ def run_batch(
     work: Callable[..., str], pairs: list[tuple[str, str]], options: dict[str, Any], jobs: int, quiet: bool
 ) -> None:
     """Run every pair; a bad one is reported and the others go on. Exit code 1 if any failed."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     failed: list[NacreError] = []
-    with Progress(*columns, console=say, disable=quiet or not say.is_terminal, transient=True) as bar:
-        task = bar.add_task(work.__name__.removesuffix("_file"), total=len(pairs))
-
-        def tick(share: float) -> None:
-            bar.update(task, completed=min(1.0, share) if len(pairs) == 1 else None)
-
+    with _progress(work.__name__.removesuffix("_file"), len(pairs), quiet) as (tick, advance):
         for result in _results(work, pairs, options, jobs, tick):
             if isinstance(result, NacreError):
                 failed.append(result)
                 complain(result)
             elif not quiet:
-                say.print(result, markup=False, soft_wrap=True)
-            bar.advance(task)
+                tell(result)
+            advance()
     if failed:
         if len(pairs) > 1:
-            say.print(f"{len(failed)} of {len(pairs)} failed")
+            tell(f"{len(failed)} of {len(pairs)} failed")
         raise typer.Exit(2 if all(error.exit_code == 2 for error in failed) else 1)
+
+
+@contextmanager
+def _progress(what: str, count: int, quiet: bool) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
+    """A bar where somebody watches: what to call with the share of a single file that is done, and after each file."""
+    if quiet or not is_terminal():
+        yield _no_tick, lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console(), transient=True) as bar:
+        task = bar.add_task(what, total=count)
+
+        def tick(share: float) -> None:
+            bar.update(task, completed=min(1.0, share) if count == 1 else None)
+
+        yield tick, lambda: bar.advance(task)
 
 
 def _results(

@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from nacre.batch import complain, pairs_of, run_batch, say, warn
+from nacre.batch import complain, console, is_terminal, pairs_of, run_batch, tell, warn
 from nacre.errors import NacreError, TrainError, UsageError
 from nacre.jobs import (
     codec_of,
@@ -136,6 +133,10 @@ def info(
     if as_json:
         print(json.dumps(facts, indent=1))
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, show_header=False)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
@@ -160,6 +161,9 @@ def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: A
 @app.command()
 def models() -> None:
     """List the models inside this package."""
+    from rich.console import Console
+    from rich.table import Table
+
     from nacre import bundle as bundles
 
     table = Table("model", "kb/s a channel", "MB", "fingerprint", "licence", box=None)
@@ -252,7 +256,7 @@ def inspect(
         view.write(seen, output, force)
     if not quiet:
         for name, value in seen.facts.items():
-            say.print(f"{name}: {value}", markup=False, soft_wrap=True)
+            tell(f"{name}: {value}")
     for start_s, stop_s in seen.lost:
         warn(f"{file}: lost {clock(start_s)} to {clock(stop_s)}")
     if seen.damaged:
@@ -373,7 +377,7 @@ def demo(
 
     page = room.run(out, _numbers(bitrates), model, force, quiet)
     if not quiet:
-        say.print(f"open {page} in a browser")
+        tell(f"open {page} in a browser")
 
 
 @app.command()
@@ -429,7 +433,7 @@ def evaluate(
         quiet=quiet,
         command=shlex.join(["nacre", *sys.argv[1:]]),
     )
-    if not run(options, say):
+    if not run(options, console()):
         raise typer.Exit(1)
 
 
@@ -511,7 +515,7 @@ def prior(
     saved = 1 - (found.rates_kbps / found.static_rates_kbps).mean()
     text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {found.fingerprint.hex()}"
     if not quiet:
-        say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
+        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
 
 
 @app.command()
@@ -533,7 +537,7 @@ def refine(
         found = add_refinement(model, data, output, noise, hours, config, quiet)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
-        say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
 
 
 @app.command()
@@ -550,11 +554,11 @@ def export(
         found = export_run(run, output, name)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
-        say.print(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
 
 
 def _spinner(text: str, quiet: bool) -> AbstractContextManager[object]:
-    return say.status(text) if say.is_terminal and not quiet else nullcontext()
+    return console().status(text) if is_terminal() and not quiet else nullcontext()
 
 
 def _numbers(text: str, what: str = "bitrates") -> list[float]:
@@ -596,7 +600,7 @@ def main() -> None:
         except SystemExit as end:
             told = bool(end.code)
             if end.code == INTERRUPTED:
-                say.print("stopped")
+                tell("stopped")
             raise
         finally:
             if sys.stdout is not None:
@@ -605,7 +609,7 @@ def main() -> None:
         complain(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        say.print("stopped")
+        tell("stopped")
         sys.exit(INTERRUPTED)
     except OSError as error:
         if not told and not isinstance(error, BrokenPipeError):

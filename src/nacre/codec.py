@@ -15,6 +15,7 @@ import io
 from collections.abc import Iterator
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Codec:
     def __init__(self, bundle: Bundle, threads: int = 1):
         self.bundle, self.config = bundle, bundle.config
         self.encoder_net = Network(bundle.part("encoder.onnx"), threads)
-        self.decoder_net = Network(bundle.part("decoder.onnx"), threads)
+        self._threads = threads
         self.prior = StaticPrior.load(bundle.part("prior.npz"))
         self.quantiser = quantiser_of(bundle)
         self.context = ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None
@@ -166,6 +167,15 @@ class Codec:
         context = self.context if header.fingerprint == self.bundle.fingerprint else None
         return Coding(self.prior, context, self.refinement)
 
+    @cached_property
+    def decoder_net(self) -> Network:
+        """Opened when it is needed first, which for most encoding is never. Raises BundleError."""
+        net, c = Network(self.bundle.part("decoder.onnx"), self._threads), self.config
+        found, wanted = (net.width_in, net.width_out), (c.latent_dims, c.step_width)
+        if found != wanted:
+            raise BundleError(f"{self.bundle.folder}: widths of decoder.onnx", found=found, wanted=wanted)
+        return net
+
     @property
     def plain_levels(self) -> int:
         """How many levels, the lowest, do without a refinement."""
@@ -173,10 +183,9 @@ class Codec:
 
     def _check_parts(self) -> None:
         """Raise BundleError unless graphs and tables have the sizes the settings ask for."""
-        c, encoder, decoder, quantiser = self.config, self.encoder_net, self.decoder_net, self.quantiser
-        found = (encoder.width_in, encoder.width_out, decoder.width_in, decoder.width_out, self.prior.counts.shape[:2])
-        widths = (c.steps_per_frame * c.step_width, quantiser.width_in, c.latent_dims, c.step_width)
-        wanted = (*widths, (c.levels, quantiser.columns))
+        c, encoder, quantiser = self.config, self.encoder_net, self.quantiser
+        found = (encoder.width_in, encoder.width_out, self.prior.counts.shape[:2])
+        wanted = (c.steps_per_frame * c.step_width, quantiser.width_in, (c.levels, quantiser.columns))
         if found != wanted or (quantiser.width_out, quantiser.levels) != (c.latent_dims, c.levels):
             raise BundleError(f"{self.bundle.folder}: sizes of graphs and tables", found=found, wanted=wanted)
         if self.context and (self.context.sizes.levels, self.context.sizes.dims) != (c.levels, quantiser.columns):
@@ -357,7 +366,9 @@ def packet_count(bundle: Bundle, header: Header, samples: int) -> int:
 
 def load(model: str | Path = "speech-16k", threads: int = 1) -> Codec:
     """A codec by the name of a model in the package or by a model folder. Raises UsageError, BundleError."""
-    return Codec(bundles.find(model), threads)
+    codec = Codec(bundles.find(model), threads)
+    codec.decoder_net  # noqa: B018 - a bad one is told of here; commands that only encode need not wait for it
+    return codec
 
 
 def as_sound(wave: Array) -> Array:
@@ -431,14 +442,16 @@ class Refiner:
         self._forget()
 
     def _forget(self) -> None:
-        self.past, self.synthesiser = self.codec.decoder_net.start(), synthesiser_of(self.codec.config)
+        self.past: Array | None = None
+        self.synthesiser = synthesiser_of(self.codec.config)
 
     def decoded(self, symbols: Array | None, frames: int, level: int) -> Array:
         """Sound [frames * hop] of the next group's symbols [T, K], None for silence; lags by the codec's delay."""
         latents = np.zeros((frames, self.codec.config.latent_dims), np.float32)
         if symbols is not None:
             latents = self.codec.quantiser.latents(symbols, level)
-        spectra, self.past = self.codec.decoder_net.step(latents, level, self.past)
+        past = self.codec.decoder_net.start() if self.past is None else self.past
+        spectra, self.past = self.codec.decoder_net.step(latents, level, past)
         return self.synthesiser.push(spectra)
 
     def symbols(self, ready: Array, symbols: Array | None, level: int) -> Array | None:

@@ -20,6 +20,7 @@ import numpy as np
 from nacre import entropy
 from nacre.analysis import GAIN_CODES
 from nacre.asking import Ask
+from nacre.blas import one_thread
 from nacre.container import MOST_PAYLOAD_BYTES, Packet
 from nacre.context import ContextPrior
 from nacre.errors import StreamError
@@ -57,6 +58,7 @@ class Coding:
         self.static, self.context, self.refinement = static, context, refinement
         self.levels, self.columns = static.counts.shape[:2]
 
+    @one_thread
     def pack(self, symbols: Array, level: int, code: int, fine: Array | None = None) -> Packet:
         """symbols [T, K], and those of the refinement [S, size] at a level that has one -> packet."""
         prior: ContextPrior | StaticPrior = self.context or self.static
@@ -71,6 +73,7 @@ class Coding:
             data = entropy.encode(symbols, self.static.tables(level))
         return Packet(level, bytes([code]) + data, entropy.check_value(symbols, level, code, fine))
 
+    @one_thread
     def unpack(self, packets: Sequence[Packet | None], frames: Sequence[int]) -> list[Group | StreamError]:
         """Groups of packets, of so many frames each; in place of one that is lost or damaged, what is wrong with it."""
         found: list[Group | StreamError] = []
@@ -79,6 +82,7 @@ class Coding:
             found += self._side_by_side(packets[part], frames[part])
         return found
 
+    @one_thread
     def costs(self, symbols: Array, level: int) -> Array:
         """Ideal bits [T, K] float32 of each of symbols [T, K]."""
         if self.context:
@@ -87,6 +91,7 @@ class Coding:
         found: Array = costs[np.arange(symbols.shape[1]), symbols + costs.shape[1] // 2]
         return found
 
+    @one_thread
     def fine_costs(self, fine: Array | None, frames: int) -> Array:
         """Ideal bits [T] float32 of each frame of a refinement's symbols [S, size]; 0 where there is none."""
         if fine is None or self.refinement is None:

@@ -336,7 +336,9 @@ class ContextPrior:
 
     @cached_property
     def _others(self) -> Array:
-        return np.setdiff1d(np.arange(self.sizes.dims), self.arrays["order"])
+        other = np.ones(self.sizes.dims, bool)
+        other[self.arrays["order"]] = False
+        return np.flatnonzero(other)
 
     @cached_property
     def _log_table(self) -> Floats:

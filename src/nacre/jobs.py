@@ -281,9 +281,10 @@ _CODECS: dict[str, Codec] = {}
 def codec_of(model: str) -> Codec:
     """A codec, loaded once in each process."""
     if model not in _CODECS:
-        from nacre.codec import load
+        from nacre import bundle as bundles
+        from nacre.codec import Codec
 
-        _CODECS[model] = load(model)
+        _CODECS[model] = Codec(bundles.find(model))
     return _CODECS[model]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nacre.blas import one_thread
 from nacre.errors import AudioError, UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -115,6 +116,7 @@ def hann(size: int) -> Array:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
 
 
+@one_thread
 def mel_power(wave: Array, config: MelConfig | None = None) -> Array:
     """Band powers [T, bands] float32 of wave [N], T = 1 + N // hop; `librosa.feature.melspectrogram`, transposed.
 
@@ -146,6 +148,7 @@ def log_mel(wave: Array, config: MelConfig | None = None, range_db: float | None
     return to_db(mel_power(wave, config), range_db)
 
 
+@one_thread
 def mfcc(wave: Array, config: MelConfig | None = None, coefficients: int = 20) -> Array:
     """Cepstrum [T, coefficients] float32 of wave [N]: the orthonormal DCT-II of `log_mel`; `librosa.feature.mfcc`."""
     c = config or MelConfig()
@@ -220,7 +223,7 @@ class LogMelAnalyser(_Stream):
         windows = np.lib.stride_tricks.sliding_window_view(joined, self.window_samples)[:: self.step_samples]
         spectrum = np.fft.rfft(windows * self._window, norm="ortho")
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        values = np.log1p(np.float32(COMPRESSION) * np.sqrt(_each(power, self._bank)))
+        values: Array = np.log1p(np.float32(COMPRESSION) * np.sqrt(_each(power, self._bank)))
         return values.reshape(-1, self.steps_per_frame * self.bands)
 
 
@@ -277,7 +280,8 @@ class LogMelSynthesiser(_Stream):
         power = _each(wanted, self._spread)  # [T, bins]
         for _ in range(UNMIX_ROUNDS):
             power *= _each(wanted / (_each(power, self._bank) + np.float32(1e-12)), self._spread)
-        return np.sqrt(power)
+        magnitudes: Array = np.sqrt(power)
+        return magnitudes
 
     def _step(self, magnitude: Array) -> Array:
         """The next step's samples [S] from the magnitudes [bins] of the window that it ends."""
@@ -318,6 +322,7 @@ class LogMelSynthesiser(_Stream):
         return sound.reshape(len(sound), -1, self.step_samples)
 
 
+@one_thread
 def _each(rows: Array, matrix: Array) -> Array:
     """rows [T, X] @ matrix [X, Y], a row at a time: all rows at once would round differently with their number."""
     product: Array = np.matmul(rows[:, None], matrix)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacre import npz
+from nacre.blas import one_thread
 from nacre.errors import AudioError, BundleError, StreamError
 
 Floats = NDArray[np.float32]
@@ -237,6 +238,7 @@ class ResidualQuantiser:
         """Codebooks of a level."""
         return int(self.books[level])
 
+    @one_thread
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
         """latents [T, D] -> symbols [T, K], in every codebook the code nearest to what is left, for its bits."""
         _check_finite(latents)

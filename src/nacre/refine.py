@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nacre import npz
 from nacre.asking import ESCAPED, LARGEST, Ask, pieces, whole
+from nacre.blas import one_thread
 from nacre.errors import BundleError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -139,6 +140,7 @@ class Refinement:
         """Whether this level has symbols of a refinement."""
         return bool(self.arrays["steps"][level] > 0)
 
+    @one_thread
     def symbols(self, wave: Floats, decoded: Floats, level: int) -> Ints:
         """What is sent for one group of wave [N] that the networks gave back as decoded [N]: [S, K], S = N / K.
 
@@ -155,6 +157,7 @@ class Refinement:
         found: Ints = np.copysign(chosen, values).astype(np.int32)
         return found
 
+    @one_thread
     def wave(self, symbols: Ints, decoded: Floats, level: int) -> Floats:
         """The sound [N] of symbols [S, K], to be added to decoded [N]."""
         return self._lapped.backward(symbols.astype(np.float32) * self._steps(decoded, level))

@@ -18,6 +18,7 @@ import numpy as np
 
 from nacre.analysis import TARGET_DB, LevelState, active_level_db, choose_gain, gain_of, is_silent
 from nacre.audio import resampled
+from nacre.blas import one_thread
 from nacre.codec import ChannelEncoder, Codec, as_sound, check_shape, pad
 from nacre.context import ContextPrior
 from nacre.errors import AudioError, UsageError
@@ -114,6 +115,7 @@ def _level_of(codec: Codec, level: int | None) -> int:
     return int(chosen)
 
 
+@one_thread
 def draw_symbols(
     prior: ContextPrior,
     level: int,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nacre.blas import one_thread
 from nacre.units import db_to_gain
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -52,6 +53,7 @@ class Likeness:
     def __init__(self) -> None:
         self._held, self._last = 0.0, APART
 
+    @one_thread
     def balance(self, waves: Array) -> int:
         """waves [2, N] of the next group -> the balance at which one wave does for both, or APART."""
         (left, cross), (_, right) = np.inner(waves.astype(np.float64), waves).tolist()
