@@ -23,7 +23,21 @@ from rich.console import Console
 
 from nacre import audio
 from nacre.errors import NacreError, UsageError
-from nacre.evaluate import choice, journal, measures, metrics, payload, peers, programs, run, stats, tables, work
+from nacre.evaluate import (
+    choice,
+    hiss,
+    journal,
+    judges,
+    measures,
+    metrics,
+    payload,
+    peers,
+    programs,
+    run,
+    stats,
+    tables,
+    work,
+)
 from nacre.evaluate.measures import Sound
 from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.peer import fill
@@ -227,10 +241,11 @@ def test_every_metric_says_what_it_cannot_see():
     assert all(metric.blind and metric.meaning and metric.better in (1, -1) for metric in METRICS.values())
 
 
-@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("dnsmos", "wer")])
+@pytest.mark.parametrize(
+    "name", [name for name in METRICS if name not in ("dnsmos", "plcmos", "wer") and "hiss" not in name]
+)
 def test_metric_prefers_the_same_to_a_little_noise_to_much(name, speech):
-    for package in METRICS[name].packages:
-        pytest.importorskip(package)
+    need(name)
     clip = speech[:40_000]
     noise = np.random.default_rng(0).normal(0, 1, len(clip)).astype(np.float32)
     original = metrics.pieces(clip)
@@ -238,7 +253,7 @@ def test_metric_prefers_the_same_to_a_little_noise_to_much(name, speech):
     for amount in (0, 0.003, 0.05):
         found, failures = metrics.score(original, clip + amount * noise, [name])
         assert not failures
-        figures.append(METRICS[name].better * found[name])
+        figures.append(METRICS[name].merit(found[name]))
     assert figures[0] > figures[1] > figures[2]
 
 
@@ -318,6 +333,166 @@ def test_metrics_by_name():
             metrics.choose(wrong, asr=False)
     with pytest.raises(NacreError, match=r"pip install 'nacre\[evaluate\]'"):
         metrics.require(["numpy", "no_such_package"])
+    judged = {"distillmos", "visqol", "hiss_repeat", "hiss_level_db", "hiss_flicker"}
+    assert judged <= set(metrics.choose(None, asr=False)) == set(METRICS) - {"dnsmos", "plcmos", "wer"}
+    assert set(metrics.choose("all", asr=False)) == set(METRICS) - {"wer"}
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    """`absent("pesq")` hides packages from the search for modules."""
+
+    def hide(*packages: str) -> None:
+        find = metrics.importlib.util.find_spec
+        monkeypatch.setattr(
+            metrics.importlib.util, "find_spec", lambda name, *more: None if name in packages else find(name, *more)
+        )
+
+    return hide
+
+
+def test_metrics_without_their_package_are_left_out_with_the_command(absent):
+    absent("pesq", "visqol", "xls_r_sqa")
+    notes: list[str] = []
+    wanted = ["distillmos", "visqol", "pesq_wb", "si_sdr_db"]
+    assert metrics.available(wanted, notes) == ["si_sdr_db"]
+    assert [note.split()[0] for note in notes] == wanted[:3]
+    for note, command in zip(
+        notes,
+        (
+            "pip install --no-deps distillmos xls-r-sqa",
+            "pip install --no-deps visqol-python",
+            "pip install 'nacre[pesq]'",
+        ),
+        strict=True,
+    ):
+        assert command in note
+    with pytest.raises(NacreError, match=r"nacre\[pesq\]"):
+        metrics.available(["pesq_wb"], [])
+
+
+def test_run_goes_on_without_a_metric(clips, tiny_model, tmp_path, absent):
+    absent("pesq")
+    table = tmp_path / "out.csv"
+    good, said = evaluate(options(clips, tiny_model, metrics="pesq_wb,si_sdr_db", csv=table))
+    assert not good  # it was asked for by name
+    assert "pesq_wb left out: it needs pesq, install by: pip install 'nacre[pesq]'" in said
+    assert all(row["si_sdr_db"] and "pesq_wb" not in row for row in rows(table))
+
+
+def hisses(seconds: float = 2.0) -> np.ndarray:
+    """White noise at 16 kHz [N], which hisses throughout."""
+    return np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE_HZ)).astype(np.float32)
+
+
+HISS = ["hiss_repeat", "hiss_level_db", "hiss_flicker"]
+
+
+def test_hiss_as_in_life_scores_so():
+    found, failures = metrics.score(metrics.pieces(hisses()), hisses(), HISS)
+    assert not failures
+    assert abs(found["hiss_repeat"]) < 0.05
+    assert (found["hiss_level_db"], found["hiss_flicker"]) == (0, 1)
+
+
+@pytest.mark.parametrize("gain_db", [-6.0, 3.0])
+def test_level_of_hiss_is_that_of_the_decoded(gain_db):
+    found, _ = metrics.score(metrics.pieces(hisses()), hisses() * np.float32(10 ** (gain_db / 20)), HISS)
+    assert found["hiss_level_db"] == pytest.approx(gain_db, abs=1e-3)
+
+
+def test_hiss_that_comes_again_is_found():
+    wave = hisses()
+    buzz = np.tile(wave[: hiss.LATER], len(wave) // hiss.LATER)
+    near = np.tile(wave[: hiss.LATER + 40], len(wave) // hiss.LATER)[: len(buzz)]  # after 22.5 ms
+    for again, least, most in ((buzz, 0.99, 1.01), (near, -0.2, 0.2)):
+        assert least < metrics.score(metrics.pieces(wave[: len(buzz)]), again, HISS)[0]["hiss_repeat"] < most
+    still = np.tile(wave[: hiss.WINDOW], len(wave) // hiss.WINDOW)
+    assert metrics.score(metrics.pieces(wave[: len(still)]), still, HISS)[0]["hiss_flicker"] < 0.01
+
+
+def test_clip_without_hiss_has_no_figure_and_no_failure(speech):
+    tone = 0.3 * np.sin(np.arange(32_000, dtype=np.float32) / 3)
+    assert metrics.score(metrics.pieces(tone), tone, HISS) == ({}, [])
+    assert hiss.hissing(hiss.band_db(np.zeros(0, np.float32))).shape == (0,)
+
+
+def test_metrics_with_an_aim_are_judged_by_their_distance_to_it():
+    level = METRICS["hiss_level_db"]
+    assert level.merit(0.5) == level.merit(-0.5) > level.merit(1)
+    assert METRICS["hiss_flicker"].merit(1) == 0
+    assert all(0 not in (METRICS[name].merit(value) for value in (-3.0, 3.0)) for name in HISS)
+    rows = [
+        Score(f"{at}.wav", "nacre a", 1.0, 4.0, 99, 99, metrics={"hiss_level_db": value})
+        for at, value in enumerate((0.1, -4.0, 2.0))
+    ]
+    assert [score.clip for score in stats.worst(rows, "hiss_level_db", 2)] == ["1.wav", "2.wav"]
+    peers_rows = [replace(row, system="opus", target_kbps=kbps) for row in rows for kbps in (1.0, 2.0)]
+    assert stats.bd_rates(rows + [replace(row, target_kbps=2.0) for row in rows] + peers_rows) == []
+
+
+def test_sparse_metric_keeps_its_means():
+    scores = made_up("nacre a", 1) + made_up("opus", 2)
+    few = [replace(s, metrics={"hiss_repeat": 0.5} if s.clip in ("0.wav", "1.wav") else {}) for s in scores]
+    assert {point.metrics["hiss_repeat"].count for point in stats.points(few)} == {2}
+
+
+# ---------------------------------------------------------------- judges
+
+
+def need(name: str) -> None:
+    """Skip where the metric's packages are not there."""
+    if METRICS[name].missing():
+        pytest.skip(METRICS[name].install)
+
+
+def test_distillmos_hears_noise_and_needs_no_torchaudio(speech):
+    need("distillmos")
+    noisy = speech + 0.3 * hisses(9)[: len(speech)]
+    clean, worse = (judges.distillmos(Sound(speech), Sound(sound)) for sound in (speech, noisy))
+    assert 1 < worse + 0.5 < clean < 5
+    assert "torchaudio" not in sys.modules
+
+
+def test_stand_in_for_torchaudio_leaves_what_was_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", real := object())
+    with judges.without_torchaudio():
+        assert sys.modules["torchaudio"] is not real
+    assert sys.modules["torchaudio"] is real
+
+
+def test_visqol_of_a_copy_is_high_and_quiet(speech, capfd):
+    need("visqol")
+    clip = speech[:32_000]
+    assert 4.2 < judges.visqol(Sound(clip), Sound(clip)) < 4.9  # the mapping without its network would say 5
+    assert capfd.readouterr().err == ""
+
+
+def test_plcmos_hears_gaps_and_repeats(speech):
+    need("plcmos")
+    gaps = speech[:48_000].copy()
+    for start in range(4_000, 44_000, 4_000):
+        gaps[start : start + 960] = 0
+    whole, broken = (judges.plcmos(Sound(speech), Sound(sound)) for sound in (speech[:48_000], gaps))
+    assert 1 < broken + 0.5 < whole < 5
+    assert judges.plcmos(Sound(speech), Sound(gaps)) == broken
+    with pytest.raises(ValueError, match="silence"):
+        judges.plcmos(Sound(speech), Sound(np.zeros(16_000, np.float32)))
+
+
+def test_no_judge_is_a_training_loss():
+    """What is trained on stops being a judge; a run of the trainer may not even load one."""
+    pytest.importorskip("torch")
+    folder = Path(run.__file__).parent.parent / "train"
+    modules = sorted(f"nacre.train.{path.stem}" for path in folder.glob("*.py"))
+    assert len(modules) > 5
+    judged = {package for metric in METRICS.values() for package in metric.packages} - {"torch", "scipy"} | {"pesq"}
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]; print(sorted(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "nacre.train.losses" in told
+    for name in (*judged, "nacre.evaluate"):
+        assert f"'{name}'" not in told
+        assert not [path.name for path in folder.rglob("*.py") if name in path.read_text(encoding="utf-8")]
 
 
 def test_lag(speech):

@@ -20,7 +20,7 @@ RANK |= {"asking": 0.5, "context": 1, "refine": 1, "coding": 1.5, "codec": 2, "p
 RANK |= dict.fromkeys(["features", "view"], 3) | {"continuation": 1}
 RANK |= {"batch": 3.5, "jobs": 3.6, "cli": 4, "__main__": 5, "__init__": 6}
 HOME = {
-    "torch": {"train"},
+    "torch": {"train", "evaluate/judges"},
     "onnx": {"train"},
     "onnxscript": {"train"},
     "safetensors": {"train"},
@@ -32,6 +32,10 @@ HOME = {
     "matplotlib": {"evaluate", "view"},
     "jinja2": {"evaluate"},
     "pesq": {"evaluate"},
+    "speechmos": {"evaluate"},
+    "distillmos": {"evaluate"},
+    "xls_r_sqa": {"evaluate"},
+    "visqol": {"evaluate"},
     "pystoi": {"evaluate"},
     "scipy": {"evaluate"},
     "jiwer": {"evaluate"},
@@ -119,6 +123,8 @@ def test_imports_go_inward_and_libraries_stay_home(path):
         ("bundle", "import onnxruntime"),
         ("train/nets", "import soxr"),
         ("train/nets", "import scipy.signal"),
+        ("train/losses", "from distillmos import ConvTransformerSQAModel"),
+        ("train/losses", "from nacre.evaluate import judges"),
         ("evaluate/report", "import onnxruntime"),
     ],
 )

@@ -396,7 +396,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="The page, one HTML file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="A row for each clip, codec and rate.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Rows, means, intervals and facts.")] = None,
-    metrics: Annotated[str | None, typer.Option(help="Names with commas, or all. Default: the quick ones.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Names with commas, or all. Default: the usual ones.")] = None,
     asr: Annotated[bool, typer.Option("--asr", help="Word error of a recogniser as well; slow, English.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Clips to hear on the page.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="So many clips, spread over all.")] = None,

@@ -16,6 +16,7 @@ from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.work import Plan, System
 
 SUFFIXES = {*audio.FORMATS, ".aiff", ".aif"}
+DISTRIBUTIONS = {"visqol": "visqol-python"}  # where the module has another name than its package
 USUAL_PEERS = ("opus", "codec2", "speex")  # as far as they are on the machine
 
 
@@ -124,4 +125,5 @@ def releases(plan: Plan) -> str:
     """Packages behind the figures."""
     used = [package for name in plan.metrics for package in METRICS[name].packages]
     wanted = dict.fromkeys(["numpy", "onnxruntime", *used])
-    return ", ".join([f"nacre {__version__}", *(f"{name} {metadata.version(name)}" for name in wanted)])
+    found = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in wanted}
+    return ", ".join(f"{name} {version}" for name, version in ({"nacre": __version__} | found).items())

@@ -30,6 +30,10 @@ CLEAR = 0.5  # normalised correlation below which a waveform counts as not kept
 DNSMOS_SAMPLES, DNSMOS_FIT = 144_160, (-0.06766283, 1.11546468, 0.04602535)  # as published with the network
 
 
+class NothingToMeasure(ValueError):
+    """The original has nothing of the kind, so that the metric says nothing about the codec."""
+
+
 class Sound:
     """A piece [N] float32 at 16 kHz, with what several metrics or several codecs ask of it worked out once."""
 
@@ -86,7 +90,7 @@ def intelligibility(original: Sound, decoded: Sound, extended: bool) -> float:
 
 def dnsmos(_original: Sound, decoded: Sound) -> float:
     """Overall quality by DNSMOS P.835, as its authors run it: clips repeated to 9 s, then windows every second."""
-    network, wave = _dnsmos_network(), decoded.wave
+    network, wave = speechmos_network("dnsmos_models", "sig_bak_ovr.onnx"), decoded.wave
     while len(wave) < DNSMOS_SAMPLES:
         wave = np.concatenate([wave, wave])
     starts = range(0, len(wave) - DNSMOS_SAMPLES + 1, RATE_HZ)
@@ -95,14 +99,14 @@ def dnsmos(_original: Sound, decoded: Sound) -> float:
 
 
 @functools.cache
-def _dnsmos_network() -> Any:
-    """The network in the package `speechmos`, whose own code asks for more packages than it names."""
+def speechmos_network(folder: str, name: str) -> Any:
+    """A network in the package `speechmos`, whose own code asks for more packages than it names."""
     import onnxruntime
 
     found = importlib.util.find_spec("speechmos")
     assert found is not None
     assert found.submodule_search_locations is not None
-    path = Path(found.submodule_search_locations[0], "dnsmos_models", "sig_bak_ovr.onnx")
+    path = Path(found.submodule_search_locations[0], folder, name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -16,16 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from nacre.errors import NacreError, UsageError
-from nacre.evaluate import measures
-from nacre.evaluate.measures import RATE_HZ, Array, Sound
+from nacre.evaluate import hiss, judges, measures
+from nacre.evaluate.measures import RATE_HZ, Array, NothingToMeasure, Sound
 from nacre.units import ceil_div
 
 PIECE_SAMPLES = 20 * RATE_HZ
+EVALUATE = "pip install 'nacre[evaluate]'"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure for one clip. `better` is +1 where more is better, -1 where less is."""
+    """A figure for one clip. `better` is +1 where more is better, -1 where less is, whether of it or of the distance
+    to `aim`, its value in life."""
 
     name: str
     title: str
@@ -34,13 +36,23 @@ class Metric:
     meaning: str
     blind: str  # what it cannot see
     measure: Callable[[Sound, Sound], float]
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # modules that it imports
     usual: bool = True  # measured unless asked otherwise
+    aim: float | None = None
+    install: str = EVALUATE
 
     @property
     def label(self) -> str:
         """Title with unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    def merit(self, value: float) -> float:
+        """The figure so that more is better."""
+        return self.better * (value if self.aim is None else abs(value - self.aim))
+
+    def missing(self) -> list[str]:
+        """Packages that cannot be imported."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
 
 def pieces(wave: Array) -> list[Sound]:
@@ -49,11 +61,16 @@ def pieces(wave: Array) -> list[Sound]:
 
 
 def score(original: list[Sound], decoded: Array, names: Iterable[str]) -> tuple[dict[str, float], list[str]]:
-    """Figures of decoded [N], and why others are missing. What cannot be measured never becomes a number."""
+    """Figures of decoded [N], and why others are missing. What cannot be measured never becomes a number.
+
+    A metric that finds nothing to measure in the original is left out without a word: no codec failed there.
+    """
     parts, figures, failures = pieces(decoded), {}, []
     for name in names:
         try:
             figures[name] = _mean(METRICS[name].measure, original, parts)
+        except NothingToMeasure:
+            continue
         except Exception as error:
             failures.append(f"{name}: {str(error).strip() or type(error).__name__}")
     return figures, failures
@@ -76,7 +93,7 @@ def _mean(measure: Callable[[Sound, Sound], float], original: list[Sound], decod
 
 
 def choose(wanted: str | None, asr: bool) -> list[str]:
-    """Names from 'pesq_wb,estoi', 'all', or None for the usual ones. Raises where a name or package is unknown."""
+    """Names from 'pesq_wb,estoi', 'all', or None for the usual ones. Raises UsageError where a name is unknown."""
     if wanted == "all":
         names = [name for name in METRICS if name != "wer"]
     elif wanted is None:
@@ -89,20 +106,56 @@ def choose(wanted: str | None, asr: bool) -> list[str]:
             raise UsageError("metrics", found=name, wanted="all, or some of " + ", ".join(METRICS))
     if not names:
         raise UsageError("metrics", found="none", wanted="all, or some of " + ", ".join(METRICS))
-    require(package for name in names for package in METRICS[name].packages)
     return names
+
+
+def available(names: Iterable[str], notes: list[str]) -> list[str]:
+    """Those that can be measured here; `notes` get what the others need. Raises NacreError where none is left."""
+    kept, first = [], len(notes)
+    for name in names:
+        if missing := METRICS[name].missing():
+            listed = " and ".join(missing)
+            notes.append(f"{name} left out: it needs {listed}, install by: {METRICS[name].install}")
+        else:
+            kept.append(name)
+    if not kept:
+        raise NacreError("metrics", found="none that can be measured here", next="; ".join(notes[first:]))
+    return kept
 
 
 def require(packages: Iterable[str]) -> None:
     """Raise NacreError, naming the extra, unless all of these can be imported."""
     missing = [package for package in dict.fromkeys(packages) if importlib.util.find_spec(package) is None]
     if missing:
-        advice = "pip install 'nacre[evaluate]'"
-        raise NacreError(f"packages {', '.join(missing)}", found="not installed", wanted="for evaluating", next=advice)
+        what = f"packages {', '.join(missing)}"
+        raise NacreError(what, found="not installed", wanted="for evaluating", next=EVALUATE)
 
 
 _STOI = "Loudness, what lies above 5 kHz, hoarseness, a wrong speaker, and noise in pauses, which it cuts out."
+_HISS = "Everything but hissing frames of the original, 4 to 8 kHz; clips with less than 160 ms of them are left out."
 _TABLE = (
+    Metric(
+        "distillmos",
+        "DistillMOS",
+        "",
+        1,
+        "opinion that listeners would give without the original, 1 to 5; originals about 4",
+        "The original: wrong words, a wrong speaker and a removed background all pass; loudness, which it evens out.",
+        judges.distillmos,
+        ("torch", "distillmos", "xls_r_sqa"),
+        install="pip install 'nacre[judges]', then pip install --no-deps distillmos xls-r-sqa",
+    ),
+    Metric(
+        "visqol",
+        "ViSQOL",
+        "",
+        1,
+        "similarity to the original as a listening score, speech mode, 1 to about 4.8",
+        "Hiss that repeats: it compares levels in bands over patches of 0.4 s, not the fine structure within a band.",
+        judges.visqol,
+        ("scipy", "ai_edge_litert", "visqol"),
+        install="pip install 'nacre[judges]', then pip install --no-deps visqol-python",
+    ),
     Metric(
         "pesq_wb",
         "PESQ-WB",
@@ -113,6 +166,48 @@ _TABLE = (
         "networks, which can invent plausible wrong sounds.",
         measures.pesq_wb,
         ("pesq",),
+        install="pip install 'nacre[pesq]' (it is compiled on the way, so a C compiler must be there)",
+    ),
+    Metric(
+        "estoi",
+        "ESTOI",
+        "",
+        1,
+        "predicted share of words understood, following the spectrum across bands, 0 to 1",
+        _STOI,
+        functools.partial(measures.intelligibility, extended=True),
+        ("pystoi",),
+    ),
+    Metric(
+        "hiss_repeat",
+        "hiss repeat",
+        "",
+        -1,
+        "correlation of decoded hiss with itself 20 ms later, 0 in life, 1 for a buzz",
+        _HISS + " Repeats after another time than 20 ms.",
+        hiss.repeat,
+        ("scipy",),
+        aim=0.0,
+    ),
+    Metric(
+        "hiss_level_db",
+        "hiss level",
+        "dB",
+        -1,
+        "level of decoded hiss less that of the original, 0 in life",
+        _HISS + " One clip too loud and one too weak make a good mean.",
+        hiss.gain_db,
+        aim=0.0,
+    ),
+    Metric(
+        "hiss_flicker",
+        "hiss flicker",
+        "",
+        -1,
+        "change of hiss from frame to frame against the original's, 1 in life, below 1 it stands still",
+        _HISS + " A wave that repeats and yet changes within 32 ms.",
+        hiss.flicker,
+        aim=1.0,
     ),
     Metric(
         "stoi",
@@ -122,16 +217,6 @@ _TABLE = (
         "predicted share of words understood, 0 to 1",
         _STOI,
         functools.partial(measures.intelligibility, extended=False),
-        ("pystoi",),
-    ),
-    Metric(
-        "estoi",
-        "ESTOI",
-        "",
-        1,
-        "STOI that also follows the spectrum across bands, 0 to 1",
-        _STOI,
-        functools.partial(measures.intelligibility, extended=True),
         ("pystoi",),
     ),
     Metric(
@@ -178,6 +263,17 @@ _TABLE = (
         "overall quality as listeners would rate it without the original, 1 to 5 (P.835)",
         "The original: wrong words, a wrong speaker and removed background all pass. Trained on noise suppressors.",
         measures.dnsmos,
+        ("speechmos",),
+        usual=False,
+    ),
+    Metric(
+        "plcmos",
+        "PLCMOS",
+        "",
+        1,
+        "quality after concealed packet loss as listeners would rate it without the original, 1 to 5",
+        "The original, and the slow faults of a codec: it was trained on gaps and what fills them.",
+        judges.plcmos,
         ("speechmos",),
         usual=False,
     ),

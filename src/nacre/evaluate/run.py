@@ -41,10 +41,12 @@ def evaluate(options: Options, say: Console) -> bool:
     Raises UsageError for what cannot be meant, NacreError where nothing can be measured.
     """
     choice.check_rates(options)
-    names = metrics.choose(options.metrics, options.asr)
-    metrics.require(["scipy", *(["jinja2"] if options.report else [])])
     notes: list[str] = []
+    wanted = metrics.choose(options.metrics, options.asr)
+    metrics.require(["scipy", *(["jinja2"] if options.report else [])])
+    names = metrics.available(wanted, notes)
     systems, all_there = choice.choose_systems(options, notes)
+    all_there &= names == wanted or options.metrics in (None, "all")
     for note in notes:
         say.print(note, style="yellow", markup=False, soft_wrap=True)
     plan = Plan(options.folder, tuple(systems), tuple(names))

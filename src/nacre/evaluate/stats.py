@@ -122,10 +122,12 @@ def by_point(scores: Iterable[Score]) -> dict[Key, list[Score]]:
 def common_clips(groups: dict[Key, list[Score]], metric: str) -> set[str]:
     """Clips that every point has the metric for, so that all means are over the same clips.
 
-    Points with figures for less than half of their clips are left aside, or one broken codec would empty the table.
+    Points with figures for less than half as many clips as the best one are left aside, or one broken codec would
+    empty the table.
     """
     measured = [{score.clip for score in rows if metric in score.metrics} for rows in groups.values()]
-    sets = [clips for clips, rows in zip(measured, groups.values(), strict=True) if 2 * len(clips) >= len(rows)]
+    most = max(map(len, measured), default=0)
+    sets = [clips for clips in measured if 2 * len(clips) >= most]
     return set.intersection(*sets) if sets else set()
 
 
@@ -201,12 +203,15 @@ def _differences(key: Key, other: Key, rates: dict[Key, float], groups: dict[Key
 
 
 def bd_rates(scores: Iterable[Score]) -> list[BdRate]:
-    """Each nacre against each peer, by metric, over the clips that both have throughout."""
+    """Each nacre against each peer, by metric, over the clips that both have throughout.
+
+    Not for metrics with an aim: where all are as in life there is no quality to pay bits for.
+    """
     groups = by_point(scores)
     systems = sorted({system for system, _ in groups})
     pairs = [(a, b) for a in systems if is_nacre(a) for b in systems if not is_nacre(b)]
     found = []
-    for metric in METRICS:
+    for metric in (name for name in METRICS if METRICS[name].aim is None):
         clips = sorted(common_clips(groups, metric))
         curves = {system: _Curves.of(groups, system, metric, clips) for system in systems}
         for a, b in pairs:
@@ -231,7 +236,7 @@ class _Curves:
         if not rows or not clips:
             return None
         bits = [[8 * row[clip].payload_bytes for clip in clips] for row in rows]
-        quality = [[METRICS[metric].better * row[clip].metrics[metric] for clip in clips] for row in rows]
+        quality = [[METRICS[metric].merit(row[clip].metrics[metric]) for clip in clips] for row in rows]
         seconds = [rows[0][clip].seconds for clip in clips]
         return cls(np.array(bits, np.float64), np.array(seconds), np.array(quality))
 
@@ -301,9 +306,9 @@ def worst(scores: Iterable[Score], metric: str, count: int = 5) -> list[Score]:
     for (system, _), rows in by_point(scores).items():
         values = [score.metrics[metric] for score in rows if metric in score.metrics]
         if is_nacre(system) and values:
-            middle = math.fsum(values) / len(values)
-            better = METRICS[metric].better
-            gaps += [(better * (score.metrics[metric] - middle), score) for score in rows if metric in score.metrics]
+            merit = METRICS[metric].merit
+            middle = merit(math.fsum(values) / len(values))
+            gaps += [(merit(score.metrics[metric]) - middle, score) for score in rows if metric in score.metrics]
     first: dict[str, Score] = {}
     for _, score in sorted(gaps, key=lambda gap: (gap[0], gap[1].clip, gap[1].target_kbps)):
         first.setdefault(score.clip, score)

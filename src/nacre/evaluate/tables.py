@@ -15,12 +15,13 @@ from rich.table import Table
 
 from nacre import audio
 from nacre.evaluate import stats
-from nacre.evaluate.metrics import METRICS
+from nacre.evaluate.metrics import METRICS, Metric
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import BdRate, Point
 from nacre.units import kbps
 
-DIGITS = {"pesq_wb": 2, "stoi": 3, "estoi": 3, "dnsmos": 2, "logmel_db": 2, "f0_cents": 0}
+DIGITS = {"distillmos": 2, "visqol": 2, "pesq_wb": 2, "stoi": 3, "estoi": 3, "hiss_repeat": 2, "hiss_flicker": 2}
+DIGITS |= {"logmel_db": 2, "f0_cents": 0, "dnsmos": 2, "plcmos": 2}
 WORST = 3
 LISTED = 20
 
@@ -60,6 +61,7 @@ def write_json(path: Path, run: Run, force: bool) -> None:
 def _about(name: str) -> dict[str, Any]:
     metric = METRICS[name]
     better = "higher" if metric.better > 0 else "lower"
+    better = better if metric.aim is None else f"nearest {metric.aim:g}"
     return {"title": metric.title, "unit": metric.unit, "better": better, "cannot_see": metric.blind}
 
 
@@ -106,7 +108,7 @@ def memory_words(run: Run) -> str:
 def points_table(points: list[Point], names: list[str]) -> Table:
     """One row for each system and rate."""
     table = Table("system", box=None)
-    titles = [METRICS[name].label + (" (-)" if METRICS[name].better < 0 else "") for name in names]
+    titles = [METRICS[name].label + _way(METRICS[name]) for name in names]
     for head in ("asked", "clips", "kb/s", "file kb/s", *titles, "encode", "decode", "lag"):
         table.add_column(head, justify="right")
     before = ""
@@ -119,8 +121,17 @@ def points_table(points: list[Point], names: list[str]) -> Table:
         name = point.system if point.system != before else ""
         table.add_row(name, f"{point.target_kbps:g}", clips, *rates, *figures, *speeds, lag)
         before = point.system
-    table.caption = "(-) less is better; lag in samples against the stated delay, blank where no waveform is kept"
+    table.caption = (
+        "(-) less is better, (to 0) 0 is as in life; lag in samples against the stated delay, blank where no waveform "
+        "is kept"
+    )
     return table
+
+
+def _way(metric: Metric) -> str:
+    if metric.aim is not None:
+        return f" (to {metric.aim:g})"
+    return " (-)" if metric.better < 0 else ""
 
 
 def _figure(point: Point, name: str) -> str:

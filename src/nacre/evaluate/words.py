@@ -12,7 +12,8 @@ from nacre.evaluate.tables import DIGITS, memory_words
 
 USUAL_DIGITS = 1
 MINUS = "\N{MINUS SIGN}"
-HEADLINE = ("pesq_wb", "estoi")  # what the summary is about, as far as it was measured
+HEADLINE = ("distillmos", "visqol", "pesq_wb", "estoi")  # what the summary is about, as far as it was measured
+JUDGES = (*HEADLINE, "hiss_repeat", "hiss_level_db", "hiss_flicker")  # a release is judged by all of them
 SMALL_SHARE = 0.5  # of our curve: a comparison over less is called narrow
 
 
@@ -57,6 +58,8 @@ def times(value: float) -> str:
 
 def better(metric: Metric) -> str:
     """Which way is good."""
+    if metric.aim is not None:
+        return f"{metric.aim:g} is as in life"
     return "higher is better" if metric.better > 0 else "lower is better"
 
 
@@ -154,7 +157,7 @@ def _whole_files(rate: BdRate, files: list[BdRate]) -> list[str]:
 def _lead(rate: BdRate, metric: Metric, points: list[Point]) -> int:
     """1 where all of ours is better than all of the peer's, -1 the other way round, else 0."""
     ours, theirs = (
-        [metric.better * point.metrics[metric.name].mean for point in points if _has(point, system, metric)]
+        [metric.merit(point.metrics[metric.name].mean) for point in points if _has(point, system, metric)]
         for system in (rate.system, rate.peer)
     )
     if not ours or not theirs:
