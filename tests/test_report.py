@@ -38,6 +38,8 @@ def make_score(clip: str, system: str, target_kbps: float, rng: np.random.Genera
     metrics = {
         "pesq_wb": 1.2 + 0.25 * target_kbps + gain + rng.normal(0, 0.05),
         "estoi": 0.6 + 0.03 * target_kbps + gain / 10 + rng.normal(0, 0.005),
+        "distillmos": 1.5 + 0.1 * target_kbps + gain + rng.normal(0, 0.05),
+        "hiss_repeat": 0.8 - gain,
         "f0_cents": 60 - 4 * target_kbps - 10 * gain + rng.normal(0, 1),
     }
     file_bytes = size_bytes + (60 if system == "opus" else 0)
@@ -154,6 +156,24 @@ def test_tables_hold_every_setting_and_failure(made):
     assert text.count("Blind spots:") == len(run.scores[-1].metrics)
 
 
+def test_front_has_all_judges_with_what_they_cannot_hear(made):
+    run, _, text = made
+    head, *rows = cells(text, "Judges")
+    assert head[4:] == ["DistillMOS", "PESQ-WB", "ESTOI", "hiss repeat"]
+    assert {tuple(row[:2]) for row in rows} == {(score.system, f"{score.target_kbps:g}") for score in run.scores}
+    assert {row[0]: row[7] for row in rows} == {OURS: "0.80", "opus": "0.30", "codec2": "1.40"}
+    assert text.count("Cannot hear:") == 4
+    assert "0 is as in life" in text
+    assert text.index('id="judges"') < text.index('id="curves"')
+    assert "hiss repeat" not in cells(text, f"Bits of {OURS} at equal quality")[0]
+
+
+def test_page_without_a_judge_has_no_empty_table(tmp_path):
+    run = make_run()
+    scores = [replace(score, metrics={"f0_cents": 10.0}, failure="") for score in run.scores]
+    assert "judges" not in without_data(written(replace(run, scores=scores), {}, tmp_path))
+
+
 def test_curves_have_a_mark_for_every_mean(made):
     run, _, text = made
     drawings = re.findall(r'<figure class="panel">.*?</figure>', text, re.S)
@@ -163,7 +183,7 @@ def test_curves_have_a_mark_for_every_mean(made):
         assert drawing.count('class="band') == 3
         assert drawing.count("<title>") == 3 * len(RATES) + 3
         assert "nan" not in drawing
-    whole, payload = (re.findall(r"<title>opus: ([\d.]+) kb/s", drawings[at])[0] for at in (0, 3))
+    whole, payload = (re.findall(r"<title>opus: ([\d.]+) kb/s", drawings[at])[0] for at in (0, len(drawings) // 2))
     assert float(whole) > float(payload) + 0.4
 
 

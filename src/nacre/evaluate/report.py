@@ -99,6 +99,26 @@ class View:
         return words.summary(self.run, self.points, self.savings_payload, self.savings_file)
 
     @cached_property
+    def judges(self) -> Grid:
+        """Means of the judges by system and rate, and which way each is good."""
+        chosen = self._judges
+        head = ["system", "asked kb/s", "file kb/s", "payload kb/s", *(metric.label for metric in chosen)]
+        rows = [
+            [*_setting(point), *(_mean(metric, point.metrics.get(metric.name)) for metric in chosen)]
+            for point in self.points
+        ]
+        return Grid("Judges", head, [[replace(cell, small="") for cell in row] for row in rows] if chosen else [])
+
+    @cached_property
+    def deaf(self) -> list[tuple[str, str, str]]:
+        """Of each judge its title, which way is good, and what it cannot hear."""
+        return [(metric.title, words.better(metric), metric.blind) for metric in self._judges]
+
+    @property
+    def _judges(self) -> list[Metric]:
+        return [metric for metric in self.measured if metric.name in words.JUDGES]
+
+    @cached_property
     def savings_payload(self) -> list[BdRate]:
         """BD-rates by payload."""
         return stats.bd_rates(self.run.scores)
@@ -204,12 +224,13 @@ class View:
             (rate.peer + kind, rate.metric): rate for kind, rates in kinds for rate in rates if rate.system == system
         }
         peers = [peer + kind for peer in self.order for kind, _ in kinds]
+        measured = [metric for metric in self.measured if metric.aim is None]
         rows = [
-            [Cell(peer), *(_saved(metric, found.get((peer, metric.name))) for metric in self.measured)]
+            [Cell(peer), *(_saved(metric, found.get((peer, metric.name))) for metric in measured)]
             for peer in peers
             if any(name == peer for name, _ in found)
         ]
-        return Grid(f"Bits of {system} at equal quality", ["against", *(m.title for m in self.measured)], rows)
+        return Grid(f"Bits of {system} at equal quality", ["against", *(metric.title for metric in measured)], rows)
 
     @cached_property
     def differences(self) -> list[Grid]:
