@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nacre.audio import AudioReader, mono_blocks
-from nacre.errors import NacreError
+from nacre.core.errors import NacreError
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.tables import wide_console
 from nacre.evaluate.work import RATE_HZ, workers

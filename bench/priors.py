@@ -20,7 +20,7 @@ from nacre.evaluate.choice import find_clips
 def clip_row(clip: Path, model: str, levels: list[int]) -> np.ndarray:
     """[levels, prior, (bytes, encode s, decode s)], and the seconds of sound in the last row."""
     from nacre import load
-    from nacre.codec import PRIORS
+    from nacre.codec.packets import PRIORS
 
     codec = load(model)
     wave, rate_hz = audio.read(clip)

@@ -83,8 +83,8 @@ def restarted(codec, level: int, seed: int, temperature: float, top_p: float) ->
     """A piece whose prior forgets everything at the end of each group, as in a file."""
     random, size = np.random.default_rng(seed), codec.config.group_frames
     groups = round(PIECE_S * codec.config.frame_rate_hz) // size
-    parts = [draw_symbols(codec.context, level, size, random, temperature, top_p) for _ in range(groups)]
-    return codec.from_latents(codec.quantiser.latents(np.concatenate(parts), level), level)
+    parts = [draw_symbols(codec.model.context_prior, level, size, random, temperature, top_p) for _ in range(groups)]
+    return codec.from_latents(codec.model.quantiser.latents(np.concatenate(parts), level), level)
 
 
 def likeness(codec, prompts: list[np.ndarray]) -> tuple[float, float, float]:

@@ -82,15 +82,18 @@ def best(what: str, rate_hz: int, seconds: float, work: Callable[[], object], pa
 
 def live(codec, wave: np.ndarray, level: int) -> list[Timing]:
     """One model frame a call and a packet, as a call over a network would have it."""
-    from nacre.codec import ChannelDecoder, ChannelEncoder
+    from nacre.codec.decoder import decode_frames
+    from nacre.codec.encoder import encode_frames
+    from nacre.codec.state import start_decoder, start_encoder
 
-    size = codec.config.hop_samples
+    size, model, coded, decoded = codec.config.hop_samples, codec.model, [], []
     wave = wave[: len(wave) // size * size]
-    encoder, decoder = ChannelEncoder(codec, refine=True), ChannelDecoder(codec)
-    coded = [timed(partial(encoder.group, frame, level)) for frame in wave.reshape(-1, size)]
-    decoded = [
-        timed(lambda packet=packet: decoder.group(*encoder.coding.unpack([packet], [1]))) for packet, _, _ in coded
-    ]
+    encoder, decoder = start_encoder(model, refine=True), start_decoder(model)
+    for frame in wave.reshape(-1, size):
+        coded.append(timed(partial(encode_frames, model, encoder, frame, level)))
+        packet, encoder = coded[-1][0]
+        decoded.append(timed(partial(decode_frames, model, decoder, packet, 1)))
+        _, decoder = decoded[-1][0]
     seconds = len(wave) / RATE_HZ
     return [live_timing("live encode", seconds, coded), live_timing("live decode", seconds, decoded)]
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre import audio, cli, context
-from nacre import bundle as bundles
-from nacre.codec import Codec
-from nacre.context import ContextPrior, Sizes
+from nacre import audio, cli
+from nacre.codec.codec import Codec
+from nacre.entropy import context_prior
+from nacre.entropy.context_prior import ContextPrior, Sizes
+from nacre.model import bundle as bundles
 
 TINY = Path(__file__).parent / "data" / "tiny"
 PACKAGE = Path(nacre.__file__).parent
@@ -43,23 +44,37 @@ def small_prior(seed=0, levels=3, dims=9, used=7, blocks=3, hidden=20, small=10,
     a["ends"] = np.sort(rng.permutation(used - 1)[: blocks - 1] + 1).tolist() + [used]
     a["reach"] = rng.integers(2, 20, blocks)
     a["ratio"] = rng.integers(100, 4000, (levels, used))
-    a["logs"] = np.round(16 * np.log2(1 + np.arange(context.LOGS) / 16)).clip(0, 127)
+    a["logs"] = np.round(16 * np.log2(1 + np.arange(context_prior.LOGS) / 16)).clip(0, 127)
     for name, low in (("b_in", -3000), ("b_mid", -3000), ("b_block", -3000), ("b_out", -3000)):
         a[name] = rng.integers(low, 3000, a[name].shape)
     for name, shift in (("s_in", 6), ("s_mid", 7), ("s_block", 8), ("s_out", 8)):
         a[name] = np.full(a[name].shape, shift)
     a["mult"] = rng.integers(-400, 400, a["mult"].shape)
-    a["base"][:, 1::2] = (20 << context.FINE) + rng.integers(-(9 << 12), 9 << 12, a["base"][:, 1::2].shape)
-    a["base"][:, 2] = 30 << context.FINE
+    a["base"][:, 1::2] = (20 << context_prior.FINE) + rng.integers(-(9 << 12), 9 << 12, a["base"][:, 1::2].shape)
+    a["base"][:, 2] = 30 << context_prior.FINE
     a["follow"] = rng.integers(-4000, 40000, a["follow"].shape)
     a["start"] = rng.integers(-3, 4, a["start"].shape)
-    a["curve"] = np.round((1 << 20) / (1 + np.exp(np.arange(context.CURVE) / 128)))
+    a["curve"] = np.round((1 << 20) / (1 + np.exp(np.arange(context_prior.CURVE) / 128)))
     a["curve"][-1] = 0
-    a["narrow"] = np.round(4096 * 2 ** (4.5 - np.arange(context.WIDTHS) / 4))
-    a["weight"] = np.round(256 / (1 + np.exp((32 - np.arange(context.WEIGHTS)) / 4)))
+    a["narrow"] = np.round(4096 * 2 ** (4.5 - np.arange(context_prior.WIDTHS) / 4))
+    a["weight"] = np.round(256 / (1 + np.exp((32 - np.arange(context_prior.WEIGHTS)) / 4)))
     a["tables"][...] = 5
-    a["tables"][..., others // 2] += context.TABLE - 5 * (others + 1)
+    a["tables"][..., others // 2] += context_prior.TABLE - 5 * (others + 1)
     return ContextPrior(sizes, {name: np.asarray(a[name]).astype(kind) for name, (kind, _) in sizes.arrays.items()})
+
+
+def once(processor, values: np.ndarray) -> np.ndarray:
+    """What an analyser or synthesiser makes of all that it is given at once."""
+    return processor.step(values, processor.start())[0]
+
+
+def in_turn(processor, pieces: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """What an analyser or synthesiser makes of pieces, one after another."""
+    state, made = processor.start(), []
+    for piece in pieces:
+        out, state = processor.step(piece, state)
+        made.append(out)
+    return made
 
 
 def damaged(good: bytes, trials: int) -> Iterator[bytes]:

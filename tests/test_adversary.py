@@ -14,7 +14,7 @@ from test_kinds import resumes
 from test_train import RARELY, corpus, tiny_recipe, trainer_of  # noqa: F401
 from torch import Tensor
 
-from nacre.errors import TrainError
+from nacre.core.errors import TrainError
 from nacre.train.adversary import Adversary, AdversaryConfig, Critic
 
 SMALL = AdversaryConfig(windows=(256, 128), channels=8, layers=2, items=3, settle_steps=2, learning_rate=5e-3)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import once
 
 import nacre
 from nacre import audio
-from nacre.analysis import Analyser, Synthesiser, is_silent
-from nacre.codec import Codec
-from nacre.config import CodecConfig
-from nacre.units import db_to_gain, kbps
+from nacre.codec.codec import Codec
+from nacre.core.config import CodecConfig
+from nacre.core.units import db_to_gain, kbps
+from nacre.dsp.gain import is_silent
+from nacre.dsp.stft import Analyser, Synthesiser
 
 MUSIC = Path(__file__).parents[1] / "recipes" / "music-48k.toml"
 RATES_HZ = (8000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000)
@@ -118,9 +120,9 @@ def above_8_khz_db(wave: np.ndarray) -> float:
 def test_frames_at_48_khz_hold_what_lies_above_8_khz(shipped):
     config = CodecConfig(48_000, 960, 1920, 480, 1920, 128)
     wave = high_tone(0.4)
-    spectra = Analyser(config).push(wave)
+    spectra = once(Analyser(config), wave)
     frames = spectra.reshape(-1, 2 * config.bins)
-    back = Synthesiser(config).push(frames)
+    back = once(Synthesiser(config), frames)
     assert np.allclose(back[1920 - 480 :], wave[: len(back) - 1440], atol=1e-3)
     assert above_8_khz_db(back[1440:]) == pytest.approx(above_8_khz_db(wave[: len(back) - 1440]), abs=0.1)
     speech_model = shipped.decode(shipped.encode(high_tone(1.0), 48_000))[0][0]

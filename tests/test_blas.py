@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from nacre import blas
-from nacre.blas import one_thread
-from nacre.coding import Coding
-from nacre.refine import Refinement
+from nacre.codec.packets import PacketCoder
+from nacre.dsp import blas
+from nacre.dsp.blas import one_thread
+from nacre.entropy.residual import Refinement
 
 
 def threads() -> int:
@@ -77,7 +77,7 @@ def _in_child() -> tuple[int, int]:
 
 def test_coding_and_decoding_run_on_one(monkeypatch, two, both, speech):
     seen: list[int] = []
-    for owner, name in ((both.context, "_hidden"), (both.context, "_shares")):
+    for owner, name in ((both.model.context_prior, "_hidden"), (both.model.context_prior, "_shares")):
         found = getattr(owner, name)
         monkeypatch.setitem(owner.__dict__, name, lambda *given, found=found: seen.append(threads()) or found(*given))
     both.decode(both.encode(speech[:16_000], 16_000, quality=50))
@@ -86,6 +86,8 @@ def test_coding_and_decoding_run_on_one(monkeypatch, two, both, speech):
     assert threads() == 2
 
 
-@pytest.mark.parametrize("work", [Coding.pack, Coding.unpack, Coding.costs, Refinement.symbols, Refinement.wave])
+@pytest.mark.parametrize(
+    "work", [PacketCoder.pack, PacketCoder.unpack, PacketCoder.costs, Refinement.symbols, Refinement.wave]
+)
 def test_homes_of_products_ask_for_one(work):
     assert hasattr(work, "__wrapped__")

@@ -16,8 +16,9 @@ import torch
 from test_train import CLIPS, CODEC, NOTHING, RARELY, tiny_recipe, trainer_of
 
 import nacre
-from nacre import bundle as bundles
-from nacre.errors import AudioError, BundleError, TrainError, UsageError
+from nacre.codec.codec import Codec
+from nacre.core.errors import AudioError, BundleError, TrainError, UsageError
+from nacre.model import bundle as bundles
 from nacre.restore import denoise
 from nacre.train import adapt, degrade, loop, start
 from nacre.train import export as export_room
@@ -138,7 +139,7 @@ def test_sound_is_cleaned_as_far_as_it_is_unlike_clean_speech(cleaner, speech):
     plain = codec.encode(speech[:20_000], 16_000, quality=100)
     found = []
     for span in ((0.0, 1e-9), (0.0, 1.0), (50.0, 51.0)):
-        codec.bundle.__dict__["cleaning_span"] = span
+        codec = Codec(dataclasses.replace(codec.model, cleaning_span=span))
         found.append(codec.encode(speech[:20_000], 16_000, quality=100, denoise=True))
         assert codec.decode(found[-1])[0].shape == (1, 20_000)
     assert found[2] == plain != found[0]
@@ -186,7 +187,7 @@ def test_a_run_starts_from_a_model(cleaner, corpus):
     wave = trainer.sampler.batch(1, 6400, (5,))
     spectra = net.analysis.spectra(torch.from_numpy(wave))[0]
     for level in (0, 6):
-        theirs, _ = codec.encoder_net.step(spectra.numpy(), level, codec.encoder_net.start())
+        theirs, _ = codec.model.encoder_net.step(spectra.numpy(), level, codec.model.encoder_net.start())
         ours = net.encoder(spectra[None], torch.tensor([level]))[0][0].detach().numpy()
         np.testing.assert_allclose(ours, theirs, atol=0.01 * np.abs(theirs).max())
     np.testing.assert_allclose(net.quantiser.steps().numpy(), bundle.steps, rtol=1e-5)

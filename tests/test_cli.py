@@ -17,7 +17,9 @@ import pytest
 import soundfile as sf
 from conftest import PACKAGE, Ran
 
-from nacre import audio, bundle, cli, container
+from nacre import audio, cli
+from nacre.format import file as container
+from nacre.model import bundle
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 linux = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

@@ -12,21 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import once
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nacre
-from nacre import bundle as bundles
-from nacre import codec as codecs
-from nacre import container
-from nacre.analysis import Analyser, LevelState, Synthesiser, choose_gain, gain_curve
-from nacre.codec import packet_count
-from nacre.coding import Group
-from nacre.container import Contents, Packet
-from nacre.errors import AudioError, BundleError, NacreError, StreamError, UsageError
-from nacre.model import Network
-from nacre.quantise import dequantise
-from nacre.units import kbps, resampled_count
+from nacre.codec import decoder, encoder
+from nacre.codec.packets import Group
+from nacre.codec.stream import packet_count
+from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, UsageError
+from nacre.core.units import kbps, resampled_count
+from nacre.dsp.gain import LevelState, choose_gain, gain_curve
+from nacre.dsp.stft import Analyser, Synthesiser
+from nacre.format import file as container
+from nacre.format.file import Contents, Packet
+from nacre.model import bundle as bundles
+from nacre.model.runtime import Network
+from nacre.quantise.scalar import dequantise
 
 DATA = Path(__file__).parent / "data"
 HOP, GROUP, DELAY = 320, 3200, 640  # samples of the tiny model
@@ -154,7 +156,7 @@ def test_pieces_change_nothing(tiny, speech, rate_hz, channels, cuts, target):
     for start, stop in pairwise(edges):
         packets += stream.push(wave[:, start:stop])
     packets += stream.flush()
-    assert len(packets) == packet_count(tiny.bundle, stream.header, 20_000)
+    assert len(packets) == packet_count(tiny.model, stream.header, 20_000)
     assert packets == tiny.parse(tiny.encode(wave, rate_hz, **plan)).packets
 
 
@@ -180,18 +182,20 @@ def test_groups_leave_no_seam(tiny, speech):
     wave, c = speech[: 12 * GROUP], tiny.config
     state, before, curves = LevelState(), None, []
     for at in range(0, len(wave), GROUP):
-        code = choose_gain(state, wave[at : at + GROUP], HOP)
+        code, state = choose_gain(state, wave[at : at + GROUP], HOP)
         curves.append(gain_curve(before, code, GROUP, HOP))
         before = code
     curve = np.concatenate(curves)
-    spectra = Analyser(c).push(wave * curve)
-    whole, _ = tiny.encoder_net.step(spectra, 3, tiny.encoder_net.start())
+    spectra = once(Analyser(c), wave * curve)
+    whole, _ = tiny.model.encoder_net.step(spectra, 3, tiny.model.encoder_net.start())
     assert np.allclose(tiny.latents(wave, 16_000, level=3), whole, atol=1e-3)
 
     data = tiny.encode(wave, 16_000, quality=100)
     symbols = np.concatenate(symbols_of(tiny, tiny.parse(data)))
-    rendered, _ = tiny.decoder_net.step(dequantise(symbols, tiny.bundle.steps[3]), 3, tiny.decoder_net.start())
-    sound = Synthesiser(c).push(rendered)[DELAY : DELAY + len(wave)] / curve
+    rendered, _ = tiny.model.decoder_net.step(
+        dequantise(symbols, tiny.bundle.steps[3]), 3, tiny.model.decoder_net.start()
+    )
+    sound = once(Synthesiser(c), rendered)[DELAY : DELAY + len(wave)] / curve
     assert np.allclose(tiny.decode(data)[0][0], sound, atol=1e-4)
 
 
@@ -221,7 +225,7 @@ def test_golden_file(tiny):
     assert {packet.level for packet in contents.packets} >= {2, 3}
     assert any(not packet.payload for packet in contents.packets)
     assert tiny.decode(data)[0].shape == (1, 32_000)
-    assert codecs.verify(tiny, contents) == []
+    assert tiny.verify(contents) == []
 
 
 def test_networks_take_no_part_in_symbols(tiny, monkeypatch):
@@ -231,7 +235,7 @@ def test_networks_take_no_part_in_symbols(tiny, monkeypatch):
     monkeypatch.setattr(Network, "step", step)
     contents = tiny.parse((DATA / "golden.nacre").read_bytes())
     assert np.array_equal(np.concatenate(symbols_of(tiny, contents)), np.load(DATA / "golden.npy"))
-    assert codecs.verify(tiny, contents) == []
+    assert tiny.verify(contents) == []
     with pytest.raises(AssertionError, match="a network ran"):  # as it does for sound: the trap is set right
         tiny.decode((DATA / "golden.nacre").read_bytes())
 
@@ -249,7 +253,7 @@ def test_threads_change_no_symbol(tiny, tiny_model, speech):
 
 def test_silence_is_nearly_free_and_exact(tiny):
     data = tiny.encode(np.zeros((2, 160_000), np.float32), 16_000)
-    assert len(data) == 22 + 3 * packet_count(tiny.bundle, tiny.parse(data).header, 160_000)
+    assert len(data) == 22 + 3 * packet_count(tiny.model, tiny.parse(data).header, 160_000)
     assert not tiny.decode(data)[0].any()
 
 
@@ -271,8 +275,8 @@ def test_both_sides_ramp_between_the_same_gains(tiny, speech, monkeypatch):
     quiet, loud = speech[20_000:36_000] * np.float32(0.01), speech[20_000:36_000]
     wave = np.concatenate([np.zeros(9600), loud, np.zeros(32_000), quiet, np.zeros(64_000), loud, quiet])
     calls: list[tuple[int | None, int]] = []
-    curve = codecs.gain_curve
-    monkeypatch.setattr(codecs, "gain_curve", lambda *given: (calls.append(given[:2]), curve(*given))[1])
+    for side in (encoder, decoder):
+        monkeypatch.setattr(side, "gain_curve", lambda *given: (calls.append(given[:2]), gain_curve(*given))[1])
     data = tiny.encode(wave, 16_000, quality=50)
     coded = [call for call, packet in zip(calls, tiny.parse(data).packets, strict=True) if packet.payload]
     calls.clear()
@@ -422,7 +426,7 @@ def test_every_byte_changed(tiny, small, flip):
         assert [index for index, equal in enumerate(same) if not equal] == lost
         assert found[hit] is None or same[hit]
         assert [round(item.start_s / 0.2) for item in stream.damage] == lost
-        assert codecs.verify(tiny, stream.contents) == stream.damage
+        assert tiny.verify(stream.contents) == stream.damage
         harmless += same[hit]
     assert harmless < 10
 
@@ -447,7 +451,7 @@ def test_level_the_model_lacks_is_damage(tiny, small):
     stream = tiny.decoder(replace(contents, packets=packets))
     assert sum(block.shape[1] for block in stream.blocks()) == contents.samples
     assert [item.reason.split(":")[0] for item in stream.damage] == ["quality level"] * 2
-    assert len(codecs.verify(tiny, stream.contents)) == 2
+    assert len(tiny.verify(stream.contents)) == 2
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,13 +12,12 @@ from conftest import small_prior
 from test_context import speechlike
 
 import nacre
-from nacre import bundle as bundles
-from nacre import codec as codecs
-from nacre import container
-from nacre.codec import Codec
-from nacre.coding import SIDE_BY_SIDE, Coding, Group
-from nacre.container import HEADER_BYTES, Packet
-from nacre.errors import BundleError, StreamError, UsageError
+from nacre.codec.codec import Codec
+from nacre.codec.packets import CONTEXT, PRIORS, SIDE_BY_SIDE, STATIC, Group, PacketCoder
+from nacre.core.errors import BundleError, StreamError, UsageError
+from nacre.format import file as container
+from nacre.format.file import HEADER_BYTES, Packet
+from nacre.model import bundle as bundles
 
 
 def groups_of(codec: Codec, data: bytes) -> list[Group | StreamError]:
@@ -26,7 +25,7 @@ def groups_of(codec: Codec, data: bytes) -> list[Group | StreamError]:
 
 
 def test_both_priors_give_the_same_sound(both, tiny, speech):
-    context, static = (both.encode(speech, 16_000, quality=60, prior=prior) for prior in codecs.PRIORS)
+    context, static = (both.encode(speech, 16_000, quality=60, prior=prior) for prior in PRIORS)
     assert context != static
     assert static == tiny.encode(speech, 16_000, quality=60)
     wanted, _ = tiny.decode(static)
@@ -37,7 +36,7 @@ def test_both_priors_give_the_same_sound(both, tiny, speech):
 
 
 def test_the_mark_of_a_file_names_its_prior(both, tiny, speech):
-    context, static = (both.encode(speech[:4000], 16_000, quality=0, prior=prior) for prior in codecs.PRIORS)
+    context, static = (both.encode(speech[:4000], 16_000, quality=0, prior=prior) for prior in PRIORS)
     marks = [container.unpack_header(data).fingerprint for data in (context, static)]
     assert marks == [both.bundle.fingerprint, both.bundle.static_fingerprint]
     assert marks[1] == tiny.bundle.fingerprint != marks[0]
@@ -79,7 +78,7 @@ def test_many_groups_of_several_channels_come_back_in_order(both, speech):
     data = both.encode(wave, 16_000, quality=30)
     contents = both.parse(data)
     assert len(contents.packets) > SIDE_BY_SIDE
-    alone = both.coding(contents.header)
+    alone = PacketCoder.of(both.model)
     stream = both.decoder(contents)
     for index, (packet, held) in enumerate(zip(contents.packets, groups_of(both, data), strict=True)):
         (one,) = alone.unpack([packet], [stream.group_frames(index // 3)])
@@ -101,12 +100,12 @@ def test_damage_stays_in_its_group(both, speech):
         assert isinstance(found[index], StreamError)
         for other in set(range(len(good))) - {index}:
             np.testing.assert_array_equal(found[other].symbols, good[other].symbols)
-        assert len(codecs.verify(both, both.parse(bytes(hurt)))) == 1
+        assert len(both.verify(both.parse(bytes(hurt)))) == 1
 
 
 def test_any_payload_is_symbols_or_an_error(both):
-    coding, rng = Coding(both.prior, both.context), np.random.default_rng(1)
-    symbols = speechlike(both.context, 10, rng)
+    coding, rng = PacketCoder.of(both.model), np.random.default_rng(1)
+    symbols = speechlike(both.model.context_prior, 10, rng)
     good = coding.pack(symbols, 2, 5)
     packets = [Packet(rng.integers(4), rng.bytes(rng.integers(1, 300)), 7) for _ in range(80)]
     packets[3] = Packet(9, b"1234", 7)
@@ -119,13 +118,13 @@ def test_any_payload_is_symbols_or_an_error(both):
     assert "payload bytes" in str(found[4])
 
 
-@pytest.mark.parametrize("prior", codecs.PRIORS)
+@pytest.mark.parametrize("prior", PRIORS)
 def test_costs_are_what_is_paid(both, prior):
-    coding, rng = Coding(both.prior, both.context if prior == codecs.CONTEXT else None), np.random.default_rng(2)
-    reach = 20 if prior == codecs.CONTEXT else 3
-    symbols = np.clip(speechlike(both.context, 30, rng, 1.0), -reach, reach)
-    if prior == codecs.STATIC:
-        symbols = np.minimum(np.abs(symbols), both.prior.limits(1))
+    coding, rng = PacketCoder.of(both.model, prior), np.random.default_rng(2)
+    reach = 20 if prior == CONTEXT else 3
+    symbols = np.clip(speechlike(both.model.context_prior, 30, rng, 1.0), -reach, reach)
+    if prior == STATIC:
+        symbols = np.minimum(np.abs(symbols), both.model.static_prior.limits(1))
     costs = coding.costs(symbols, 1)
     assert costs.shape == symbols.shape
     paid = 8 * (len(coding.pack(symbols, 1, 0).payload) - 1)
@@ -142,14 +141,14 @@ def test_pieces_of_any_size_make_the_same_file(both, speech):
 
 
 def test_golden_bytes_of_the_context_prior(both):
-    packet = Coding(both.prior, both.context).pack(speechlike(both.context, 10, np.random.default_rng(3)), 2, 7)
+    packet = PacketCoder.of(both.model).pack(speechlike(both.model.context_prior, 10, np.random.default_rng(3)), 2, 7)
     assert hashlib.sha256(container.pack_packet(packet)).hexdigest()[:16] == "321be80c2f768ec4"
 
 
 def test_command_line(run, both_model, speech, tmp_path):
     nacre.audio.write(tmp_path / "talk.wav", speech[None, :40_000], 16_000)
     sizes = []
-    for prior in codecs.PRIORS:
+    for prior in PRIORS:
         done = run(
             "encode", "talk.wav", "-o", f"{prior}.nacre", "--model", both_model, "--quality", 50, "--prior", prior
         )
@@ -176,7 +175,7 @@ def test_packets_of_one_size(both, speech, size):
     assert len(data) == HEADER_BYTES + size * len(contents.packets)
     found, _ = both.decode(data)
     assert found.shape == wave.shape
-    assert not codecs.verify(both, contents)
+    assert not both.verify(contents)
     levels = [packet.level for packet in contents.packets[::2]]
     assert max(levels) == 3 if size == 200 else min(levels) < 3
     live, packets = both.encoder(16_000, 2, packet_bytes=size), []

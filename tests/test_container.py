@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre import container
-from nacre.container import Contents, Coupling, Header, Kind, Packet, Writer, unpack
-from nacre.errors import StreamError
+from nacre.core.errors import StreamError
+from nacre.core.kinds import Kind
+from nacre.format import file as container
+from nacre.format.file import Contents, Coupling, Header, Packet, Writer, unpack
 
 FORMAT_TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
 GROUP_SAMPLES = 16_000

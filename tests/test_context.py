@@ -13,23 +13,24 @@ import pytest
 from conftest import damaged, small_prior
 from onnx import TensorProto, helper
 
-from nacre import asking, context, entropy
-from nacre.context import ContextPrior, Sizes
-from nacre.errors import BundleError, StreamError
+from nacre.core.errors import BundleError, StreamError
+from nacre.entropy import context_prior, range_coder
+from nacre.entropy.context_prior import ContextPrior, Sizes
+from nacre.entropy.symbols import ESCAPED, LARGEST
 
 
 def speechlike(prior, frames, rng, spread=4.0):
     """[T, D] symbols, most small, some far out."""
     drawn = rng.laplace(0, spread, (frames, prior.sizes.dims)) * rng.choice([0.1, 1.0, 12.0], (frames, 1))
-    return np.round(drawn).clip(-asking.LARGEST, asking.LARGEST).astype(np.int32)
+    return np.round(drawn).clip(-LARGEST, LARGEST).astype(np.int32)
 
 
 def encode(prior, symbols, level):
-    return entropy.encode_pieces(prior.encoding(symbols, level))
+    return range_coder.encode_pieces(prior.encoding(symbols, level))
 
 
 def decode(prior, payloads, frames, level):
-    return entropy.decode_asked(payloads, prior.decoding(level, frames))
+    return range_coder.decode_asked(payloads, prior.decoding(level, frames))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -49,13 +50,13 @@ def test_round_trip_alone_and_side_by_side(seed):
 
 def test_every_size_of_symbol_has_a_code():
     prior = small_prior()
-    for size in (0, 1, 30, asking.LARGEST):
+    for size in (0, 1, 30, LARGEST):
         symbols = np.full((4, prior.sizes.dims), size, np.int32) * np.array([1, -1, 1, -1])[:, None]
         assert (decode(prior, [encode(prior, symbols, 1)], [4], [1])[0] == symbols).all()
 
 
 @pytest.mark.parametrize(
-    "symbols", [np.zeros(9, int), np.zeros((3, 8), int), np.zeros((3, 9)), np.full((1, 9), asking.LARGEST + 1)]
+    "symbols", [np.zeros(9, int), np.zeros((3, 8), int), np.zeros((3, 9)), np.full((1, 9), LARGEST + 1)]
 )
 def test_symbols_that_cannot_be_coded(symbols):
     with pytest.raises(StreamError):
@@ -107,7 +108,7 @@ def decode_in_integers(prior, data, frames, level):
 
     def above(edge, narrow):
         steps = abs(edge) * narrow
-        at = min(steps >> 8, context.CURVE - 2)
+        at = min(steps >> 8, context_prior.CURVE - 2)
         low = a["curve"][at] + ((a["curve"][at + 1] - a["curve"][at]) * min(steps - (at << 8), 256) >> 8)
         return (1 << 20) - low if edge < 0 else low
 
@@ -127,7 +128,7 @@ def decode_in_integers(prior, data, frames, level):
         return centre - reach + answer if answer < len(counts) else None
 
     before, last, older = a["start"][level], [0] * sizes.used, [0] * sizes.used
-    sums, out = [[0] * sizes.used for _ in context.PACES], np.zeros((frames, sizes.dims), np.int32)
+    sums, out = [[0] * sizes.used for _ in context_prior.PACES], np.zeros((frames, sizes.dims), np.int32)
     for frame in range(frames):
         values = last + older + [total >> 8 for row in sums for total in row]
         values = layer(values, a["w_in"], a["b_in"][level], a["s_in"])
@@ -141,7 +142,7 @@ def decode_in_integers(prior, data, frames, level):
             escaped = []
             for dim in range(start, end):
                 chosen = []
-                for plane in range(context.PLANES):
+                for plane in range(context_prior.PLANES):
                     total = sum(x * row[plane][dim] for x, row in zip(small, a["w_out"], strict=True))
                     number = (total + a["b_out"][plane][dim]) >> a["s_out"][plane][dim]
                     number = number * a["mult"][level][plane][dim] + a["base"][level][plane][dim]
@@ -153,7 +154,7 @@ def decode_in_integers(prior, data, frames, level):
             for dim in range(start, end):
                 logs[dim] = logarithm(now[dim], a["ratio"][level][dim])
             start = end
-        for plane, pace in enumerate(context.PACES):
+        for plane, pace in enumerate(context_prior.PACES):
             for dim in used:
                 value = abs(logs[dim]) if plane < 3 else logs[dim]
                 sums[plane][dim] += (value * 256 - sums[plane][dim]) >> pace
@@ -199,7 +200,7 @@ def test_products_are_the_same_in_any_order_and_by_any_library():
         assert (run_onnx(x, w) == exact).all()
     x, w = np.full((1, 1100), 127.0, np.float32), np.full((1100, 1), 127.0, np.float32)
     w[::2] = 126
-    assert 127 * int(w.sum()) >= context.EXACT  # beyond the limit nothing is promised: hence _check_sums
+    assert 127 * int(w.sum()) >= context_prior.EXACT  # beyond the limit nothing is promised: hence _check_sums
 
 
 def run_onnx(x, w):
@@ -279,7 +280,7 @@ def test_any_bytes_decode_or_end_in_stream_error():
             found = decode(prior, [data, good], [10, 10], [0, 0])
         except StreamError:
             continue
-        assert (np.abs(found[0]) < asking.ESCAPED).all()
+        assert (np.abs(found[0]) < ESCAPED).all()
         assert encode(prior, found[1], 0) == good
 
 
@@ -323,8 +324,8 @@ def test_damaged_files_end_in_bundle_error(tmp_path):
         lambda a: a["weight"].__setitem__(5, 257),
         lambda a: a["tables"].__setitem__((0, 0, 0), 6),
         lambda a: a["s_out"].__setitem__((0, 0), 25),
-        lambda a: a["b_in"].__setitem__((0, 0), context.EXACT - 100),
-        lambda a: a["b_out"].__setitem__((0, 0), -context.EXACT),
+        lambda a: a["b_in"].__setitem__((0, 0), context_prior.EXACT - 100),
+        lambda a: a["b_out"].__setitem__((0, 0), -context_prior.EXACT),
         lambda a: a.__setitem__("order", a["order"].astype("<i4")),
         lambda a: a.__setitem__("w_in", a["w_in"][1:]),
         lambda a: a.pop("w_mid"),

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from nacre import audio, demo, page
+from nacre.core.errors import AudioError, UsageError
 from nacre.demo import read_clips
-from nacre.errors import AudioError, UsageError
 
 FETCHING = ("src", "href", "srcset", "data", "poster", "action", "background")
 INSIDE = ("data:", "#")

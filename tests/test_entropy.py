@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre import entropy
-from nacre.entropy import check_value, decode, encode
-from nacre.errors import BundleError, StreamError
+from nacre.core.errors import BundleError, StreamError
+from nacre.entropy import range_coder
+from nacre.entropy.range_coder import check_value, decode, encode
 
 TOTAL = 1 << 16
 
@@ -185,9 +185,9 @@ def test_panics_of_the_coder_are_translated_and_interrupts_are_not():
     class PanicException(BaseException):
         pass
 
-    with pytest.raises(StreamError), entropy._translated():
+    with pytest.raises(StreamError), range_coder._translated():
         raise PanicException
-    with pytest.raises(KeyboardInterrupt), entropy._translated():
+    with pytest.raises(KeyboardInterrupt), range_coder._translated():
         raise KeyboardInterrupt
 
 

@@ -22,7 +22,7 @@ pytest.importorskip("scipy")
 from rich.console import Console
 
 from nacre import audio
-from nacre.errors import NacreError, UsageError
+from nacre.core.errors import NacreError, UsageError
 from nacre.evaluate import (
     choice,
     hiss,

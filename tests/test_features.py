@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from conftest import PACKAGE
 
-from nacre import audio, features, mel
-from nacre.errors import AudioError, NacreError, StreamError, UsageError
+from nacre import audio, features
+from nacre.core.errors import AudioError, NacreError, StreamError, UsageError
+from nacre.dsp import mel
 from nacre.features import FeatureExtractor, extract, from_file, pooled
 
 ENGLISH = PACKAGE / "clips" / "english.flac"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nacre import audio, generate
-from nacre.analysis import active_level_db
-from nacre.codec import load
-from nacre.errors import AudioError, UsageError
+from nacre.codec.codec import load
+from nacre.core.errors import AudioError, UsageError
+from nacre.dsp.gain import active_level_db
 from nacre.generate import between, nearest, resynthesise, straight
 
 RATE = 16_000

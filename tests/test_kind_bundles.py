@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import once
 
 pytest.importorskip("torch", exc_type=ImportError)
 
@@ -25,18 +26,24 @@ from test_train import RARELY, Mine, tiny_recipe, trainer_of
 from typer.testing import CliRunner
 
 import nacre
-from nacre import audio, container, entropy
-from nacre import bundle as bundles
-from nacre import codec as codecs
-from nacre.analysis import GAIN_ZERO
+from nacre import audio
 from nacre.cli import app
-from nacre.codec import Codec
-from nacre.config import CodecConfig
-from nacre.container import Header, Kind, Packet
-from nacre.errors import BundleError, NacreError, StreamError, UsageError
-from nacre.mel import LogMelAnalyser
-from nacre.priors import TOTAL, StaticPrior, fit_counts, fit_indices
-from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, ResidualQuantiser, UniformQuantiser
+from nacre.codec import encoder
+from nacre.codec.codec import Codec
+from nacre.core.config import CodecConfig
+from nacre.core.errors import BundleError, NacreError, StreamError, UsageError
+from nacre.core.kinds import Kind
+from nacre.dsp.gain import GAIN_ZERO
+from nacre.dsp.mel import LogMelAnalyser
+from nacre.entropy import range_coder
+from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
+from nacre.format import file as container
+from nacre.format.file import Header, Packet
+from nacre.model import bundle as bundles
+from nacre.quantise.fsq import FiniteQuantiser
+from nacre.quantise.gaussian import PosteriorQuantiser
+from nacre.quantise.rvq import ResidualQuantiser
+from nacre.quantise.scalar import UniformQuantiser
 from nacre.train import export as export_room
 from nacre.train.nets import CodecNet
 
@@ -113,7 +120,7 @@ def copy(made, tmp_path) -> Callable[[str], Path]:
 @pytest.fixture
 def steady(monkeypatch) -> None:
     """Every group at gain 1."""
-    monkeypatch.setattr(codecs, "choose_gain", lambda *_: GAIN_ZERO)
+    monkeypatch.setattr(encoder, "choose_gain", lambda state, *_: (GAIN_ZERO, state))
 
 
 def symbols_of(codec: Codec, data: bytes) -> np.ndarray:
@@ -130,7 +137,7 @@ def symbols_of(codec: Codec, data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("kind", MADE)
 def test_graphs_equal_networks_whole_and_in_pieces(made, kind, part):
     net, codec = made[kind].net, made[kind].codec
-    graph = getattr(codec, f"{part}_net")
+    graph = getattr(codec.model, f"{part}_net")
     rng = np.random.default_rng(5)
     frames = rng.standard_normal((31, graph.width_in)).astype(np.float32)
     for level in (0, 3):
@@ -158,9 +165,11 @@ def test_graphs_equal_networks_whole_and_in_pieces(made, kind, part):
 def test_no_state_is_lost_between_groups(made, speech, kind):
     net, codec, wave = made[kind].net, made[kind].codec, speech[16_000 : 16_000 + 3 * GROUP + 5 * HOP]
     theirs = net.latents(torch.from_numpy(wave[None].copy()), 3)[0].numpy()
-    np.testing.assert_allclose(codec.latents(wave, 16_000), codec.quantiser.unrounded(theirs, 3), atol=4e-3, rtol=4e-3)
+    np.testing.assert_allclose(
+        codec.latents(wave, 16_000), codec.model.quantiser.unrounded(theirs, 3), atol=4e-3, rtol=4e-3
+    )
     data = codec.encode(wave, 16_000, quality=100)
-    latents = codec.quantiser.latents(symbols_of(codec, data), 3)
+    latents = codec.model.quantiser.latents(symbols_of(codec, data), 3)
     if codec.config.mel_bands:  # sound is found again outside the networks
         assert codec.decode(data)[0].shape == (1, len(wave))
         return
@@ -192,7 +201,7 @@ def test_recurrent_cells_are_one_operator(made):
 
 @pytest.mark.parametrize("level", range(4))
 def test_residual_station_equals_the_codebooks(made, speech, level):
-    net, station = made["rvq"].net, made["rvq"].codec.quantiser
+    net, station = made["rvq"].net, made["rvq"].codec.model.quantiser
     wave, chosen = torch.from_numpy(speech[None, 16_000:32_000].copy()), torch.tensor([level])
     latents = net.latents(wave, level)
     with torch.no_grad():
@@ -215,7 +224,7 @@ def test_residual_station_equals_the_codebooks(made, speech, level):
 
 @pytest.mark.parametrize("level", range(4))
 def test_finite_station_equals_the_rounding(made, speech, level):
-    net, station = made["fsq"].net, made["fsq"].codec.quantiser
+    net, station = made["fsq"].net, made["fsq"].codec.model.quantiser
     latents = 3 * net.latents(torch.from_numpy(speech[None, 16_000:32_000].copy()), level)
     found = net.quantiser(latents, torch.tensor([level]))
     symbols = station.symbols(latents[0].numpy(), level, np.full(8, 2, np.int32))
@@ -230,7 +239,7 @@ def test_finite_station_equals_the_rounding(made, speech, level):
 
 
 def test_steps_of_a_gaussian_model_are_the_posteriors_widths(made, speech):
-    net, station = made["gaussian"].net, made["gaussian"].codec.quantiser
+    net, station = made["gaussian"].net, made["gaussian"].codec.model.quantiser
     np.testing.assert_array_equal(station.steps, net.quantiser.station().steps)
     np.testing.assert_allclose(station.steps, np.sqrt(12) * net.quantiser.width.numpy(), rtol=1e-5)
     latents = net.latents(torch.from_numpy(speech[None, 16_000:32_000].copy()), 2)
@@ -245,7 +254,7 @@ def test_steps_of_a_gaussian_model_are_the_posteriors_widths(made, speech):
 
 
 def test_steps_of_an_autoencoder_follow_the_spread(made):
-    net, station = made["autoencoder"].net, made["autoencoder"].codec.quantiser
+    net, station = made["autoencoder"].net, made["autoencoder"].codec.model.quantiser
     assert isinstance(station, UniformQuantiser)
     np.testing.assert_allclose(station.steps, net.quantiser.station().steps, rtol=1e-5)
 
@@ -298,13 +307,13 @@ def test_the_choice_minimises_what_it_says():
 
 @pytest.mark.parametrize("kind", OWN)
 def test_stations_are_saved_and_loaded_whole(made, tmp_path, kind):
-    station = made[kind].codec.quantiser
+    station = made[kind].codec.model.quantiser
     for name in ("a.npz", "b.npz"):
         station.save(tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     again = type(station).load(tmp_path / "a.npz")
     latents = np.random.default_rng(1).standard_normal((9, station.width_in)).astype(np.float32)
-    limits = made[kind].codec.prior.limits(3)
+    limits = made[kind].codec.model.static_prior.limits(3)
     np.testing.assert_array_equal(again.symbols(latents, 3, limits), station.symbols(latents, 3, limits))
     latents[4, 1] = np.nan
     with pytest.raises(NacreError, match="frame 4, dim 1"):
@@ -337,13 +346,13 @@ def test_tokens_are_what_the_file_holds_and_lead_back(made, speech, kind):
     codec, wave = made[kind].codec, speech[16_000 : 16_000 + 2 * GROUP]
     tokens = codec.tokens(wave, 16_000)
     symbols = symbols_of(codec, codec.encode(wave, 16_000, quality=100))
-    lowest, _ = codec.prior.ranges(3)
+    lowest, _ = codec.model.static_prior.ranges(3)
     np.testing.assert_array_equal(tokens[:20], (symbols - lowest)[:20, : tokens.shape[1]])
     for given in (tokens, tokens.astype(np.uint16), tokens.tolist()):
         sound = codec.from_tokens(given)
         assert sound.shape == (len(tokens) * HOP,)
         assert sound.dtype == np.float32
-        np.testing.assert_array_equal(sound, codec.from_latents(codec.quantiser.latents(tokens + lowest, 3)))
+        np.testing.assert_array_equal(sound, codec.from_latents(codec.model.quantiser.latents(tokens + lowest, 3)))
     assert np.abs(sound).max() > 1e-4
     assert codec.from_tokens(codec.tokens(wave, 16_000, 0), 0).shape == sound.shape
 
@@ -434,9 +443,9 @@ def golden_file(kind: Kind) -> bytes:
     writer = container.Writer(file, Header(b"test", 16_000, 1, None, 12, kind))
     for level in range(2):
         symbols = station.symbols(latents[12 * level :][:12], level, prior.limits(level))
-        payload = bytes([GAIN_ZERO]) + entropy.encode(symbols, prior.tables(level))
-        np.testing.assert_array_equal(entropy.decode(payload[1:], 12, prior.tables(level)), symbols)
-        writer.add(Packet(level, payload, entropy.check_value(symbols, level, GAIN_ZERO)))
+        payload = bytes([GAIN_ZERO]) + range_coder.encode(symbols, prior.tables(level))
+        np.testing.assert_array_equal(range_coder.decode(payload[1:], 12, prior.tables(level)), symbols)
+        writer.add(Packet(level, payload, range_coder.check_value(symbols, level, GAIN_ZERO)))
     writer.finish(24 * HOP)
     return file.getvalue()
 
@@ -537,7 +546,7 @@ def test_damage_is_found_in_files_of_every_kind(made, speech, kind):
     at = container.HEADER_BYTES + container.HEAD_BYTES + container.CHECK_BYTES + 4
     data[at] ^= 0x55
     contents = codec.parse(bytes(data))
-    assert [item.start_s for item in codecs.verify(codec, contents)] == [0.0]
+    assert [item.start_s for item in codec.verify(contents)] == [0.0]
     assert codec.decode(bytes(data))[0].shape == (1, 12_000)
 
 
@@ -784,6 +793,6 @@ def test_a_log_mel_model_hears_what_the_analyser_gives(made, speech):
     codec = made["autoencoder"].codec
     c = codec.config
     assert (c.mel_bands, c.delay_samples, c.step_width) == (80, 480, 80)
-    spectra = LogMelAnalyser(16_000, 640, 160, 2, 80).push(speech[:6400])
-    assert codec.encoder_net.step(spectra, 0, codec.encoder_net.start())[0].shape == (20, 8)
+    spectra = once(LogMelAnalyser(16_000, 640, 160, 2, 80), speech[:6400])
+    assert codec.model.encoder_net.step(spectra, 0, codec.model.encoder_net.start())[0].shape == (20, 8)
     assert codec.from_latents(np.zeros((25, 8))).shape == (25 * HOP,)

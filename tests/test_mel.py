@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import in_turn, once
 
-from nacre.errors import AudioError, UsageError
-from nacre.mel import (
+from nacre.core.errors import AudioError, UsageError
+from nacre.dsp.mel import (
     LARGEST_LOG,
     LogMelAnalyser,
     LogMelSynthesiser,
@@ -150,15 +151,15 @@ def test_pieces_change_no_bit(speech, sizes):
     _, _, step, steps, bands = sizes
     frame = step * steps
     wave = speech[8000 : 8000 + 40 * frame]
-    whole = LogMelAnalyser(*sizes).push(wave)
+    whole = once(LogMelAnalyser(*sizes), wave)
     assert (whole.shape, whole.dtype) == ((40, steps * bands), np.float32)
-    back = LogMelSynthesiser(*sizes).push(whole.reshape(-1, bands))
+    back = once(LogMelSynthesiser(*sizes), whole.reshape(-1, bands))
     assert (back.shape, back.dtype) == (wave.shape, np.float32)
-    analyser, synthesiser = LogMelAnalyser(*sizes), LogMelSynthesiser(*sizes)
     edges = [0, 1, 2, 2, 9, 40]
-    parts = [analyser.push(wave[start * frame : stop * frame]) for start, stop in pairwise(edges)]
+    cuts = [wave[start * frame : stop * frame] for start, stop in pairwise(edges)]
+    parts = in_turn(LogMelAnalyser(*sizes), cuts)
     assert np.array_equal(np.concatenate(parts), whole)
-    pieces = [synthesiser.push(part.reshape(-1, bands)) for part in parts]
+    pieces = in_turn(LogMelSynthesiser(*sizes), [part.reshape(-1, bands) for part in parts])
     assert np.array_equal(np.concatenate(pieces), back)
 
 
@@ -170,7 +171,7 @@ def test_lag_is_what_it_says(sizes):
     wave = np.zeros(40 * step * steps, np.float32)
     at = 20 * step * steps
     wave[at : at + step] = np.sin(2 * np.pi * 1000 * np.arange(step) / rate_hz)
-    back = synthesiser.push(LogMelAnalyser(*sizes).push(wave).reshape(-1, bands))
+    back = once(synthesiser, once(LogMelAnalyser(*sizes), wave).reshape(-1, bands))
     assert synthesiser.lag_samples == sizes[1] - step
     assert not back[: at - step].any()
     middle = np.average(np.arange(len(back)), weights=back.astype(np.float64) ** 2)
@@ -181,9 +182,9 @@ def test_lag_is_what_it_says(sizes):
 def test_bands_come_back(speech):
     """What is made has the bands that were asked for."""
     wave = speech[: 160 * 320]
-    values = LogMelAnalyser().push(wave).reshape(-1, 80)
-    back = LogMelSynthesiser().push(values)
-    again = LogMelAnalyser().push(back).reshape(-1, 80)  # 3 steps later
+    values = once(LogMelAnalyser(), wave).reshape(-1, 80)
+    back = once(LogMelSynthesiser(), values)
+    again = once(LogMelAnalyser(), back).reshape(-1, 80)  # 3 steps later
     assert np.abs(again[3:] - values[:-3]).mean() < 0.12
     assert np.mean(back**2) == pytest.approx(np.mean(wave**2), rel=0.1)
 
@@ -191,27 +192,27 @@ def test_bands_come_back(speech):
 def test_speech_comes_back(speech):
     estoi = pytest.importorskip("pystoi").stoi
     wave = speech[: 200 * 320]
-    back = LogMelSynthesiser().push(LogMelAnalyser().push(wave).reshape(-1, 80))
+    back = once(LogMelSynthesiser(), once(LogMelAnalyser(), wave).reshape(-1, 80))
     assert estoi(wave[:-LAG], back[LAG:], 16_000, extended=True) > 0.9
 
 
 def test_later_sound_changes_nothing_before(speech):
-    values = LogMelAnalyser().push(speech[: 60 * 320])
+    values = once(LogMelAnalyser(), speech[: 60 * 320])
     other = values.copy()
     other[40:] = 0
-    one, two = (LogMelSynthesiser().push(rows.reshape(-1, 80)) for rows in (values, other))
+    one, two = (once(LogMelSynthesiser(), rows.reshape(-1, 80)) for rows in (values, other))
     assert np.array_equal(one[: 40 * 320], two[: 40 * 320])
     changed = speech[: 60 * 320].copy()
     changed[40 * 320 :] = 0
-    assert np.array_equal(LogMelAnalyser().push(changed)[:40], values[:40])
+    assert np.array_equal(once(LogMelAnalyser(), changed)[:40], values[:40])
 
 
 def test_silence_stays_silence_and_madness_stays_finite():
-    assert not LogMelAnalyser().push(np.zeros(3200, np.float32)).any()
-    assert not LogMelSynthesiser().push(np.zeros((20, 80), np.float32)).any()
+    assert not once(LogMelAnalyser(), np.zeros(3200, np.float32)).any()
+    assert not once(LogMelSynthesiser(), np.zeros((20, 80), np.float32)).any()
     for value in (1e30, -1e30, np.inf, LARGEST_LOG):
-        assert np.isfinite(LogMelSynthesiser().push(np.full((20, 80), value, np.float32))).all()
-    loud = LogMelAnalyser().push(np.full(3200, 30, np.float32))
+        assert np.isfinite(once(LogMelSynthesiser(), np.full((20, 80), value, np.float32))).all()
+    loud = once(LogMelAnalyser(), np.full(3200, 30, np.float32))
     assert np.isfinite(loud).all()
     assert loud.max() < LARGEST_LOG
 
@@ -223,10 +224,10 @@ def test_wrong_shapes_and_sizes():
     with pytest.raises(UsageError, match="between two bins"):
         LogMelSynthesiser(16_000, 320, 160, 2, 200)
     with pytest.raises(AudioError, match="a multiple of 320"):
-        LogMelAnalyser().push(np.zeros(300, np.float32))
+        once(LogMelAnalyser(), np.zeros(300, np.float32))
     for shape in ((2, 79), (3, 80), (80,)):
         with pytest.raises(AudioError, match="log-mel values"):
-            LogMelSynthesiser().push(np.zeros(shape, np.float32))
+            once(LogMelSynthesiser(), np.zeros(shape, np.float32))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from conftest import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.errors import BundleError, StreamError
-from nacre.priors import TOTAL, StaticPrior, fit_counts
+from nacre.core.errors import BundleError, StreamError
+from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts
 
 
 def small_prior(levels=2, dims=5, reach=7, seed=3):

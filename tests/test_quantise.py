@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nacre.errors import AudioError, BundleError, NacreError
-from nacre.quantise import dequantise, quantise
+from nacre.core.errors import AudioError, BundleError, NacreError
+from nacre.quantise.scalar import dequantise, quantise
 
 ONE = np.ones(1, np.float32)
 

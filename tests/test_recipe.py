@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch", exc_type=ImportError)
 
-from nacre.errors import BundleError, TrainError
+from nacre.core.errors import BundleError, TrainError
 from nacre.train.recipe import PARTS, Recipe, load_recipe, recipe_of
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import damaged
 
 import nacre
-from nacre import asking, container, entropy, refine
-from nacre import bundle as bundles
-from nacre import codec as codecs
-from nacre.coding import Coding, Group
-from nacre.container import Packet
-from nacre.errors import BundleError, StreamError
-from nacre.rate import RatePlan
-from nacre.refine import Lapped, Refinement
+from nacre.codec.decoder import decode_frames
+from nacre.codec.encoder import encode_frames
+from nacre.codec.packets import PRIORS, Group, PacketCoder
+from nacre.codec.rate_control import RatePlan
+from nacre.codec.state import start_decoder, start_encoder
+from nacre.core.errors import BundleError, StreamError
+from nacre.dsp.mdct import Lapped
+from nacre.entropy import range_coder, residual
+from nacre.entropy.residual import Refinement
+from nacre.entropy.symbols import LARGEST
+from nacre.format import file as container
+from nacre.format.file import Packet
+from nacre.model import bundle as bundles
 
 SIZE, PER_FRAME, LEVELS = 80, 4, 4
 
@@ -26,7 +32,7 @@ def small_refinement(seed: int = 0, zones: int = 3, classes: int = 5, reach: int
     """Tables of random counts for the tiny model's upper two levels."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 2000, (zones, classes, 2 * reach + 2))
-    counts[..., reach] += refine.TOTAL - counts.sum(2)
+    counts[..., reach] += residual.TOTAL - counts.sum(2)
     return Refinement(
         {
             "steps": np.array([0, 0, 4, 1], np.float32),
@@ -34,7 +40,7 @@ def small_refinement(seed: int = 0, zones: int = 3, classes: int = 5, reach: int
             "exponent": np.array([0.7], np.float32),
             "per_frame": np.array([PER_FRAME], np.uint8),
             "memory": np.array([memory], np.uint8),
-            "kernel": rng.integers(0, 90, (2, refine.TAPS)).astype(np.uint16),
+            "kernel": rng.integers(0, 90, (2, residual.TAPS)).astype(np.uint16),
             "edges": np.array([1, 30, 200, 2000][: classes - 1], np.uint32),
             "tables": counts.astype(np.uint16),
         }
@@ -46,7 +52,7 @@ def drawn(steps: int, seed: int = 0, spread: float = 3.0) -> np.ndarray:
 
 
 def decoded(station: Refinement, payloads: list[bytes], steps: list[int]) -> list[np.ndarray]:
-    return entropy.decode_asked(payloads, station.decoding(range(len(payloads)), steps))
+    return range_coder.decode_asked(payloads, station.decoding(range(len(payloads)), steps))
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +120,14 @@ def test_sizes_weigh_error_against_bits():
     before = np.zeros_like(wave)
     symbols = station.symbols(wave, before, 3)
     values = station._lapped.forward(wave) / station._steps(before, 3)
-    guess = np.floor(np.minimum(np.abs(values), 255) + refine.ROUNDING).astype(np.int32)
+    guess = np.floor(np.minimum(np.abs(values), 255) + residual.ROUNDING).astype(np.int32)
     tables = station.arrays["tables"].reshape(-1, station.arrays["tables"].shape[2])
     for block, k in np.ndindex(symbols.shape):
         counts, size = tables[station.rows(guess)[block, k]], min(abs(values[block, k]), 255)
 
         def price(n, counts=counts, size=size):
             bits = -np.log2(counts[4 + n] / 65536) if n <= 4 else 9 - np.log2(counts[-1] / 65536)
-            return (size - n) ** 2 + refine.BIT * bits
+            return (size - n) ** 2 + residual.BIT * bits
 
         near = max(round(float(size)), 1)
         best = min(near - 1, near, key=price)
@@ -132,18 +138,18 @@ def test_sizes_weigh_error_against_bits():
 def test_side_by_side_is_one_by_one():
     station, steps = small_refinement(), [9, 4, 0, 12, 4]
     groups = [drawn(count, seed) for seed, count in enumerate(steps)]
-    payloads = [entropy.encode_pieces(station.encoding(group)) for group in groups]
+    payloads = [range_coder.encode_pieces(station.encoding(group)) for group in groups]
     for found, group in zip(decoded(station, payloads, steps), groups, strict=True):
         np.testing.assert_array_equal(found, group)
     alone = decoded(station, payloads[3:4], steps[3:4])[0]
     np.testing.assert_array_equal(alone, groups[3])
 
 
-@pytest.mark.parametrize("size", [0, 4, 5, asking.LARGEST])
+@pytest.mark.parametrize("size", [0, 4, 5, LARGEST])
 def test_every_symbol_has_a_code(size):
     station = small_refinement()
     symbols = np.full((19, SIZE), size, np.int32) * np.sign(drawn(19) + 0.5).astype(np.int32)
-    data = entropy.encode_pieces(station.encoding(symbols))
+    data = range_coder.encode_pieces(station.encoding(symbols))
     np.testing.assert_array_equal(decoded(station, [data], [19])[0], symbols)
 
 
@@ -175,14 +181,14 @@ def test_sums_may_be_taken_in_any_order(monkeypatch):
 
 
 def test_golden_bytes():
-    data = entropy.encode_pieces(small_refinement().encoding(drawn(9)))
+    data = range_coder.encode_pieces(small_refinement().encoding(drawn(9)))
     assert hashlib.sha256(data).hexdigest()[:16] == "adb521aeb28c759a"
 
 
 def test_costs_are_what_is_paid():
     station, symbols = small_refinement(), drawn(30, 7)
     costs = station.costs(symbols)
-    paid = 8 * len(entropy.encode_pieces(station.encoding(symbols)))
+    paid = 8 * len(range_coder.encode_pieces(station.encoding(symbols)))
     assert costs.shape == (30,)
     assert costs.sum() - 1 <= paid <= costs.sum() * 1.001 + 16
 
@@ -231,12 +237,12 @@ def test_contradictions_are_refused(name, value):
         Refinement(arrays | {name: np.asarray(value).astype(arrays[name].dtype)})
 
 
-@pytest.mark.parametrize("prior", codecs.PRIORS)
+@pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_files_of_refined_levels(fine, speech, prior, channels):
     wave = np.stack([speech[:30_000], np.roll(speech[:30_000], 700)][:channels])
     data = fine.encode(wave, 16_000, quality=100, prior=prior)
-    assert codecs.verify(fine, fine.parse(data)) == []
+    assert fine.verify(fine.parse(data)) == []
     sound, rate_hz = fine.decode(data)
     assert sound.shape == wave.shape
     assert rate_hz == 16_000
@@ -259,15 +265,15 @@ def test_encoder_and_decoder_agree_on_the_decoded_sound(fine, speech, monkeypatc
 
     The tiny networks remember less than two groups.
     """
-    monkeypatch.setattr(fine, "refinement", small_refinement(memory=memory))
-    size, told, heard = fine.config.group_samples, [], []
-    encoder, decoder = codecs.ChannelEncoder(fine, refine=True), codecs.ChannelDecoder(fine)
-    monkeypatch.setattr(fine.refinement.__class__, "symbols", noting(told, Refinement.symbols))
-    monkeypatch.setattr(fine.refinement.__class__, "wave", noting(heard, Refinement.wave))
+    model = replace(fine.model, refinement=small_refinement(memory=memory))
+    size, told, heard = model.config.group_samples, [], []
+    encoder, decoder = start_encoder(model, refine=True), start_decoder(model)
+    monkeypatch.setattr(Refinement, "symbols", noting(told, Refinement.symbols))
+    monkeypatch.setattr(Refinement, "wave", noting(heard, Refinement.wave))
     for turn, level in enumerate([3, 1, 3, 2, 0, 1, 0, 1, 3]):
         wave = speech[turn * size : (turn + 1) * size] * (turn != 2)
-        packet = encoder.group(wave, level)
-        decoder.group(encoder.coding.unpack([packet], [fine.config.group_frames])[0])
+        packet, encoder = encode_frames(model, encoder, wave, level)
+        _, decoder = decode_frames(model, decoder, packet)
     assert len(told) == 4  # of the silent group no symbols are sent
     assert len(heard) == 3
     np.testing.assert_allclose([told[0], *told[2:]], heard, atol=1e-5)
@@ -327,8 +333,8 @@ def test_channels_that_part_are_what_they_would_be_alone(fine, speech, gain_db, 
 def test_encoder_and_decoder_run_the_same_networks(fine, speech, monkeypatch):
     """Whoever falls silent, parts or joins: latents and levels, group by group and channel by channel."""
     size, rng, run = fine.config.group_samples, np.random.default_rng(0), []
-    step = fine.decoder_net.step
-    monkeypatch.setattr(fine.decoder_net, "step", lambda *given: run.append(given[:2]) or step(*given))
+    step = fine.model.decoder_net.step
+    monkeypatch.setattr(fine.model.decoder_net, "step", lambda *given: run.append(given[:2]) or step(*given))
     pieces = [speech[at : at + size] * 0.3 for at in range(16_000, 60_000, size)][:9]
     even, none = [np.stack([piece, 2 * piece]) for piece in pieces], np.zeros(size, np.float32)
     quiet = 4e-5 * np.stack(2 * [rng.standard_normal(size)]).astype(np.float32)  # the carrier alone is silence
@@ -347,21 +353,21 @@ def test_packets_of_one_size(fine, speech):
     data = fine.encode(speech[:40_000], 16_000, packet_bytes=400)
     packets = fine.parse(data).packets
     assert {len(packet.payload) for packet in packets} == {395}
-    assert max(packet.level for packet in packets) >= fine.plain_levels
-    assert codecs.verify(fine, fine.parse(data)) == []
+    assert max(packet.level for packet in packets) >= fine.model.plain_levels
+    assert fine.verify(fine.parse(data)) == []
 
 
 def test_one_damaged_group_stays_alone(fine, speech):
     data = bytearray(fine.encode(speech[:30_000], 16_000, quality=100))
     data[len(data) // 2] ^= 16
-    damage = codecs.verify(fine, fine.parse(bytes(data)))
+    damage = fine.verify(fine.parse(bytes(data)))
     assert len(damage) == 1
     assert fine.decode(bytes(data))[0].shape == (1, 30_000)
 
 
-@pytest.mark.parametrize("prior", codecs.PRIORS)
+@pytest.mark.parametrize("prior", PRIORS)
 def test_any_payload_is_symbols_or_an_error(fine, prior):
-    coding = Coding(fine.prior, fine.context if prior == codecs.CONTEXT else None, fine.refinement)
+    coding = PacketCoder.of(fine.model, prior)
     rng = np.random.default_rng(1)
     symbols, more = np.zeros((10, 8), np.int32), drawn(40)
     good = coding.pack(symbols, 3, 5, more)
@@ -373,10 +379,10 @@ def test_any_payload_is_symbols_or_an_error(fine, prior):
     assert all(isinstance(held, StreamError) for index, held in enumerate(found) if index != 20)
 
 
-@pytest.mark.parametrize("prior", codecs.PRIORS)
+@pytest.mark.parametrize("prior", PRIORS)
 def test_a_packet_never_grows_too_long(fine, prior):
     """Symbols that would not fit are halved until they do."""
-    coding = Coding(fine.prior, fine.context if prior == codecs.CONTEXT else None, fine.refinement)
+    coding = PacketCoder.of(fine.model, prior)
     more = np.where(drawn(400) > 0, 200, -200).astype(np.int32)
     more[130:] = 0
     packet = coding.pack(np.zeros((100, 8), np.int32), 3, 5, more)
@@ -388,10 +394,10 @@ def test_a_packet_never_grows_too_long(fine, prior):
 def test_static_pieces_are_the_static_bytes(fine):
     """The tables' own coder and the one that asks write the same."""
     symbols = np.random.default_rng(0).integers(-1, 2, (10, 8)).astype(np.int32)
-    symbols = np.clip(symbols, -fine.prior.limits(3), fine.prior.limits(3))
-    data = entropy.encode_pieces(fine.prior.encoding(symbols, 3))
-    assert data == entropy.encode(symbols, fine.prior.tables(3))
-    found = entropy.decode_asked([data], fine.prior.decoding([3], [10]))
+    symbols = np.clip(symbols, -fine.model.static_prior.limits(3), fine.model.static_prior.limits(3))
+    data = range_coder.encode_pieces(fine.model.static_prior.encoding(symbols, 3))
+    assert data == range_coder.encode(symbols, fine.model.static_prior.tables(3))
+    found = range_coder.decode_asked([data], fine.model.static_prior.decoding([3], [10]))
     np.testing.assert_array_equal(found[0], symbols)
 
 

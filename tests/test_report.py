@@ -19,7 +19,7 @@ pytest.importorskip("jinja2")
 from base64 import b64decode
 
 from nacre import audio
-from nacre.errors import AudioError
+from nacre.core.errors import AudioError
 from nacre.evaluate import charts, listening, report
 from nacre.evaluate.results import Memory, Run, Score
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from nacre import audio, continuation, restore
-from nacre.codec import load
-from nacre.errors import UsageError
+from nacre import audio, restore
+from nacre.codec.codec import load
+from nacre.core.errors import UsageError
+from nacre.dsp import extrapolate
 from nacre.restore import conceal, spans, stretches
 
 RATE = 16_000
@@ -71,12 +72,12 @@ def test_spans_that_cannot_be_are_refused(lost):
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
 def test_period_is_found(rate_hz):
     period = rate_hz / 200
-    found = continuation.period_samples(tone(0.2, rate_hz), rate_hz)
+    found = extrapolate.period_samples(tone(0.2, rate_hz), rate_hz)
     assert abs(found / period - round(found / period)) < 0.03
     assert found <= 0.016 * rate_hz + 1
 
 
-@pytest.mark.parametrize("fill", [continuation.filled, continuation.filled_from_both])
+@pytest.mark.parametrize("fill", [extrapolate.filled, extrapolate.filled_from_both])
 def test_a_tone_goes_on(fill):
     wave = tone(0.5, RATE)
     gaps = [(3000, 3400), (6000, 6320)]
@@ -94,7 +95,7 @@ def test_a_tone_goes_on(fill):
 @pytest.mark.parametrize("size", [0, 1, 2, 30, 100, 700])
 def test_little_past_is_enough(size):
     past = np.linspace(0.1, 0.2, size, dtype=np.float32)
-    found = continuation.continued(past, 50, RATE)
+    found = extrapolate.continued(past, 50, RATE)
     assert found.shape == (50,)
     assert np.isin(found, past).all() if size else not found.any()
 

@@ -11,8 +11,8 @@ from test_context import speechlike
 
 import nacre
 from nacre import audio
-from nacre.analysis import LevelState, choose_gain, gain_of
-from nacre.errors import AudioError, UsageError
+from nacre.core.errors import AudioError, UsageError
+from nacre.dsp.gain import gain_for, gain_of
 from nacre.sampling import HOTTEST, PEAK, PROMPT_S, draw, draw_symbols, limited, sample
 
 RATE = 16_000
@@ -119,12 +119,12 @@ def test_prompts_come_first(samples, rate_hz, kept, both, speech):
 
 def test_prompts_keep_their_level(speech):
     codec = nacre.load("speech-16k")
-    if codec.context is None:
+    if codec.model.context_prior is None:
         pytest.skip("the bundled model has no context prior")
     for factor in (1.0, 0.05):
         talk = factor * speech[:RATE]
         made = sample(codec, 0.1, prompt=(talk, RATE), seed=1, level=12)
-        code = choose_gain(LevelState(), talk, 320)
+        code = gain_for(talk, 320)
         wanted = codec.from_latents(codec.latents(talk, RATE, 12, gain_code=code), 12) / gain_of(code)
         np.testing.assert_allclose(np.std(made.wave[:14_000]), np.std(wanted[:14_000]), rtol=0.05)
         assert np.corrcoef(made.wave[:14_000], wanted[:14_000])[0, 1] > 0.98

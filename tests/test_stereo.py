@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre import codec as codecs
-from nacre import container
-from nacre.container import Coupling, Packet
-from nacre.errors import StreamError, UsageError
-from nacre.stereo import ALIKE_DB, APART, EVEN, MOST_DB, Likeness, carrier, factor_of
+from nacre.codec import decoder, encoder
+from nacre.core.errors import StreamError, UsageError
+from nacre.dsp.gain import gain_curve
+from nacre.dsp.stereo import ALIKE_DB, APART, EVEN, MOST_DB, Likeness, carrier, factor_of
+from nacre.format import file as container
+from nacre.format.file import Coupling, Packet
 
 GROUP = 3200  # samples of the tiny model
 
@@ -117,7 +118,7 @@ def test_group_by_group(tiny, mixed):
     assert found == [EVEN] * 5 + [APART] * 5 + [EVEN + 4] * 5 + [APART] * 3 + [EVEN] * 4 + [APART]
     assert contents.packets[2 * 16 + 1] == Packet(0, b"")  # silence, whatever the level of its group
     assert [not packet.payload for packet in contents.packets[1::2]][15:18] == [True] * 3
-    assert codecs.verify(tiny, contents) == []
+    assert tiny.verify(contents) == []
     out = tiny.decode(tiny.encode(mixed, 16_000, quality=70))[0]
     assert not out[1, 15 * GROUP : 18 * GROUP].any()
     assert out[0, 15 * GROUP : 18 * GROUP].any()
@@ -137,8 +138,8 @@ def test_both_sides_ramp_between_the_same_gains(tiny, mixed, monkeypatch):
     mixed[:, 7 * GROUP :] *= np.float32(0.02)
     mixed[1, : 10 * GROUP] *= np.float32(0.5)
     calls: list[tuple[int | None, int]] = []
-    curve = codecs.gain_curve
-    monkeypatch.setattr(codecs, "gain_curve", lambda *given: (calls.append(given[:2]), curve(*given))[1])
+    for side in (encoder, decoder):
+        monkeypatch.setattr(side, "gain_curve", lambda *given: (calls.append(given[:2]), gain_curve(*given))[1])
     data = tiny.encode(mixed, 16_000, quality=50)
     packets, ours = tiny.parse(data).packets, list(calls)
     calls.clear()
@@ -191,7 +192,7 @@ def decoded(codec, contents, lost: list[int]):
     packets = [None if index in lost else packet for index, packet in enumerate(contents.packets)]
     stream = codec.decoder(replace(contents, packets=packets))
     wave = np.concatenate(list(stream.blocks()), 1)
-    assert codecs.verify(codec, stream.contents) == stream.damage
+    assert codec.verify(stream.contents) == stream.damage
     return wave, [(round(item.start_s / 0.2), item.channel) for item in stream.damage]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import once
 
 pytest.importorskip("torch", exc_type=ImportError)
 
@@ -26,11 +27,11 @@ from safetensors.torch import load_file, save_file
 
 import nacre
 from nacre import audio
-from nacre.analysis import Analyser, Synthesiser
-from nacre.config import CodecConfig
-from nacre.errors import TrainError
-from nacre.model import Network
-from nacre.priors import TOTAL
+from nacre.core.config import CodecConfig
+from nacre.core.errors import TrainError
+from nacre.dsp.stft import Analyser, Synthesiser
+from nacre.entropy.static_prior import TOTAL
+from nacre.model.runtime import Network
 from nacre.train import data as data_room
 from nacre.train import export as export_room
 from nacre.train import loop
@@ -132,7 +133,7 @@ def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 @pytest.mark.parametrize("gain", [1e-4, 0.1, 1.0])
 def test_spectra_equal_the_codecs(speech, gain):
     wave = speech[:32_000] * np.float32(gain)
-    theirs = Analyser(CODEC).push(wave)
+    theirs = once(Analyser(CODEC), wave)
     ours = Analysis(CODEC).spectra(torch.from_numpy(wave[None]))[0].numpy()
     assert ours.shape == theirs.shape == (100, CODEC.steps_per_frame * 2 * CODEC.bins)
     np.testing.assert_allclose(ours, theirs, atol=5e-5, rtol=1e-4)
@@ -142,7 +143,7 @@ def test_spectra_equal_the_codecs(speech, gain):
 def test_synthesis_equals_the_codecs(loudest):
     rng = np.random.default_rng(1)
     spectra = (rng.standard_normal((40, 2 * CODEC.bins)) * loudest).astype(np.float32)
-    theirs = Synthesiser(CODEC).push(spectra)
+    theirs = once(Synthesiser(CODEC), spectra)
     ours = Analysis(CODEC).wave(torch.from_numpy(spectra[None]))[0].numpy()
     np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max(), rtol=1e-3)
 
@@ -880,15 +881,15 @@ def test_figures_come_from_coded_bytes(corpus, monkeypatch):
     trainer = trainer_of(tiny_recipe(*RARELY), corpus)
     trainer.step()
     judge = loop.Judge(trainer, corpus, corpus, items=2, seconds=1)
-    sizes, encode = [], validate_room.entropy.encode
+    sizes, encode = [], validate_room.range_coder.encode
 
     def counting(symbols, tables):
         data = encode(symbols, tables)
-        assert np.array_equal(validate_room.entropy.decode(data, len(symbols), tables), symbols)
+        assert np.array_equal(validate_room.range_coder.decode(data, len(symbols), tables), symbols)
         sizes.append(len(data))
         return data
 
-    monkeypatch.setattr(validate_room.entropy, "encode", counting)
+    monkeypatch.setattr(validate_room.range_coder, "encode", counting)
     figures = judge.figures()
     assert [item.level for item in figures] == [0, 1, 2, 3]
     assert len(sizes) == 8
@@ -926,8 +927,8 @@ def test_the_bundle_codes_sound(exported, speech):
 
 def test_tables_of_the_bundle(exported):
     codec = nacre.load(exported)
-    assert codec.prior.counts.shape[:2] == (4, 8)
-    assert (codec.prior.counts.sum(2) == TOTAL).all()
+    assert codec.model.static_prior.counts.shape[:2] == (4, 8)
+    assert (codec.model.static_prior.counts.sum(2) == TOTAL).all()
     assert (codec.bundle.steps > 0).all()
 
 

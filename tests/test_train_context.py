@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nacre import entropy
-from nacre.errors import TrainError
+from nacre.core.errors import TrainError
+from nacre.entropy import range_coder
 from nacre.train import context
 from nacre.train.context import ContextConfig, Groups, bits, fit, static_bits, statistics, to_prior, train
 
@@ -54,8 +54,8 @@ def test_it_beats_static_tables_on_symbols_it_has_not_seen(learnt):
     for level, groups in enumerate(fresh):
         spent = sum(prior.bits(group.astype(np.int32), level) for group in groups) / groups.shape[0] / groups.shape[1]
         assert spent < 0.93 * static[level]
-        data_bytes = entropy.encode_pieces(prior.encoding(groups[0].astype(np.int32), level))
-        found = entropy.decode_asked([data_bytes], prior.decoding([level], [len(groups[0])]))
+        data_bytes = range_coder.encode_pieces(prior.encoding(groups[0].astype(np.int32), level))
+        found = range_coder.decode_asked([data_bytes], prior.decoding([level], [len(groups[0])]))
         assert (found[0] == groups[0]).all()
 
 

@@ -15,10 +15,10 @@ from test_cleaning import CLEANING, SMALL, cleaner  # noqa: F401  a fixture
 from test_train import CLIPS, tiny_recipe, trainer_of
 
 import nacre
-from nacre import bundle as bundles
-from nacre.errors import TrainError
-from nacre.model import Network
-from nacre.priors import StaticPrior
+from nacre.core.errors import TrainError
+from nacre.entropy.static_prior import StaticPrior
+from nacre.model import bundle as bundles
+from nacre.model.runtime import Network
 from nacre.train import adapt, start
 from nacre.train import refine as room
 
@@ -50,7 +50,7 @@ def test_tables_and_steps_follow(cleaner, refined):  # noqa: F811
     np.testing.assert_array_equal(counts[1], counts[0][[0, 1, 1, 1]])
     np.testing.assert_array_equal(after.steps, before.steps[[0, 1, 1, 1]])
     assert after.rates_kbps[3] > after.rates_kbps[2] > after.rates_kbps[1]
-    assert 1 <= nacre.load(refined).refinement.memory <= 3
+    assert 1 <= nacre.load(refined).model.refinement.memory <= 3
     assert after.fingerprint.hex() in (refined / "README.md").read_text()
 
 

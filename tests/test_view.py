@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from conftest import PACKAGE
 
-from nacre import audio, container, view
-from nacre.errors import NacreError, StreamError, UsageError
+from nacre import audio, view
+from nacre.codec.packets import PacketCoder
+from nacre.core.errors import NacreError, StreamError, UsageError
+from nacre.format import file as container
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -44,10 +46,10 @@ def test_bits_are_those_of_the_tables(tiny, data):
     coded = [group for group in seen.groups if group.level is not None]
     paid = sum(8 * (group.size_bytes - 6) for group in coded)  # head 3, check 2, gain 1
     assert 0 <= paid - bits.sum() <= 32 * len(coded)
-    (first,) = tiny.coding(contents.header).unpack(contents.packets[:1], [10])
+    (first,) = PacketCoder.of(tiny.model).unpack(contents.packets[:1], [10])
     symbols = first.symbols
-    assert bits[:10].sum() == pytest.approx(tiny.prior.bits(symbols, first.level), rel=1e-4)
-    assert np.array_equal(latents[:10], tiny.quantiser.latents(symbols, first.level))
+    assert bits[:10].sum() == pytest.approx(tiny.model.static_prior.bits(symbols, first.level), rel=1e-4)
+    assert np.array_equal(latents[:10], tiny.model.quantiser.latents(symbols, first.level))
 
 
 def test_silence_has_no_bits_and_is_no_damage(tiny, data):

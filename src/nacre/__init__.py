@@ -11,11 +11,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nacre.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
+from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
 
 if TYPE_CHECKING:
     from nacre import features
-    from nacre.codec import Codec, load
+    from nacre.codec.codec import Codec, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +29,10 @@ __all__ = [
     "features",
     "load",
 ]
-_LATER = {"Codec": "nacre.codec", "load": "nacre.codec"}  # imported when asked for: `nacre --help` needs no numpy
+_LATER = {
+    "Codec": "nacre.codec.codec",
+    "load": "nacre.codec.codec",
+}  # imported when asked for: `nacre --help` needs no numpy
 
 
 def __getattr__(name: str) -> Any:

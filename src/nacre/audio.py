@@ -18,12 +18,11 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from nacre.errors import AudioError, UsageError
-from nacre.pipes import MAGIC, standard_input, standard_output
-from nacre.units import ceil_div, clock, resampled_count
+from nacre.core.errors import AudioError, UsageError
+from nacre.core.kinds import MAGIC
+from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, clock, resampled_count
+from nacre.io.stdio import standard_input, standard_output
 
-MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
-MAX_CHANNELS = 8
 FORMATS = {  # suffix: container and default subtype, in libsndfile's names
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nacre.errors import AudioError, NacreError, UsageError
+from nacre.core.errors import AudioError, NacreError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from nacre.batch import complain, console, is_terminal, pairs_of, run_batch, tell, warn
-from nacre.errors import NacreError, TrainError, UsageError
+from nacre.core.errors import NacreError, TrainError, UsageError
+from nacre.core.units import clock
 from nacre.jobs import (
     codec_of,
     conceal_file,
@@ -32,7 +33,6 @@ from nacre.jobs import (
     resynth_file,
     sample_file,
 )
-from nacre.units import clock
 
 app = typer.Typer(
     help="Speech in very small files, by variational autoencoders. Start with `nacre demo`.",
@@ -146,10 +146,8 @@ def info(
 @app.command()
 def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: AnyModel = None) -> None:
     """Check every group of a .nacre file; name the damaged ones by time. Exit code 1 if there are any."""
-    from nacre.codec import verify as damage_of
-
     contents, codec = open_coded(file, model)
-    damage = damage_of(codec, contents)
+    damage = codec.verify(contents)
     report_damage(file, damage, contents)
     if contents.skipped_bytes:
         warn(f"{file}: {contents.skipped_bytes} bytes belong to no group")
@@ -164,7 +162,7 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from nacre import bundle as bundles
+    from nacre.model import bundle as bundles
 
     table = Table("model", "kb/s a channel", "MB", "fingerprint", "licence", box=None)
     for folder in bundles.bundled():
@@ -454,7 +452,7 @@ def train(
 ) -> None:
     """Train a model on your own recordings. Needs `pip install nacre\\[train]`; see tensorboard --logdir OUT."""
     with _torch_room():
-        from nacre import bundle as bundles
+        from nacre.model import bundle as bundles
         from nacre.train.loop import train as run
         from nacre.train.recipe import load_recipe
         from nacre.train.start import start_from
@@ -487,7 +485,7 @@ def finetune(
 ) -> None:
     """Train a model further on your own recordings, by the recipe that made it and from the rates it has."""
     with _torch_room():
-        from nacre import bundle as bundles
+        from nacre.model import bundle as bundles
         from nacre.train.loop import train as run
         from nacre.train.start import recipe_from, start_from
 

@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from nacre import audio
-from nacre.codec import Codec, load
-from nacre.errors import AudioError, UsageError
+from nacre.codec.codec import Codec, load
+from nacre.core.errors import AudioError, UsageError
+from nacre.core.units import kbps
 from nacre.page import COLUMNS, ONE_PLAYER, ROWS, Array, data_uri, flac, spectrogram, spectrum_db, style
-from nacre.units import kbps
 
 CLIPS = Path(__file__).with_name("clips")
 NEXT = "<!-- next template"  # page, recording and row are three templates in one file

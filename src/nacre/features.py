@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from nacre import mel
 from nacre.audio import AudioReader, mono_blocks, output_file, resampled
-from nacre.codec import Codec, as_sound, check_shape, load
-from nacre.container import Kind
-from nacre.errors import AudioError, NacreError, UsageError
-from nacre.pipes import begins_coded, printable, standard_input
+from nacre.codec.codec import Codec, load
+from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.core.kinds import Kind
+from nacre.core.types import Array
+from nacre.dsp import mel
+from nacre.dsp.wave import as_sound, check_shape
+from nacre.io.stdio import begins_coded, printable, standard_input
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Sound = Array | str | Path | tuple[Array, int]
 
 RATE_HZ = 16_000  # log-mel and MFCC are taken at this rate, so that files of any rate compare
@@ -166,7 +167,7 @@ def _read(path: str | Path, model: str) -> tuple[Array, int]:
         try:
             data = standard_input().read() if str(path) == "-" else Path(path).read_bytes()
             stream = codec.decoder(codec.parse(data))
-            wave = np.concatenate(list(stream.blocks()), 1)
+            wave = stream.whole()
         except NacreError as error:
             raise type(error)(f"{path}: {error}") from error
         if stream.damage or stream.contents.truncated:

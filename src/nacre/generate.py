@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from nacre.analysis import LevelState, active_level_db, choose_gain, gain_of, hann_root
 from nacre.audio import resampled
-from nacre.codec import Codec, as_sound, check_shape
-from nacre.errors import AudioError, UsageError
-from nacre.units import db_to_gain
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nacre.codec.codec import Codec
+from nacre.core.errors import AudioError, UsageError
+from nacre.core.types import Array
+from nacre.core.units import db_to_gain
+from nacre.dsp.gain import active_level_db, gain_for, gain_of
+from nacre.dsp.stft import hann_root
+from nacre.dsp.wave import as_sound, check_shape
 
 SLOWEST, FASTEST = 0.25, 4.0
 MOST_SEMITONES = 12.0
@@ -186,7 +186,7 @@ def joined(waves: list[Array], pause_samples: int) -> Array:
 
 def _latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, float]:
     """(latents [T, D], the one gain they were taken at) of wave [N]."""
-    code = choose_gain(LevelState(), wave, codec.config.hop_samples)
+    code = gain_for(wave, codec.config.hop_samples)
     return codec.latents(wave, rate_hz, level, gain_code=code), gain_of(code)
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from nacre.batch import check_apart, pairs_of, warn
-from nacre.errors import AudioError, StreamError, UsageError
-from nacre.pipes import begins_coded, standard_input
-from nacre.units import clock, kbps
+from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.units import clock, kbps
+from nacre.io.stdio import begins_coded, standard_input
 
 if TYPE_CHECKING:
-    from nacre.codec import Codec, Damage
-    from nacre.container import Contents
+    from nacre.codec.codec import Codec
+    from nacre.codec.stream import Damage
+    from nacre.format.file import Contents
 
 LARGEST_FILE_BYTES = 1 << 30
 PAUSE_S = 0.3  # between the steps of an interpolation in one file
@@ -28,7 +29,7 @@ def encode_file(
 ) -> str:
     """Sound to a `.nacre` file. Raises AudioError for a recording that is cut off, after writing what there is."""
     from nacre.audio import FORMATS, AudioReader, output_file
-    from nacre.container import Writer
+    from nacre.format.file import Writer
 
     if (suffix := Path(target).suffix.lower()) in FORMATS:
         raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
@@ -113,7 +114,7 @@ def conceal_file(
     if is_coded(source):
         contents, codec = open_coded(source, model)
         stream = codec.decoder(contents)
-        wave, rate_hz, subtype = restore.whole(stream), stream.rate_hz, None
+        wave, rate_hz, subtype = stream.whole(), stream.rate_hz, None
         report_damage(source, stream.damage, contents)
         damaged, missing = len(stream.damage), contents.missing
     else:
@@ -281,17 +282,18 @@ _CODECS: dict[str, Codec] = {}
 def codec_of(model: str) -> Codec:
     """A codec, loaded once in each process."""
     if model not in _CODECS:
-        from nacre import bundle as bundles
-        from nacre.codec import Codec
+        from nacre.codec.codec import Codec
+        from nacre.model import bundle as bundles
+        from nacre.model.model import Model
 
-        _CODECS[model] = Codec(bundles.find(model))
+        _CODECS[model] = Codec(Model.load(bundles.find(model)))
     return _CODECS[model]
 
 
 def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
     """Packets and codec of a file; the model is found by its fingerprint."""
-    from nacre import bundle as bundles
-    from nacre.container import unpack_header
+    from nacre.format.file import unpack_header
+    from nacre.model import bundle as bundles
 
     data = _read(file)
     mark = unpack_header(data).fingerprint
@@ -315,7 +317,7 @@ def is_coded(file: str) -> bool:
 
 
 def _read(file: str) -> bytes:
-    from nacre.container import HEADER_BYTES, unpack_header
+    from nacre.format.file import HEADER_BYTES, unpack_header
 
     try:
         with nullcontext(standard_input()) if file == "-" else open(file, "rb") as source:
@@ -333,6 +335,8 @@ def _read(file: str) -> bytes:
 
 def facts_of(file: str, model: str | None) -> dict[str, Any]:
     """What `nacre info` shows of a file."""
+    from nacre.codec.stream import prior_of
+
     contents, codec = open_coded(file, model)
     header, samples = contents.header, contents.samples
     duration_s = (samples or 0) / header.rate_hz
@@ -342,7 +346,7 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
         "file": file,
         "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
         "kind": header.kind.name.lower(),
-        "prior": "context" if codec.coding(header).context else "static",
+        "prior": prior_of(codec.model, header),
         "duration_s": round(duration_s, 3),
         "samples": samples,
         "rate_hz": header.rate_hz,

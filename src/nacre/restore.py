@@ -11,17 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from nacre.analysis import LevelState, choose_gain, gain_of
 from nacre.audio import resampled
-from nacre.codec import ChannelDecoder, ChannelEncoder, Codec, StreamDecoder, as_sound, check_shape, pad
-from nacre.continuation import Spans, filled, filled_from_both
-from nacre.errors import AudioError, UsageError
+from nacre.codec.codec import Codec
+from nacre.codec.decoder import render
+from nacre.codec.encoder import analyse_audible
+from nacre.codec.state import start_decoder, start_encoder
+from nacre.core.errors import AudioError, UsageError
+from nacre.core.types import Array
+from nacre.dsp.extrapolate import Spans, filled, filled_from_both
+from nacre.dsp.gain import gain_for, gain_of
+from nacre.dsp.wave import as_sound, check_shape, pad, pieces_of
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Stretches = list[tuple[float, float]]
 
 EDGE_S = 0.003  # the latents' sound comes in and goes out over this much
@@ -127,27 +130,22 @@ def _told(tick: Callable[[float], None], channel: int, channels: int, share: flo
 
 def _cleaned(codec: Codec, wave: Array, rate_hz: int, tick: Callable[[float], None] | None) -> Array:
     """wave [N] from cleaned latents that nothing has rounded, group by group."""
-    config, level = codec.config, codec.plain_levels - 1
+    model, config, level = codec.model, codec.config, codec.model.plain_levels - 1
     ready = resampled(wave, rate_hz, config.rate_hz)
     padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)
-    encoder, decoder, pieces = ChannelEncoder(codec, denoise=True), ChannelDecoder(codec), []
-    for at in range(0, len(padded), config.group_samples):
-        part = padded[at : at + config.group_samples]
-        latents = encoder.heard(part, level)
-        if latents is None:
-            silence = np.zeros((len(part) // config.hop_samples, config.latent_dims), np.float32)
-            pieces.append(decoder.render(silence, level, None))
-        else:
-            pieces.append(decoder.render(codec.quantiser.unrounded(latents, level), level, encoder.code))
+    encoder, decoder, pieces, done = start_encoder(model, denoise=True), start_decoder(model), [], 0
+    for part in pieces_of(padded, config.group_samples):
+        analysed, encoder = analyse_audible(model, encoder, part, level)
+        latents = model.quantiser.unrounded(analysed.latents, level)
+        if analysed.silent:
+            latents = np.zeros_like(latents)
+        sound, decoder = render(model, decoder, latents, level, None if analysed.silent else encoder.code)
+        pieces.append(sound)
+        done += len(part)
         if tick:
-            tick((at + len(part)) / len(padded))
+            tick(done / len(padded))
     heard = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
     return resampled(heard, config.rate_hz, rate_hz)[: len(wave)]
-
-
-def whole(stream: StreamDecoder) -> Array:
-    """wave [C, N] of all blocks of a decoder; what is damaged is concealed by the decoder itself."""
-    return np.concatenate(list(stream.blocks()), 1)
 
 
 def _sections(gaps: Spans, rate_hz: int) -> Iterator[Spans]:
@@ -189,6 +187,6 @@ def _fade(before: bool, behind: bool, samples: int, rate_hz: int) -> Array:
 def _through_latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> Array:
     """wave [N] as the decoder gives it back from latents that nothing has rounded, with one gain for all of it."""
     model_hz = codec.config.rate_hz
-    code = choose_gain(LevelState(), wave, round(codec.config.hop_samples * rate_hz / model_hz))
+    code = gain_for(wave, round(codec.config.hop_samples * rate_hz / model_hz))
     heard = codec.from_latents(codec.latents(wave, rate_hz, level, gain_code=code), level) / np.float32(gain_of(code))
     return resampled(heard, model_hz, rate_hz)[: len(wave)]

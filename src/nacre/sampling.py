@@ -12,19 +12,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from nacre.analysis import TARGET_DB, LevelState, active_level_db, choose_gain, gain_of, is_silent
 from nacre.audio import resampled
-from nacre.blas import one_thread
-from nacre.codec import ChannelEncoder, Codec, as_sound, check_shape, pad
-from nacre.context import ContextPrior
-from nacre.errors import AudioError, UsageError
-from nacre.units import ceil_div, db_to_gain
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nacre.codec.codec import Codec
+from nacre.codec.encoder import analysed_groups
+from nacre.codec.state import start_encoder
+from nacre.core.errors import AudioError, UsageError
+from nacre.core.types import Array
+from nacre.core.units import ceil_div, db_to_gain
+from nacre.dsp.blas import one_thread
+from nacre.dsp.gain import TARGET_DB, active_level_db, gain_for, gain_of, is_silent
+from nacre.dsp.wave import as_sound, check_shape, pad
+from nacre.entropy.context_prior import ContextPrior
 
 TEMPERATURE, TOP_P = 1.0, 0.9  # measured by bench/sample.py, as the level is
 LEVEL_SHARE = 8  # the level is this part of the scale above the lowest: higher ones lose the voice
@@ -73,7 +74,7 @@ def sample(
     _check(seconds, temperature, top_p, seed)
     chosen = _level_of(codec, level)
     used_seed = secrets.randbits(32) if seed is None else seed
-    before, gain = np.zeros((0, codec.quantiser.columns), np.int32), 1.0
+    before, gain = np.zeros((0, codec.model.quantiser.columns), np.int32), 1.0
     if prompt:
         before, gain = _heard(codec, *prompt, chosen)
     hop = config.hop_samples
@@ -81,8 +82,9 @@ def sample(
     frames = len(before) + ceil_div(drawn, hop) + ceil_div(config.delay_samples, hop)
     random = np.random.default_rng(used_seed)
     symbols = draw_symbols(prior, chosen, frames, random, temperature, top_p, before, tick)
-    symbols = np.clip(symbols, *codec.prior.ranges(chosen))  # as the encoder does
-    wave = codec.from_latents(codec.quantiser.latents(symbols, chosen), chosen)[: heard + drawn] / np.float32(gain)
+    symbols = np.clip(symbols, *codec.model.static_prior.ranges(chosen))  # as the encoder does
+    wave = codec.from_latents(codec.model.quantiser.latents(symbols, chosen), chosen)[: heard + drawn]
+    wave = wave / np.float32(gain)
     if not prompt:
         change_db = min(TARGET_DB - active_level_db(wave, hop), MOST_BOOST_DB)
         wave = wave * np.float32(db_to_gain(change_db))
@@ -90,10 +92,10 @@ def sample(
 
 
 def _prior_of(codec: Codec) -> ContextPrior:
-    if codec.context is None:
+    if codec.model.context_prior is None:
         found, advice = f"model {codec.bundle.name}", "teach it one by `nacre prior`"
         raise UsageError("sampling", found=found, wanted="a model with a context prior", next=advice)
-    return codec.context
+    return codec.model.context_prior
 
 
 def _check(seconds: float, temperature: float, top_p: float, seed: int | None) -> None:
@@ -195,7 +197,7 @@ def _heard(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, 
     ready = mono[-frames * hop :]  # ends where the drawn sound begins
     if is_silent(ready, hop):
         raise AudioError("prompt", found=f"silence in its last {PROMPT_S:g} s", wanted="sound", next="cut it first")
-    code, channel = choose_gain(LevelState(), ready, hop), ChannelEncoder(codec)
-    groups = np.split(ready, range(config.group_samples, len(ready), config.group_samples))
-    symbols = [channel.symbols(channel.latents(group, level, code), level) for group in groups]
+    code, model = gain_for(ready, hop), codec.model
+    groups = analysed_groups(model, start_encoder(model), ready, level, code)
+    symbols = [model.symbols(analysed.latents, level) for analysed, _ in groups]
     return np.concatenate(symbols), gain_of(code)

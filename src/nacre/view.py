@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nacre import audio, coding
-from nacre.analysis import GAIN_STEP_DB, GAIN_ZERO
-from nacre.codec import Codec, StreamDecoder
-from nacre.container import Contents, Packet, pack_packet
-from nacre.errors import NacreError, StreamError, UsageError
+from nacre import audio
+from nacre.codec import packets
+from nacre.codec.codec import Codec
+from nacre.codec.stream import StreamDecoder
+from nacre.core.errors import NacreError, StreamError, UsageError
+from nacre.core.types import Array
+from nacre.core.units import clock, kbps
+from nacre.dsp.gain import GAIN_STEP_DB, GAIN_ZERO
+from nacre.format.file import Contents, Packet, pack_packet
+from nacre.io.stdio import printable
 from nacre.page import ONE_PLAYER, RANGE_DB, data_uri, palette, sound_uri, spectrum_db, style
-from nacre.pipes import printable
-from nacre.units import clock, kbps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST_COLUMNS = 1600  # of a heat map or line; frames beyond are averaged
 MOST_PLAYER_S = 900.0  # longer sound is left out of the page
@@ -130,7 +132,7 @@ def look(codec: Codec, contents: Contents, name: str, channel: int = 0, original
     if contents.truncated and contents.samples:  # the sound goes on where the file ends
         lost.append((len(packets) * group_s, contents.samples / contents.header.rate_hz))
     frames = [stream.group_frames(index) for index in range(len(packets))]
-    read = stream.coding.unpack(packets, frames)
+    read = stream.coder.unpack(packets, frames)
     groups = [_open(stream, *each) for each in zip(packets, frames, read, strict=True)]
     damaged = bool(stream.damage) or contents.truncated
     facts = _facts(codec, contents, decoded.shape[-1] / stream.rate_hz, groups, damaged)
@@ -144,14 +146,14 @@ def _check_channel(channel: int, channels: int) -> None:
         raise UsageError("channel", found=channel, wanted=f"0 to {channels - 1}")
 
 
-def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: coding.Group | StreamError) -> Group:
-    codec, size_bytes = stream.codec, len(pack_packet(packet)) if packet else 0
+def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: packets.Group | StreamError) -> Group:
+    model, size_bytes = stream.model, len(pack_packet(packet)) if packet else 0
     if isinstance(held, StreamError) or held.symbols is None:
-        bits, latents = (np.zeros((frames, n), np.float32) for n in (codec.quantiser.columns, codec.config.latent_dims))
+        bits, latents = (np.zeros((frames, n), np.float32) for n in (model.quantiser.columns, model.config.latent_dims))
         return Group(None, np.nan, size_bytes, bits, bits[:, 0], latents)
-    bits = stream.coding.costs(held.symbols, held.level)
-    fine = stream.coding.fine_costs(held.fine, frames)
-    latents = codec.quantiser.latents(held.symbols, held.level)
+    bits = stream.coder.costs(held.symbols, held.level)
+    fine = stream.coder.fine_costs(held.fine, frames)
+    latents = model.quantiser.latents(held.symbols, held.level)
     return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, fine, latents)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nacre import __version__, audio
-from nacre import bundle as bundles
-from nacre.codec import load
-from nacre.errors import AudioError, UsageError
+from nacre.codec.codec import load
+from nacre.core.errors import AudioError, UsageError
 from nacre.evaluate import peers
 from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.work import Plan, System
+from nacre.model import bundle as bundles
 
 SUFFIXES = {*audio.FORMATS, ".aiff", ".aif"}
 DISTRIBUTIONS = {"visqol": "visqol-python"}  # where the module has another name than its package

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nacre.errors import NacreError, UsageError
+from nacre.core.errors import NacreError, UsageError
 from nacre.evaluate.results import Score
 from nacre.evaluate.work import Result
 

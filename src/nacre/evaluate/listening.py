@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nacre.audio import resampled
+from nacre.core.units import kbps
 from nacre.evaluate import words
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import NEAR, is_nacre
 from nacre.page import RANGE_DB, Array, data_uri, palette, png, sound_uri, spectrogram, spectrum_db
-from nacre.units import kbps
 
 Sounds = dict[tuple[str, str, float], tuple[Array, int]]  # (clip, system, target kb/s): wave [N], rate in Hz
 

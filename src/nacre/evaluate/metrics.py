@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nacre.errors import NacreError, UsageError
+from nacre.core.errors import NacreError, UsageError
+from nacre.core.units import ceil_div
 from nacre.evaluate import hiss, judges, measures
 from nacre.evaluate.measures import RATE_HZ, Array, NothingToMeasure, Sound
-from nacre.units import ceil_div
 
 PIECE_SAMPLES = 20 * RATE_HZ
 EVALUATE = "pip install 'nacre[evaluate]'"

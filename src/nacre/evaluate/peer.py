@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nacre import audio
-from nacre.errors import NacreError
+from nacre.core.errors import NacreError
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.programs import PeerError, peak_mb, run_command
 

@@ -6,7 +6,7 @@ import shlex
 import shutil
 from dataclasses import replace
 
-from nacre.errors import UsageError
+from nacre.core.errors import UsageError
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.payload import amr_wb_payload_bytes, mp3_payload_bytes, ogg_payload_bytes
 from nacre.evaluate.peer import Mode, Peer

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from nacre.errors import NacreError
+from nacre.core.errors import NacreError
 
 LOOK_S = 5e-4  # between two looks at a program's memory
 

@@ -19,15 +19,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nacre import bundle as bundles
-from nacre.errors import AudioError, NacreError
+from nacre.core.errors import AudioError, NacreError
+from nacre.core.units import clock
 from nacre.evaluate import choice, metrics, stats, tables, work
 from nacre.evaluate.choice import Options
 from nacre.evaluate.journal import Journal
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.results import Memory, Run, Score
 from nacre.evaluate.work import Plan, Result
-from nacre.units import clock
+from nacre.model import bundle as bundles
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Sounds = dict[tuple[str, str, float], tuple[Array, int]]

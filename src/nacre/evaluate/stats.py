@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from nacre.core.units import kbps
 from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.results import Score
-from nacre.units import kbps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

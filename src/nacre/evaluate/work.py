@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from nacre import audio
-from nacre.codec import Codec, load
-from nacre.errors import AudioError, NacreError
+from nacre.codec.codec import Codec, load
+from nacre.core.errors import AudioError, NacreError
 from nacre.evaluate import metrics
 from nacre.evaluate.measures import RATE_HZ, Sound, lag_samples
 from nacre.evaluate.peer import Coded, Peer

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nacre import bundle as bundles
-from nacre.codec import ChannelEncoder, Codec
-from nacre.container import Kind
-from nacre.errors import TrainError
+from nacre.codec.codec import Codec
+from nacre.codec.encoder import analysed_groups
+from nacre.codec.state import start_encoder
+from nacre.core.errors import TrainError
+from nacre.core.kinds import Kind
+from nacre.model import bundle as bundles
+from nacre.model.model import Model
 from nacre.train.context import ContextConfig, train
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
@@ -31,13 +34,13 @@ BALANCE = 0.75  # of sources, as in a recipe
 RATE_SECONDS = 300  # of speech that the rates are measured on
 
 
-def symbols_of(codec: Codec, waves: Array, level: int) -> Array:
+def symbols_of(model: Model, waves: Array, level: int) -> Array:
     """Symbols [B, T, D] int16 of waves [B, N] at the model's rate, N a multiple of a group."""
-    found, size = [], codec.config.group_samples
+    found = []
     for wave in waves:
-        channel = ChannelEncoder(codec)
-        groups = [channel.latents(wave[at : at + size], level) for at in range(0, len(wave), size)]
-        found.append(np.concatenate([channel.symbols(latents, level) for latents in groups]).astype(np.int16))
+        groups = analysed_groups(model, start_encoder(model), wave, level)
+        symbols = [model.symbols(analysed.latents, level) for analysed, _ in groups]
+        found.append(np.concatenate(symbols).astype(np.int16))
     return np.stack(found)
 
 
@@ -62,7 +65,7 @@ def add_context(
         raise TrainError("frames", found=config.frames, wanted=f"at most {EXCERPT_GROUPS} groups")
     with new_folder(out) as part:
         with TemporaryDirectory(dir=part.parent) as cache:
-            learned, rates = _learned(Codec(bundle), data, noise, Path(cache), hours, config, quiet, part)
+            learned, rates = _learned(Codec(Model.load(bundle)), data, noise, Path(cache), hours, config, quiet, part)
         facts = bundle.told
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
         found = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
@@ -95,7 +98,7 @@ def _learned(
             coded = []
             for item in range(items):
                 wave = sampler.batch(1, samples, (config.seed, level, item))
-                coded.append(symbols_of(codec, wave, level))
+                coded.append(symbols_of(codec.model, wave, level))
                 bar.advance(task)
             groups.append(np.concatenate(coded))
         task, recent = bar.add_task("learning", total=config.steps), deque[float](maxlen=100)
@@ -112,5 +115,5 @@ def _learned(
     facts = bundle.told
     draft = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
     items = max(1, math.ceil(RATE_SECONDS * rate_hz / samples))
-    rates = measured_rates(Codec(draft), sampler.batch(items, samples, (config.seed, 1 << 30)))
+    rates = measured_rates(Codec(Model.load(draft)), sampler.batch(items, samples, (config.seed, 1 << 30)))
     return {"hours_a_level": hours, "settings": asdict(config)}, rates

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nacre.errors import TrainError
+from nacre.core.errors import TrainError
 from nacre.train.checks import above_zero, check, not_negative
 from nacre.train.losses import planar_spectra
 from nacre.train.nets import within

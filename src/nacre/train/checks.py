@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nacre.errors import TrainError
+from nacre.core.errors import TrainError
 
 
 def check(settings: Any, section: str, wanted: str, fits: Callable[[Any], bool], *names: str) -> None:
@@ -15,7 +15,7 @@ def check(settings: Any, section: str, wanted: str, fits: Callable[[Any], bool],
     >>> from types import SimpleNamespace
     >>> check(SimpleNamespace(batch=0), "data", "above 0", lambda value: value > 0, "batch")
     Traceback (most recent call last):
-    nacre.errors.TrainError: data.batch: found 0, wanted above 0; change it in the recipe
+    nacre.core.errors.TrainError: data.batch: found 0, wanted above 0; change it in the recipe
     """
     for name in names:
         key, value = f"{section}.{name}" if section else name, getattr(settings, name)
@@ -29,7 +29,7 @@ def one_of(settings: Any, section: str, known: Iterable[str], *names: str) -> No
     >>> from types import SimpleNamespace
     >>> one_of(SimpleNamespace(norm="bach"), "net", ("layer", "batch"), "norm")
     Traceback (most recent call last):
-    nacre.errors.TrainError: net.norm: found bach, wanted layer or batch; did you mean batch?
+    nacre.core.errors.TrainError: net.norm: found bach, wanted layer or batch; did you mean batch?
     """
     for name in names:
         key, value, choices = f"{section}.{name}" if section else name, getattr(settings, name), list(known)

@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nacre.config import CodecConfig
-from nacre.container import Kind
-from nacre.quantise import FiniteQuantiser, Quantiser, ResidualQuantiser
+from nacre.core.config import CodecConfig
+from nacre.core.kinds import Kind
+from nacre.quantise.base import Quantiser
+from nacre.quantise.fsq import FiniteQuantiser
+from nacre.quantise.rvq import ResidualQuantiser
 from nacre.train.quantisers import Bottleneck, Quantised, QuantiserConfig, kept, used_columns
 
 KMEANS_ROUNDS = 15

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nacre.asking import LARGEST
-from nacre.context import (
+from nacre.core.errors import TrainError
+from nacre.entropy.context_prior import (
     CURVE,
     CURVE_BITS,
     CURVE_STEPS,
@@ -33,9 +33,9 @@ from nacre.context import (
     WIDTHS,
     ContextPrior,
     Sizes,
-    histories,
+    planes_of,
 )
-from nacre.errors import TrainError
+from nacre.entropy.symbols import LARGEST
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,7 +82,7 @@ class Statistics:
     order: Array  # [U] dims in coding order
     mean: Array  # [L, U]
     size: Array  # [L, U]
-    ratio: Array  # [L, U] uint16, see nacre.context
+    ratio: Array  # [L, U] uint16, see nacre.entropy.context_prior
     logs: Array  # [LOGS] uint8
 
     def logarithms(self, symbols: Array, level: Array) -> Array:
@@ -121,7 +121,7 @@ def block_ends(used: int, shares: Sequence[float]) -> list[int]:
 
 
 class ContextNet(nn.Module):
-    """The network of `nacre.context` in floating point; B groups of T frames, U dims in coding order."""
+    """The network of `nacre.entropy.context_prior` in floating point; B groups of T frames, U dims in coding order."""
 
     earlier: Tensor
     mean: Tensor
@@ -238,7 +238,7 @@ class Groups:
     def inputs(self, symbols: Array, level: Array) -> tuple[Tensor, ...]:
         """What the network takes: planes, logs, before, level; and symbols as float32."""
         logs = self.found.logarithms(symbols, level)
-        planes = histories(logs)
+        planes = planes_of(logs)
         start = np.round(self.found.mean[level])[:, None]
         before = np.concatenate([start, symbols[:, :-1]], 1, dtype=np.float32)
         parts = (planes.reshape(*planes.shape[:2], -1), logs, before, level, symbols.astype(np.float32))

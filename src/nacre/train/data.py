@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from nacre.analysis import LevelState, choose_gain, gain_of
 from nacre.audio import FORMATS, AudioReader, mono_blocks
-from nacre.config import CodecConfig
-from nacre.errors import AudioError, TrainError
+from nacre.core.config import CodecConfig
+from nacre.core.errors import AudioError, TrainError
+from nacre.core.units import db_to_gain
+from nacre.dsp.gain import gain_for, gain_of
 from nacre.train.degrade import (
     DegradeConfig,
     DirtConfig,
@@ -31,7 +32,6 @@ from nacre.train.degrade import (
     narrow,
     tilt,
 )
-from nacre.units import db_to_gain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -218,7 +218,7 @@ class Sampler:
             wave, target = self._dirty(wave, rng)
         elif self.noises and rng.random() < d.noise_probability:
             wave = target = add_noise(wave, self._noise(samples, rng), rng.uniform(*d.noise_snr_db))
-        gain = gain_of(choose_gain(LevelState(), wave, self.codec.hop_samples))
+        gain = gain_of(gain_for(wave, self.codec.hop_samples))
         change_db = rng.normal(0, d.level_spread_db) - (20 if rng.random() < d.quiet_probability else 0)
         sign = 1 if rng.random() < 0.5 else -1
         scale = np.float32(sign * gain * db_to_gain(change_db))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import soxr
 
+from nacre.core.units import db_to_gain
 from nacre.train.checks import above_zero, check, not_negative, rising, share
-from nacre.units import db_to_gain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -18,11 +18,19 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from nacre import bundle as bundles
-from nacre.codec import ChannelEncoder, Codec, distance
-from nacre.container import pack_packet
-from nacre.errors import TrainError
-from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, ResidualQuantiser, UniformQuantiser
+from nacre.codec.cleaner import distance
+from nacre.codec.codec import Codec
+from nacre.codec.encoder import analysed_groups
+from nacre.codec.state import start_encoder
+from nacre.core.errors import TrainError
+from nacre.core.units import kbps
+from nacre.format.file import pack_packet
+from nacre.model import bundle as bundles
+from nacre.model.model import Model
+from nacre.quantise.fsq import FiniteQuantiser
+from nacre.quantise.gaussian import PosteriorQuantiser
+from nacre.quantise.rvq import ResidualQuantiser
+from nacre.quantise.scalar import UniformQuantiser
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
 from nacre.train.nets import CodecNet
@@ -30,7 +38,6 @@ from nacre.train.quantisers import GaussianQuantiser, gaussian_kl_bits
 from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.run import CHECKPOINT, Run, new_run
 from nacre.train.validate import fit_prior
-from nacre.units import kbps
 
 TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups
 TALKATIVE = ("onnxscript", "torch.onnx")  # logs
@@ -201,23 +208,23 @@ def cleaning_span(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
 
     At the highest level without refinement: what is cleaned has none.
     """
-    level, size, found = codec.plain_levels - 1, codec.config.group_samples, []
+    model, found = codec.model, []
+    level, start = model.plain_levels - 1, start_encoder(model)
     for wave in waves:
-        plain, clean = ChannelEncoder(codec), ChannelEncoder(codec)
-        for at in range(0, len(wave), size):
-            part = wave[at : at + size]
-            cleaned = clean.latents(part, level + codec.config.levels)
-            found.append(distance(cleaned, plain.latents(part, level)))
+        plain = analysed_groups(model, start, wave, level)
+        clean = analysed_groups(model, start, wave, level + model.config.levels)
+        pairs = zip(clean, plain, strict=True)
+        found += [distance(cleaned.latents, kept.latents) for (cleaned, _), (kept, _) in pairs]
     low, high = np.percentile(found, [50, 90]).tolist()
     return [round(low, 4), round(max(high, low + 1e-3), 4)]
 
 
 def codebook_use(codec: Codec, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Of kind RVQ: the share of each codebook's entries seen on waves [B, N], and perplexities [K]."""
-    if not isinstance(codec.quantiser, ResidualQuantiser):
+    if not isinstance(codec.model.quantiser, ResidualQuantiser):
         return {}
     tokens = np.concatenate([codec.tokens(wave, codec.config.rate_hz) for wave in waves])
-    entries = codec.quantiser.codes.shape[1]
+    entries = codec.model.quantiser.codes.shape[1]
     shares = [np.bincount(column, minlength=entries) / len(tokens) for column in tokens.T]
     perplexity = [float(2 ** -(share[share > 0] * np.log2(share[share > 0])).sum()) for share in shares]
     used = [round(float((share > 0).mean()), 4) for share in shares]
@@ -285,7 +292,7 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
         if net.codec.cleans:
             found["cleaning_span"] = [0.0, 1.0]  # until there is a codec to measure it with
         draft = bundles.save(part, name, kind, net.codec, found | facts)
-        codec = Codec(draft)
+        codec = Codec(Model.load(draft))
         found["rates_kbps"] = measured_rates(codec, waves)
         if net.codec.cleans:
             found["cleaning_span"] = cleaning_span(codec, waves)

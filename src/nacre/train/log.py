@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nacre.core.units import clock
 from nacre.train.run import Run
 from nacre.train.validate import Validation
-from nacre.units import clock
 
 
 class Log:

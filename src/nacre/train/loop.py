@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nacre.errors import TrainError
+from nacre.core.errors import TrainError
 from nacre.train.codebooks import ResidualVQ
 from nacre.train.data import Corpus, Excerpts, Sampler, load_corpus
 from nacre.train.degrade import NOTHING

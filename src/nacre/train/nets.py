@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nacre.analysis import COMPRESSION, LARGEST_LOG, hann_root
-from nacre.config import CodecConfig
-from nacre.mel import COMPRESSION as MEL_COMPRESSION
-from nacre.mel import LogMelAnalyser
+from nacre.core.config import CodecConfig
+from nacre.dsp.mel import COMPRESSION as MEL_COMPRESSION
+from nacre.dsp.mel import LogMelAnalyser
+from nacre.dsp.stft import COMPRESSION, LARGEST_LOG, hann_root
 from nacre.train.checks import above_zero, check, one_of
 from nacre.train.codebooks import FiniteScalar, ResidualVQ
 from nacre.train.quantisers import (
@@ -237,7 +237,7 @@ class Decoder(nn.Module):
 
 
 class Analysis(nn.Module):
-    """The fixed transforms of nacre.analysis in torch, so that gradients pass. Parity is tested against numpy."""
+    """The fixed transforms of nacre.dsp.stft in torch, so that gradients pass. Parity is tested against numpy."""
 
     window: Tensor
 
@@ -282,7 +282,7 @@ class Analysis(nn.Module):
 
 
 class LogMel(nn.Module):
-    """nacre.mel.LogMelAnalyser in torch: what a codec of log-mel frames takes, gives, and is judged by."""
+    """nacre.dsp.mel.LogMelAnalyser in torch: what a codec of log-mel frames takes, gives, and is judged by."""
 
     bank: Tensor
     window: Tensor

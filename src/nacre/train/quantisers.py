@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nacre.config import CodecConfig
-from nacre.container import Kind
-from nacre.quantise import PosteriorQuantiser, Quantiser, UniformQuantiser
+from nacre.core.config import CodecConfig
+from nacre.core.kinds import Kind
+from nacre.quantise.base import Quantiser
+from nacre.quantise.gaussian import PosteriorQuantiser
+from nacre.quantise.scalar import UniformQuantiser
 from nacre.train.checks import check, not_negative, one_of, share
 
 HIGHEST_WEIGHT = 0.3  # of a bit against distortion

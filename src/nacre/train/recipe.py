@@ -10,10 +10,10 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from nacre.config import CodecConfig
-from nacre.errors import TrainError
-from nacre.priors import MOST
-from nacre.quantise import MOST_BYTES
+from nacre.core.config import CodecConfig
+from nacre.core.errors import TrainError
+from nacre.entropy.static_prior import MOST
+from nacre.quantise.base import MOST_BYTES
 from nacre.train.adversary import AdversaryConfig
 from nacre.train.checks import above_zero, check, not_negative, one_of, share
 from nacre.train.degrade import DegradeConfig, DirtConfig

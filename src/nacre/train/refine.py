@@ -1,12 +1,12 @@
 """A refinement for a model that is there already: its highest levels are spent on what the networks leave.
 
 Networks that have learned all they can spend more bits for next to nothing. So the highest levels take the networks'
-part of one level, `base`, and spend the rest on the coefficients of nacre.refine.
+part of one level, `base`, and spend the rest on the coefficients of nacre.entropy.residual.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,20 +16,24 @@ import onnx
 from onnx import numpy_helper
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nacre import bundle as bundles
-from nacre.codec import ChannelEncoder, Codec, Refiner
-from nacre.config import CodecConfig
-from nacre.container import Kind
-from nacre.context import ContextPrior
-from nacre.errors import TrainError
-from nacre.priors import StaticPrior, share_out
-from nacre.refine import EXTREME, LARGEST_SIZE, TAPS, Refinement
+from nacre.codec.codec import Codec
+from nacre.codec.encoder import analysed_groups
+from nacre.codec.refiner import decoded_groups, refine_group
+from nacre.codec.state import Sent, start_encoder, start_sound
+from nacre.core.config import CodecConfig
+from nacre.core.errors import TrainError
+from nacre.core.kinds import Kind
+from nacre.core.units import ceil_div
+from nacre.entropy.context_prior import ContextPrior
+from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, Refinement
+from nacre.entropy.static_prior import StaticPrior, share_out
+from nacre.model import bundle as bundles
+from nacre.model.model import Model
 from nacre.train.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.checks import check
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
 from nacre.train.recipe import Recipe, build
-from nacre.units import ceil_div
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -107,12 +111,13 @@ def add_refinement(
         corpus = load_corpus(data, Path(cache) / "corpus", bundle.config.rate_hz, quiet)
         noises = load_corpus(noise, Path(cache) / "noise", bundle.config.rate_hz, quiet) if noise else None
         sampler = Sampler(corpus, bundle.config, MILD, noises, BALANCE)
-        codec = Codec(draft)
-        memory = memory_of(codec, sampler.batch(1, 6 * bundle.config.group_samples, (1, 1 << 29))[0], plain)
+        loaded = Model.load(draft)
+        memory = memory_of(loaded, sampler.batch(1, 6 * bundle.config.group_samples, (1, 1 << 29))[0], plain)
         for share in (0.2, 1.0):  # symbols depend on what they cost, and the other way round
-            groups = _symbols(codec, sampler, plain, share * hours, quiet)
-            codec.refinement = fitted = _arrays(bundle.config, config, groups, memory)
-        fitted.save(part / bundles.REFINEMENT)
+            groups = _symbols(loaded, sampler, plain, share * hours, quiet)
+            loaded = replace(loaded, refinement=_arrays(bundle.config, config, groups, memory))
+        assert loaded.refinement
+        loaded.refinement.save(part / bundles.REFINEMENT)
         _finish(draft, sampler, {"refinement": {"hours_a_level": hours, "settings": asdict(config)}})
     return bundles.load(out)
 
@@ -145,36 +150,35 @@ def spread_graph(source: Path, target: Path, count: int, levels: list[int]) -> N
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _symbols(codec: Codec, sampler: Sampler, plain: int, hours: float, quiet: bool) -> list[Array]:
+def _symbols(model: Model, sampler: Sampler, plain: int, hours: float, quiet: bool) -> list[Array]:
     """Symbols [S, size] of groups at all refined levels."""
-    size, found = codec.config.group_samples, []
-    excerpts = max(1, ceil_div(round(3600 * hours * codec.config.rate_hz), EXCERPT_GROUPS * size))
+    size, found = model.config.group_samples, []
+    excerpts = max(1, ceil_div(round(3600 * hours * model.config.rate_hz), EXCERPT_GROUPS * size))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet) as bar:
-        task = bar.add_task("coding", total=(codec.config.levels - plain) * excerpts)
-        for level in range(plain, codec.config.levels):
+        task = bar.add_task("coding", total=(model.config.levels - plain) * excerpts)
+        for level in range(plain, model.config.levels):
             for excerpt in range(excerpts):
                 wave = sampler.batch(1, EXCERPT_GROUPS * size, (1, level, excerpt))[0]
-                channel = ChannelEncoder(codec, refine=True)
-                for at in range(0, len(wave), size):
-                    latents = channel.latents(wave[at : at + size], level)
-                    fine = channel.fine(channel.symbols(latents, level), level)
+                refiner = start_encoder(model, refine=True).refiner
+                assert refiner
+                for analysed, _ in analysed_groups(model, start_encoder(model), wave, level):
+                    symbols = model.symbols(analysed.latents, level)
+                    fine, refiner = refine_group(model, refiner, analysed.ready, symbols, level)
                     assert fine is not None
                     found.append(fine.astype(np.int16))
                 bar.advance(task)
     return found
 
 
-def memory_of(codec: Codec, wave: Array, level: int) -> int:
+def memory_of(model: Model, wave: Array, level: int) -> int:
     """After how many groups of wave [N] the next one sounds as if all before had been decoded; 0: not after three."""
-    assert codec.refinement
-    size, frames = codec.config.group_samples, codec.config.group_frames
-    channel, whole = ChannelEncoder(codec), Refiner(codec, codec.refinement)
-    groups = [channel.symbols(channel.latents(part, level), level) for part in wave.reshape(-1, size)]
-    wanted = [whole.decoded(symbols, frames, level) for symbols in groups][-1]
+    frames = model.config.group_frames
+    coded = analysed_groups(model, start_encoder(model), wave, level)
+    groups = tuple(Sent(model.symbols(analysed.latents, level), frames, level) for analysed, _ in coded)
+    wanted, _ = decoded_groups(model, start_sound(model), groups)
     for memory in (1, 2, 3):
-        late = Refiner(codec, codec.refinement)
-        found = [late.decoded(symbols, frames, level) for symbols in groups[-1 - memory :]][-1]
+        found, _ = decoded_groups(model, start_sound(model), groups[-1 - memory :])
         if np.abs(found - wanted).max() < FORGOTTEN:
             return memory
     return 0
@@ -255,13 +259,13 @@ def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> 
     samples = EXCERPT_GROUPS * bundle.config.group_samples
     waves = sampler.batch(max(1, ceil_div(RATE_SECONDS * bundle.config.rate_hz, samples)), samples, (1, 1 << 30))
     facts = bundle.told | facts
-    codec = Codec(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
+    model = Model.load(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
+    codec = Codec(model)
     facts["rates_kbps"] = measured_rates(codec, waves)
     if bundle.config.cleans:
         facts["cleaning_span"] = cleaning_span(codec, waves)
     if bundle.has_context:
-        codec.context = None
-        facts["static_rates_kbps"] = measured_rates(codec, waves)
+        facts["static_rates_kbps"] = measured_rates(Codec(replace(model, context_prior=None)), waves)
     found = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
     if made := facts.get("training", {}).get("recipe"):
         (bundle.folder / "README.md").write_text(card(found, build(Recipe, made)))

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nacre.errors import TrainError
+from nacre.core.errors import TrainError
 from nacre.train.adversary import Adversary
 from nacre.train.nets import CodecNet, begin_cleaning
 from nacre.train.quantisers import GaussianQuantiser, RateControl

@@ -18,11 +18,11 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from nacre.bundle import Bundle
-from nacre.container import Kind
-from nacre.errors import TrainError
-from nacre.model import Network
-from nacre.priors import TOTAL, StaticPrior
+from nacre.core.errors import TrainError
+from nacre.core.kinds import Kind
+from nacre.entropy.static_prior import TOTAL, StaticPrior
+from nacre.model.bundle import Bundle
+from nacre.model.runtime import Network
 from nacre.train.export import write_graph
 from nacre.train.loop import Trainer
 from nacre.train.nets import CodecNet

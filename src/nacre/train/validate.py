@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from nacre import entropy
-from nacre.priors import TOTAL, StaticPrior, fit_counts, fit_indices
-from nacre.quantise import FiniteQuantiser, PosteriorQuantiser, Quantiser, ResidualQuantiser
+from nacre.core.units import kbps
+from nacre.entropy import range_coder
+from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
+from nacre.quantise.base import Quantiser
+from nacre.quantise.fsq import FiniteQuantiser
+from nacre.quantise.gaussian import PosteriorQuantiser
+from nacre.quantise.rvq import ResidualQuantiser
 from nacre.train.nets import CodecNet
-from nacre.units import kbps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -85,7 +88,7 @@ def validate(net: CodecNet, loss: nn.Module, prior: StaticPrior, waves: Array, l
         for wave in waves:
             latents = _latents(net, wave, level)
             symbols = station.symbols(latents, level, prior.limits(level), prior.costs(level))
-            size_bytes += len(entropy.encode(symbols, prior.tables(level)))
+            size_bytes += len(range_coder.encode(symbols, prior.tables(level)))
             sound = net.decoded(torch.from_numpy(station.latents(symbols, level)[None]).to(device), level)
             distortion += float(loss(sound, net.target(torch.from_numpy(wave[None]).to(device), sound))[0])
         rate = kbps(size_bytes, waves.size / net.codec.rate_hz)

@@ -1,0 +1,1 @@
+"""The only encoder and the only decoder, and what is built of them."""

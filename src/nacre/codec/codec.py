@@ -1,0 +1,152 @@
+"""A model ready for use, in one object: files, live streams, latents and tokens."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from nacre.codec import latents as arrays
+from nacre.codec import stream as streams
+from nacre.codec.latents import TokenFormat
+from nacre.codec.packets import CONTEXT
+from nacre.codec.rate_control import RatePlan, plan_rate
+from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
+from nacre.core.config import CodecConfig
+from nacre.core.errors import AudioError
+from nacre.core.types import Array
+from nacre.dsp.stereo import AUTO
+from nacre.dsp.wave import as_sound
+from nacre.format.file import Contents, Writer
+from nacre.model import bundle as bundles
+from nacre.model.bundle import Bundle
+from nacre.model.model import Model
+
+
+class Codec:
+    """A model ready to encode and decode. It keeps nothing between calls: threads may share it, but not its streams."""
+
+    def __init__(self, model: Model):
+        self.model = model
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model's folder: name, fingerprints, rates."""
+        return self.model.bundle
+
+    @property
+    def config(self) -> CodecConfig:
+        """The model's settings."""
+        return self.model.config
+
+    def encode(
+        self,
+        wave: Array,
+        rate_hz: float,
+        *,
+        bitrate_kbps: float | None = None,
+        quality: float | None = None,
+        stereo: str = AUTO,
+        prior: str = CONTEXT,
+        denoise: bool = False,
+        packet_bytes: int | None = None,
+    ) -> bytes:
+        """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
+
+        `bitrate_kbps` is the rate of the file over all channels, reached on average over ten seconds or more;
+        `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
+        model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
+        `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
+        leaves out what is not speech, for good, and does without refined levels, which would bring it back.
+        `packet_bytes` gives every packet, one channel of one group, this very size instead of a rate, as some links
+        need it.
+        """
+        wave = as_sound(wave)
+        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes)
+        stream = StreamEncoder(self.model, rate_hz, len(wave), settings)
+        if wave.shape[1] == 0:
+            raise AudioError("wave", found="no samples", wanted="at least one")
+        file = io.BytesIO()
+        writer = Writer(file, stream.header)
+        for packet in [*stream.push(wave), *stream.flush()]:
+            writer.add(packet)
+        writer.finish(wave.shape[1])
+        return file.getvalue()
+
+    def decode(self, data: bytes) -> tuple[Array, int]:
+        """(wave [C, N] float32, rate_hz) of a whole file; lost groups are concealed. Raises StreamError."""
+        stream = self.decoder(self.parse(data))
+        return stream.whole(), stream.header.rate_hz
+
+    def encoder(
+        self,
+        rate_hz: float,
+        channels: int = 1,
+        *,
+        bitrate_kbps: float | None = None,
+        quality: float | None = None,
+        stereo: str = AUTO,
+        prior: str = CONTEXT,
+        denoise: bool = False,
+        packet_bytes: int | None = None,
+    ) -> StreamEncoder:
+        """A live encoder: push samples, get packets. Options as in `encode`."""
+        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes)
+        return StreamEncoder(self.model, rate_hz, channels, settings)
+
+    def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
+        """A decoder over the packets of a file, at the file's rate or at `rate_hz`."""
+        return StreamDecoder(self.model, contents, rate_hz)
+
+    def parse(self, data: bytes) -> Contents:
+        """Packets of a file, checked to be for this model. Raises StreamError."""
+        return streams.parse(self.model, data)
+
+    def verify(self, contents: Contents) -> list[Damage]:
+        """The damaged groups of a file, found from the symbols alone, without rendering sound."""
+        return streams.verify(self.model, contents)
+
+    def rate_plan(
+        self,
+        channels: int,
+        bitrate_kbps: float | None,
+        quality: float | None,
+        prior: str = CONTEXT,
+        plain: bool = False,
+    ) -> RatePlan:
+        """What the options ask for, of levels without refinement if `plain`; raises UsageError for what cannot be."""
+        return plan_rate(self.model, channels, bitrate_kbps, quality, prior, plain)
+
+    def latents(self, wave: Array, rate_hz: float, level: int | None = None, *, gain_code: int | None = None) -> Array:
+        """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second.
+
+        What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest that
+        has no refinement; of kind GAUSSIAN the means. `gain_code`: one gain for all groups, see `dsp.gain.gain_of`.
+        """
+        return arrays.latents_of(self.model, wave, rate_hz, level, gain_code)
+
+    def tokens(self, wave: Array, rate_hz: float, level: int | None = None) -> Array:
+        """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N] (channels averaged); see `token_format`."""
+        return arrays.tokens_of(self.model, wave, rate_hz, level)
+
+    def token_format(self, level: int | None = None) -> TokenFormat:
+        """What tokens of a quality level look like, by default of the highest that has no refinement."""
+        return arrays.token_format(self.model, level)
+
+    def from_tokens(self, tokens: Array, level: int | None = None) -> Array:
+        """Sound [N] float32 at the model's rate, N = T * hop, of tokens [T, K]. Raises UsageError.
+
+        The loudness is that of speech at the model's nominal level: gains are not part of tokens.
+        """
+        return arrays.tokens_to_sound(self.model, tokens, level)
+
+    def from_latents(self, latents: Array, level: int | None = None) -> Array:
+        """Sound [N] float32 at the model's rate, N = T * hop, of latents [T, D]; raises UsageError."""
+        return arrays.sound_of(self.model, latents, level)
+
+
+def load(model: str | Path = "speech-16k", threads: int = 1) -> Codec:
+    """A codec by the name of a model in the package or by a model folder. Raises UsageError, BundleError."""
+    loaded = Model.load(bundles.find(model), threads)
+    for network in (loaded.encoder_net, loaded.decoder_net):
+        network.open()  # so that a bad one is told of here
+    return Codec(loaded)

@@ -1,0 +1,109 @@
+"""The only decoder: packets of one channel to samples at the model's rate, lagging by the codec's delay.
+
+packet -> symbols -> latents -> spectra -> samples [+ refinement] -> 1 / gain -> wave
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from nacre.codec.packets import Group, PacketCoder
+from nacre.codec.state import FILE, DecoderState, Options, SoundState
+from nacre.core.errors import StreamError
+from nacre.core.types import Array
+from nacre.dsp.gain import gain_curve
+from nacre.dsp.stereo import factors
+from nacre.format.file import Packet
+from nacre.model.model import Model
+
+FADE_S = 0.1  # concealment falls to silence over a few of these
+
+
+def decode_frames(
+    model: Model,
+    state: DecoderState,
+    packet: Packet | Group | None,
+    frames: int | None = None,
+    options: Options = FILE,
+    factor: float = 1.0,
+) -> tuple[Array, DecoderState]:
+    """A packet of so many frames, by default a group -> (wave [frames * hop] float32 times `factor`, state).
+
+    None is a packet that was lost: the last sound goes on and fades. A Group is a packet that was read before.
+    Raises StreamError where the packet is damaged; then go on with None.
+    """
+    frames = model.config.group_frames if frames is None else frames
+    if packet is None:
+        return _concealed(model, state, frames)
+    group = packet if isinstance(packet, Group) else _read(model, state, packet, frames, options)
+    if not options.independent:
+        coder = PacketCoder.of(model, options.prior)
+        state = replace(state, history=coder.after(group.symbols, group.level, state.history))
+    before, samples, hop = state.factor, group.frames * model.config.hop_samples, model.config.hop_samples
+    state = replace(state, lost_samples=0, factor=factor)
+    latents = model.latents(group.symbols, group.frames, group.level)
+    if group.symbols is None:
+        return render(model, state, latents, group.level, None)
+    curve = factors(before, factor, samples, hop)
+    return render(model, state, latents, group.level, group.code, curve, group.fine)
+
+
+def render(
+    model: Model,
+    state: DecoderState,
+    latents: Array,
+    level: int,
+    code: int | None,
+    curve: Array | None = None,
+    fine: Array | None = None,
+) -> tuple[Array, DecoderState]:
+    """latents [T, D] at a level -> (wave [T * hop], state).
+
+    The group was coded with the gain `code`, None mutes it; `curve` [N] goes on its samples, `fine` refines them.
+    """
+    hop, samples = model.config.hop_samples, len(latents) * model.config.hop_samples
+    gains: Array = np.zeros(samples, np.float32)
+    if code is not None:
+        gains = (1 if curve is None else curve) / gain_curve(state.code, code, samples, hop)
+    wave, sound = latents_to_sound(model, state.sound, latents, level)
+    if fine is not None:
+        assert model.refinement
+        wave = wave + model.refinement.wave(fine, wave, level)
+    gains = np.concatenate([state.curve, gains])
+    after = replace(
+        state,
+        sound=sound,
+        latents=latents[-1:],
+        level=level,
+        curve=gains[samples:],
+        code=state.code if code is None else code,
+    )
+    return wave * gains[:samples], after
+
+
+def latents_to_sound(model: Model, state: SoundState, latents: Array, level: int) -> tuple[Array, SoundState]:
+    """latents [T, D] at a level -> (wave [T * hop] at the gain it was analysed with, state)."""
+    past = model.decoder_net.start() if state.past is None else state.past
+    spectra, past = model.decoder_net.step(latents, level, past)
+    wave, synthesis = model.synthesiser.step(spectra, state.synthesis)
+    return wave, SoundState(past, synthesis)
+
+
+def _read(model: Model, state: DecoderState, packet: Packet, frames: int, options: Options) -> Group:
+    histories = None if options.independent else [state.history]
+    (held,) = PacketCoder.of(model, options.prior).unpack([packet], [frames], histories)
+    if isinstance(held, StreamError):
+        raise held
+    return held
+
+
+def _concealed(model: Model, state: DecoderState, frames: int) -> tuple[Array, DecoderState]:
+    """wave [frames * hop] in place of a lost packet: the last sound, fading."""
+    fade = 0.8 ** np.arange(1, frames + 1, dtype=np.float32)[:, None]
+    samples = frames * model.config.hop_samples
+    seconds = (state.lost_samples + np.arange(samples)) / model.config.rate_hz
+    falling = state.factor * np.exp(-seconds / FADE_S).astype(np.float32)
+    state = replace(state, lost_samples=state.lost_samples + samples)  # a second one goes on where the first faded to
+    return render(model, state, state.latents * fade, state.level, state.code, falling)

@@ -1,0 +1,93 @@
+"""Quality level <-> bitrate: which level the next group takes so that the file meets its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nacre.codec.packets import CONTEXT
+from nacre.core.errors import UsageError
+from nacre.core.types import Array
+from nacre.core.units import kbps
+from nacre.format.file import HEADER_BYTES
+from nacre.model.model import Model
+
+DEFAULT_KBPS = 6.0  # a channel
+HORIZON_S = 3.0  # rate control aims to be back on target after this long
+
+
+@dataclass
+class RatePlan:
+    """Chooses the quality level of each group so that the file's mean rate meets the target.
+
+    `rates_kbps` [L] is what the model spends on speech, all channels together; without a target the level stays.
+    """
+
+    rates_kbps: Array
+    target_kbps: float | None
+    level: int
+    spent_bytes: int = 0  # the header of the file, to begin with
+    duration_s: float = 0.0
+    reach: int = 5  # levels above or below the first that a group may take
+    plain_levels: int = 0  # from here on levels are refined: other sound costs more there than speech
+    first: int = field(init=False)
+    activity: Array = field(init=False)  # [L] what this sound costs against what the model expects
+
+    def __post_init__(self) -> None:
+        self.first = self.level
+        self.activity = np.ones(len(self.rates_kbps))
+        self._known = np.zeros(len(self.rates_kbps), bool)
+
+    @property
+    def highest(self) -> int:
+        """The highest level that a group may take."""
+        return self.level if self.target_kbps is None else min(self.first + self.reach, len(self.rates_kbps) - 1)
+
+    def choose(self) -> int:
+        """Level of the next group."""
+        if self.target_kbps is None:
+            return self.level
+        goal_bytes = self.target_kbps * 125 * (self.duration_s + HORIZON_S)
+        wanted_kbps = max(1e-3, (goal_bytes - self.spent_bytes) / 125 / HORIZON_S)
+        level = int(np.abs(np.log(self.rates_kbps * self.activity / wanted_kbps)).argmin())
+        self.level = int(np.clip(level, self.first - self.reach, self.first + self.reach))
+        return self.level
+
+    def record(self, size_bytes: int, duration_s: float) -> None:
+        """Take note of what a group cost."""
+        self.spent_bytes += size_bytes
+        self.duration_s += duration_s
+        cost = kbps(size_bytes, duration_s) / float(self.rates_kbps[self.level])
+        found = float(np.clip(0.5 * self.activity[self.level] + 0.5 * cost, 0.2, 3.0))
+        alike = (np.arange(len(self.rates_kbps)) < self.plain_levels) == (self.level < self.plain_levels)
+        self._known |= alike
+        self.activity[alike | ~self._known] = found  # levels of the other sort are thought alike until they are tried
+
+
+def plan_rate(
+    model: Model,
+    channels: int,
+    bitrate_kbps: float | None,
+    quality: float | None,
+    prior: str = CONTEXT,
+    plain: bool = False,
+) -> RatePlan:
+    """What the options ask for, of levels without refinement if `plain`; raises UsageError for what cannot be."""
+    if bitrate_kbps is not None and quality is not None:
+        raise UsageError("bitrate and quality", found="both", wanted="one of them")
+    rates = (model.bundle.rates_kbps if prior == CONTEXT else model.bundle.static_rates_kbps) * channels
+    if plain:
+        rates = rates[: model.plain_levels]
+    if quality is not None:
+        if not 0 <= quality <= 100:
+            raise UsageError("quality", found=quality, wanted="0 to 100")
+        level = round(quality / 100 * (len(rates) - 1))
+        return RatePlan(rates, None, level, HEADER_BYTES, plain_levels=model.plain_levels)
+    usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
+    wanted = usual if bitrate_kbps is None else bitrate_kbps
+    if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
+        span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){', not refined' if plain else ''}"
+        raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {model.name}")
+    level = int(np.abs(np.log(rates / wanted)).argmin())
+    return RatePlan(rates, wanted, level, HEADER_BYTES, plain_levels=model.plain_levels)

@@ -1,0 +1,45 @@
+"""What the sound has beyond what one channel's decoder makes of the symbols so far.
+
+Groups are decoded only when one is refined, and then no more of them than the networks remember.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from nacre.codec.decoder import latents_to_sound
+from nacre.codec.state import RefinerState, Sent, SoundState, start_sound
+from nacre.core.types import Array
+from nacre.model.model import Model
+
+
+def refine_group(
+    model: Model, state: RefinerState, ready: Array, symbols: Array | None, level: int
+) -> tuple[Array | None, RefinerState]:
+    """(symbols [S, size] of a group's refinement, None at a level that has none; state).
+
+    `ready` [N] is the group as it was analysed, `symbols` [T, K] what is sent of it, None for silence.
+    """
+    layer = model.refinement
+    assert layer
+    waiting = np.concatenate([state.waiting, ready])
+    wanted, waiting = waiting[: len(ready)], waiting[len(ready) :]
+    owed = (*state.owed, Sent(symbols, len(ready) // model.config.hop_samples, level))
+    state = replace(state, waiting=waiting, owed=owed)
+    if layer.memory and not layer.refines(level):
+        if len(owed) > layer.memory:
+            state = replace(state, owed=owed[1:], sound=start_sound(model))
+        return None, state
+    decoded, sound = decoded_groups(model, state.sound, owed)
+    state = replace(state, owed=(), sound=sound)
+    return (layer.symbols(wanted, decoded, level) if layer.refines(level) else None), state
+
+
+def decoded_groups(model: Model, state: SoundState, groups: tuple[Sent, ...]) -> tuple[Array, SoundState]:
+    """Sound [N] of the last of these groups, at least one, and the state behind it; lags by the codec's delay."""
+    for group in groups:
+        latents = model.latents(group.symbols, group.frames, group.level)
+        wave, state = latents_to_sound(model, state, latents, group.level)
+    return wave, state

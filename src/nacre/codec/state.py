@@ -1,0 +1,117 @@
+"""What one channel remembers between two packets: plain data that is never changed in place, to be kept or copied.
+
+encoder   windows | gain | network | cleaner | what the decoder makes of it | the prior's history
+decoder   network, overlap-add | gains still to be undone | last latents | the prior's history
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nacre.codec.packets import CONTEXT
+from nacre.core.types import Array, State
+from nacre.dsp.gain import LevelState
+from nacre.entropy.context_prior import History
+from nacre.model.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class SoundState:
+    """Of the way from latents to sound: the decoder network's past, None before its first step; the synthesiser's."""
+
+    past: Array | None
+    synthesis: State
+
+
+@dataclass(frozen=True, eq=False)
+class CleanerState:
+    """Of cleaning: the encoder's past at its levels for cleaning, and how far cleaned latents were from plain ones."""
+
+    past: Array
+    distance: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What a packet told the decoder: symbols [T, K], None for silence, of so many frames at a level."""
+
+    symbols: Array | None
+    frames: int
+    level: int
+
+
+@dataclass(frozen=True, eq=False)
+class RefinerState:
+    """Of the decoder inside an encoder: sound [delay] that it has not come to, and groups that it has not decoded."""
+
+    waiting: Array
+    owed: tuple[Sent, ...]
+    sound: SoundState
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderState:
+    """One channel's encoder between two packets. `sent` are the symbols of the last one, None for silence."""
+
+    windows: State
+    past: Array  # of the encoder network
+    loudness: LevelState
+    code: int | None = None  # gain of the last packet, as far as the decoder hears of it
+    factor: float = 1.0  # that the decoder puts on this channel
+    sent: Array | None = None
+    cleaner: CleanerState | None = None  # None: noise stays
+    refiner: RefinerState | None = None  # None: no level with a refinement will come
+    history: History | None = None  # of the context prior; None: nothing came before
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderState:
+    """One channel's decoder between two packets."""
+
+    sound: SoundState
+    latents: Array  # [1, D] of the last frame
+    level: int
+    curve: Array  # [delay] what is still to be put on sound that comes out late
+    code: int | None = None
+    factor: float = 1.0
+    lost_samples: int = 0  # concealed without a break until now
+    history: History | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How packets are written and read. Both sides need the same `prior` and `independent`."""
+
+    prior: str = CONTEXT  # or STATIC
+    independent: bool = True  # the context prior knows nothing of earlier packets, as in files
+    code_silence: bool = False  # silence is written like sound
+    silent_level: int | None = None  # of silent packets; None: as asked for
+    share: float = 1.0  # of each symbol that is kept, for packets that would be too long
+
+
+FILE = Options()
+
+
+def start_sound(model: Model) -> SoundState:
+    """Before the first latents."""
+    return SoundState(None, model.synthesiser.start())
+
+
+def start_encoder(model: Model, *, denoise: bool = False, refine: bool = False) -> EncoderState:
+    """Before the first sample. `denoise`: leave out what is not speech. `refine`: levels with a refinement may come."""
+    past, delay = model.encoder_net.start(), model.config.delay_samples
+    refiner = None
+    if refine and model.refinement:
+        refiner = RefinerState(np.zeros(delay, np.float32), (), start_sound(model))
+    cleaner = CleanerState(past) if denoise else None
+    return EncoderState(model.analyser.start(), past, LevelState(), cleaner=cleaner, refiner=refiner)
+
+
+def start_decoder(model: Model) -> DecoderState:
+    """Before the first packet."""
+    config = model.config
+    latents = np.zeros((1, config.latent_dims), np.float32)
+    silence = np.zeros(config.delay_samples, np.float32)  # nothing is heard before the first sample
+    return DecoderState(start_sound(model), latents, config.levels // 2, silence)

@@ -1,0 +1,338 @@
+"""Sound of several channels at any rate to the packets of a file and back, a group at a time, in pieces of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nacre.audio import Resampler
+from nacre.codec.decoder import decode_frames
+from nacre.codec.encoder import encode_frames, follow_frames
+from nacre.codec.fixed_size import MAX_PACKET_BYTES, MIN_PACKET_BYTES, encode_sized
+from nacre.codec.packets import CONTEXT, LOST, PRIORS, SIDE_BY_SIDE, STATIC, Group, PacketCoder
+from nacre.codec.rate_control import plan_rate
+from nacre.codec.state import Options, start_decoder, start_encoder
+from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.kinds import Kind
+from nacre.core.types import Array
+from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
+from nacre.dsp.gain import is_silent
+from nacre.dsp.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
+from nacre.dsp.wave import as_sound, check_shape, pad
+from nacre.format import file as container
+from nacre.format.file import Contents, Coupling, Header, Packet
+from nacre.model.model import Model
+
+JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a caller may ask of an encoder; see `Codec.encode`."""
+
+    bitrate_kbps: float | None = None
+    quality: float | None = None
+    stereo: str = AUTO
+    prior: str = CONTEXT
+    denoise: bool = False
+    packet_bytes: int | None = None
+
+    def check(self, model: Model) -> None:
+        """Raise UsageError for what cannot be asked of a model."""
+        if self.stereo not in WAYS:
+            raise UsageError("stereo", found=self.stereo, wanted=" or ".join(WAYS))
+        if self.prior not in PRIORS:
+            raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
+        if self.denoise and not model.config.cleans:
+            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that was taught to clean")
+
+    def check_size(self) -> None:
+        """Raise UsageError for packets of one size that cannot be."""
+        if self.packet_bytes is None:
+            return
+        if self.bitrate_kbps is not None or self.quality is not None:
+            raise UsageError("packet_bytes", found="a bitrate or quality too", wanted="one of them")
+        if not MIN_PACKET_BYTES <= self.packet_bytes <= MAX_PACKET_BYTES:
+            wanted = f"{MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}"
+            raise UsageError("packet_bytes", found=self.packet_bytes, wanted=wanted)
+
+
+class StreamEncoder:
+    """Samples in, packets out, in pieces of any size; the packets do not depend on the pieces.
+
+    Raises AudioError, UsageError.
+    """
+
+    def __init__(self, model: Model, rate_hz: float, channels: int, settings: Settings):
+        rate_hz = check_shape(rate_hz, channels)
+        settings.check(model)
+        plan = plan_rate(
+            model, channels, settings.bitrate_kbps, settings.quality, settings.prior, settings.denoise
+        )  # without refined levels where noise is left out: it would come back
+        settings.check_size()
+        alike = channels == 2 and settings.stereo == AUTO and settings.packet_bytes is None
+        if alike:
+            plan.reach += JOINED_REACH
+        self.model, self.header, self.plan = model, _header(model, rate_hz, channels, settings.prior, alike), plan
+        self.samples, self._settings, self._options = 0, settings, Options(settings.prior)
+        refine = not settings.denoise if settings.packet_bytes else plan.highest >= model.plain_levels
+        start = start_encoder(model, denoise=settings.denoise, refine=refine)
+        self._states, self._levels = channels * [start], channels * [plan.level]
+        self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
+        self._alike = Likeness() if alike else None
+        self._waiting = np.zeros((channels, 0), np.float32)
+
+    def push(self, wave: Array) -> list[Packet]:
+        """wave [C, N] (or [N]) float32 at the stream's rate -> packets of the groups it completes."""
+        wave = as_sound(wave)
+        if len(wave) != self.header.channels:
+            raise AudioError("wave", found=f"{len(wave)} channels", wanted=self.header.channels)
+        packets = []
+        block = self.model.config.group_samples
+        for at in range(0, wave.shape[1], block):
+            piece = wave[:, at : at + block]
+            self.samples += piece.shape[1]
+            self._waiting = np.concatenate([self._waiting, self._resampler.push(piece)], 1)
+            packets += self._groups()
+        return packets
+
+    def flush(self) -> list[Packet]:
+        """The packets of what is left; the stream is at its end."""
+        self._waiting = np.concatenate([self._waiting, self._resampler.flush()], 1)
+        packets = self._groups()
+        if self.samples:
+            tail = np.zeros((self.header.channels, self.model.config.delay_samples), np.float32)
+            self._waiting = pad(np.concatenate([self._waiting, tail], 1), self.model.config.hop_samples)
+            packets += self._groups()
+            if self._waiting.shape[1]:
+                packets += self._code(self._waiting)
+        return packets
+
+    def _groups(self) -> list[Packet]:
+        size = self.model.config.group_samples
+        packets = []
+        while self._waiting.shape[1] >= size:
+            packets += self._code(self._waiting[:, :size])
+            self._waiting = self._waiting[:, size:]
+        return packets
+
+    def _code(self, waves: Array) -> list[Packet]:
+        level, balance = self.plan.choose(), self._balance(waves)
+        if balance == APART:
+            packets = [self._channel(index, wave, level) for index, wave in enumerate(waves)]
+        else:
+            packets = self._once(waves, level, balance)
+        size = sum(len(container.pack_packet(packet)) for packet in packets)
+        self.plan.record(size, waves.shape[1] / self.model.config.rate_hz)
+        return packets
+
+    def _channel(self, channel: int, wave: Array, level: int) -> Packet:
+        state, size_bytes = self._states[channel], self._settings.packet_bytes
+        if size_bytes is not None:
+            found = encode_sized(self.model, state, wave, self._levels[channel], size_bytes, self._options)
+            packet, self._states[channel] = found
+            self._levels[channel] = packet.level
+            return packet
+        mute = APART if self._alike and channel else None  # silent, not a copy
+        packet, self._states[channel] = encode_frames(
+            self.model, state, wave, level, replace(self._options, silent_level=mute)
+        )
+        return packet
+
+    def _balance(self, waves: Array) -> int:
+        """Of a group waves [C, N]: APART, or the balance at which one packet does for both channels."""
+        if self._alike is None:
+            return APART
+        found = self._alike.balance(waves)
+        return APART if any(is_silent(wave, self.model.config.hop_samples) for wave in waves) else found
+
+    def _once(self, waves: Array, level: int, balance: int) -> list[Packet]:
+        """Packets of a group waves [2, N] that are alike."""
+        first, second = self._states
+        second = replace(second, code=first.code)  # from which the decoder sets out
+        packet, first = encode_frames(self.model, first, carrier(waves, balance), level, self._options)
+        second = follow_frames(self.model, second, waves[1], level, first, factor_of(balance))  # for when the two part
+        self._states = [first, second]
+        return [packet, Packet(balance, b"")]
+
+
+def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool) -> Header:
+    mark = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
+    coupling = Coupling.JOINED if alike else Coupling.APART
+    return Header(mark, rate_hz, channels, None, model.config.group_frames, Kind(model.bundle.kind), coupling)
+
+
+@dataclass
+class Damage:
+    """One lost group: which channel, and its place in seconds."""
+
+    channel: int
+    start_s: float
+    stop_s: float
+    reason: str
+
+
+class StreamDecoder:
+    """The packets of a file to blocks of samples at its own rate; `damage` fills up on the way."""
+
+    def __init__(self, model: Model, contents: Contents, rate_hz: int | None = None):
+        self.model, self.contents, self.header = model, contents, contents.header
+        self.rate_hz = contents.header.rate_hz if rate_hz is None else rate_hz
+        if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
+            raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
+        self.damage: list[Damage] = []
+        self.coder = PacketCoder.of(model, prior_of(model, contents.header))
+        self._states = contents.header.channels * [start_decoder(model)]
+        self._balance = APART
+        self._resampler = Resampler(model.config.rate_hz, self.rate_hz, contents.header.channels)
+
+    @property
+    def frames(self) -> int | None:
+        """Latent frames in all, or None where the file was cut before its end packet."""
+        if self.contents.samples is None:
+            return None
+        config = self.model.config
+        return config.frames_for(resampled_count(self.contents.samples, self.header.rate_hz, config.rate_hz))
+
+    def group_frames(self, group: int) -> int:
+        """Frames of this group: full but for the last."""
+        size = self.model.config.group_frames
+        return size if self.frames is None else min(size, self.frames - group * size)
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel that come out: all that went in, or what the packets of a cut file stand for."""
+        config, header, whole = self.model.config, self.header, self.contents.samples
+        reached = max(0, self._groups() * config.group_samples - config.delay_samples)
+        at_file_rate = reached * header.rate_hz // config.rate_hz
+        if whole is not None and (self.contents.missing == 0 or whole < at_file_rate):
+            at_file_rate = whole
+        return resampled_count(at_file_rate, header.rate_hz, self.rate_hz)
+
+    def blocks(self) -> Iterator[Array]:
+        """wave [C, N] float32, about a second each; `samples` in all."""
+        left, skip = self.samples, self.model.config.delay_samples
+        for wave in self._waves():
+            ready = self._resampler.push(wave[:, skip:])
+            skip = max(0, skip - wave.shape[1])
+            if left and ready.shape[1]:
+                yield ready[:, :left]
+                left -= min(left, ready.shape[1])
+        tail = self._resampler.flush()[:, :left]
+        yield np.pad(tail, ((0, 0), (0, left - tail.shape[1])))
+
+    def whole(self) -> Array:
+        """wave [C, N] of all blocks."""
+        return np.concatenate(list(self.blocks()), 1)
+
+    def _groups(self) -> int:
+        return ceil_div(len(self.contents.packets), self.header.channels)
+
+    def groups(self) -> Iterator[tuple[int, list[Packet | None], list[Group | StreamError]]]:
+        """(group, packets, what they hold) group after group; many are read side by side."""
+        channels, most = self.header.channels, max(1, SIDE_BY_SIDE // self.header.channels)
+        for first in range(0, self._groups(), most):
+            packets = self.contents.packets[first * channels : (first + most) * channels]
+            packets = packets + [None] * (-len(packets) % channels)
+            places = [first + index // channels for index in range(len(packets))]
+            found = self.coder.unpack(packets, [self.group_frames(group) for group in places])
+            for at in range(0, len(packets), channels):
+                yield places[at], packets[at : at + channels], found[at : at + channels]
+
+    def _waves(self) -> Iterator[Array]:
+        for group, packets, found in self.groups():
+            self._balance = self._balance_of(packets)
+            if self._balance == APART:
+                waves = [self._wave(index, group, held) for index, held in enumerate(found)]
+            else:
+                waves = self._both(group, packets, found[0])
+            yield np.stack(waves)
+
+    def _balance_of(self, packets: list[Packet | None]) -> int:
+        """Whether and how the first packet of a group stands for the second channel too."""
+        if self.header.coupling != Coupling.JOINED:
+            return APART
+        second = packets[1]
+        if second is None:  # lost, and more likely than not what the one before was
+            return self._balance
+        return APART if second.payload else second.level
+
+    def _both(self, group: int, packets: list[Packet | None], held: Group | StreamError) -> list[Array]:
+        """Two waves [N] from the first packet; where that is lost each channel is concealed by its own past."""
+        code = self._states[0].code  # from which the encoder set out
+        first = self._wave(0, group, held)
+        if packets[1] is None:
+            self.note_damage(1, group, LOST)
+        if isinstance(held, StreamError):  # noted with the first channel
+            return [first, self._decoded(1, group, None)]
+        self._states[1] = replace(self._states[1], code=code)
+        return [first, self._decoded(1, group, held, factor_of(self._balance))]
+
+    def _wave(self, channel: int, group: int, held: Group | StreamError) -> Array:
+        if isinstance(held, Group):
+            return self._decoded(channel, group, held)
+        self.note_damage(channel, group, str(held))
+        return self._decoded(channel, group, None)
+
+    def _decoded(self, channel: int, group: int, held: Group | None, factor: float = 1.0) -> Array:
+        state, frames = self._states[channel], self.group_frames(group)
+        wave, self._states[channel] = decode_frames(self.model, state, held, frames, factor=factor)
+        return wave
+
+    def note_damage(self, channel: int, group: int, reason: str) -> None:
+        """Add a lost group to `damage`, with its place in time."""
+        config = self.model.config
+        start_s = group * config.group_samples / config.rate_hz
+        stop_s = start_s + self.group_frames(group) * config.hop_samples / config.rate_hz
+        self.damage.append(Damage(channel, start_s, stop_s, reason))
+
+
+def prior_of(model: Model, header: Header) -> str:
+    """Which prior wrote a file of this model."""
+    return CONTEXT if model.context_prior and header.fingerprint == model.bundle.fingerprint else STATIC
+
+
+def packet_count(model: Model, header: Header, samples: int) -> int:
+    """Packets that `samples` per channel make: groups times channels."""
+    config = model.config
+    frames = config.frames_for(resampled_count(samples, header.rate_hz, config.rate_hz))
+    return ceil_div(frames, config.group_frames) * header.channels
+
+
+def parse(model: Model, data: bytes) -> Contents:
+    """Packets of a file, checked to be for this model. Raises StreamError."""
+    contents = container.unpack(data, lambda header, samples: packet_count(model, header, samples))
+    check_model(model, contents.header)
+    missing = contents.missing
+    if 0 < missing <= contents.header.channels and contents.skipped_bytes:  # the last group is there, in ruins
+        contents = replace(contents, packets=[*contents.packets, *missing * [None]], missing=0, truncated=False)
+    return contents
+
+
+def check_model(model: Model, header: Header) -> None:
+    """Raise StreamError unless the file was written for this very model."""
+    bundle = model.bundle
+    if header.fingerprint not in bundle.marks or header.kind != bundle.kind:
+        raise StreamError(
+            "model",
+            found=f"a file for {header.fingerprint.hex()}",
+            wanted=f"{bundle.fingerprint.hex()} ({bundle.name})",
+            next="decode with the model that wrote it: --model FOLDER",
+        )
+    if header.group_frames != model.config.group_frames:
+        raise StreamError("group_frames", found=header.group_frames, wanted=model.config.group_frames)
+
+
+def verify(model: Model, contents: Contents) -> list[Damage]:
+    """The damaged groups of a file, found from the symbols alone, without rendering sound."""
+    stream = StreamDecoder(model, contents)
+    channels, joined = contents.header.channels, contents.header.coupling == Coupling.JOINED
+    for group, packets, found in stream.groups():
+        written = len(contents.packets) - group * channels  # a cut file may end inside a group
+        for channel, (packet, held) in enumerate(zip(packets[:written], found[:written], strict=True)):
+            copy = joined and channel and packet is not None and not packet.payload
+            if isinstance(held, StreamError) and not copy:
+                stream.note_damage(channel, group, str(held))
+    return stream.damage

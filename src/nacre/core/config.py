@@ -1,0 +1,96 @@
+"""Frozen settings of a codec model. Contradictions fail on creation; a variant states only its difference."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+from nacre.core.errors import BundleError
+from nacre.core.units import ceil_div
+
+LATER = {
+    "mel_bands": 0,
+    "cleans": False,
+}  # settings that came after the first models: left out of model.json where they are at rest
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Everything encoder and decoder must agree on, stored in a bundle's model.json."""
+
+    rate_hz: int = 16_000
+    hop_samples: int = 320  # one latent frame
+    window_samples: int = 640  # analysis and synthesis window, 40 ms
+    step_samples: int = 160  # spectra inside a frame, 10 ms apart
+    delay_samples: int = 640  # output lags the input by this much: overlap-add plus decoder look-ahead
+    latent_dims: int = 64
+    levels: int = 16
+    group_frames: int = 50  # frames coded together and checked together, 1 s
+    mel_bands: int = 0  # 0: complex spectra; above: log-mel bands, whose sound is found again from magnitudes alone
+    cleans: bool = False  # the encoder has each level a second time, for noisy sound whose latents are to be clean
+
+    def __post_init__(self) -> None:
+        sizes = {name: size for name, size in asdict(self).items() if (name, size) not in LATER.items()}
+        bad = [name for name, value in sizes.items() if not isinstance(value, int) or value <= 0]
+        if bad:
+            raise BundleError(f"codec setting {bad[0]}", found=sizes[bad[0]], wanted="a whole number above 0")
+        if self.hop_samples % self.step_samples or self.window_samples % self.step_samples:
+            raise BundleError(
+                "step_samples", found=self.step_samples, wanted="a divisor of hop_samples and window_samples"
+            )
+        if self.levels > 16 or self.group_frames > 255:
+            raise BundleError(
+                "levels, group_frames", found=(self.levels, self.group_frames), wanted="at most 16 and 255"
+            )
+
+    @property
+    def frame_rate_hz(self) -> Fraction:
+        """Latent frames a second."""
+        return Fraction(self.rate_hz, self.hop_samples)
+
+    @property
+    def encoder_levels(self) -> int:
+        """Levels that the encoder knows: those for cleaning come after the others."""
+        return 2 * self.levels if self.cleans else self.levels
+
+    @property
+    def steps_per_frame(self) -> int:
+        """Spectra in one latent frame."""
+        return self.hop_samples // self.step_samples
+
+    @property
+    def bins(self) -> int:
+        """Complex bins of one spectrum."""
+        return self.window_samples // 2 + 1
+
+    @property
+    def step_width(self) -> int:
+        """Numbers of one spectrum: real and imaginary parts, or mel bands."""
+        return self.mel_bands or 2 * self.bins
+
+    @property
+    def group_samples(self) -> int:
+        """Samples of one full group at the model's rate."""
+        return self.group_frames * self.hop_samples
+
+    @property
+    def latency_ms(self) -> float:
+        """Algorithmic latency when frames are sent one by one: the frame itself and the output's lag."""
+        return 1000 * (self.hop_samples + self.delay_samples) / self.rate_hz
+
+    def frames_for(self, samples: int) -> int:
+        """Latent frames that cover `samples` at the model's rate, the output's lag included; 0 for no samples."""
+        return ceil_div(samples + self.delay_samples, self.hop_samples) if samples else 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Settings for a model.json."""
+        return {name: size for name, size in asdict(self).items() if (name, size) not in LATER.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
+        """Settings from a model.json; raises BundleError on an unknown or missing name."""
+        known = {field.name for field in fields(cls)}
+        if not known - set(LATER) <= set(values) <= known:
+            raise BundleError("codec settings", found=sorted(values), wanted=sorted(known))
+        return cls(**values)

@@ -1,0 +1,1 @@
+"""Whole numbers to bits: priors, residual layer, range coder."""

@@ -1,0 +1,1 @@
+"""Bytes alone: what stands in a file, and in which order."""

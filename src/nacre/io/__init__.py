@@ -1,0 +1,1 @@
+"""Files, pipes and arrays on disk."""

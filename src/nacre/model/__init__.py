@@ -1,0 +1,1 @@
+"""A model folder, and what is loaded from it."""

@@ -1,0 +1,161 @@
+"""A model as an engine needs it: graphs, quantiser, priors and settings, loaded and checked once, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nacre.core.config import CodecConfig
+from nacre.core.errors import BundleError, UsageError
+from nacre.core.kinds import Kind
+from nacre.core.types import Array
+from nacre.dsp.mel import LogMelAnalyser, LogMelSynthesiser
+from nacre.dsp.stft import Analyser, Synthesiser
+from nacre.entropy.context_prior import ContextPrior
+from nacre.entropy.residual import Refinement
+from nacre.entropy.static_prior import StaticPrior
+from nacre.model import bundle as bundles
+from nacre.model.bundle import Bundle
+from nacre.model.runtime import Network
+from nacre.quantise.base import Quantiser
+from nacre.quantise.fsq import FiniteQuantiser
+from nacre.quantise.gaussian import PosteriorQuantiser
+from nacre.quantise.rvq import ResidualQuantiser
+from nacre.quantise.scalar import UniformQuantiser
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Everything that encodes or decodes, below the engines. Creation raises BundleError where parts do not fit.
+
+    Its parts keep nothing between calls, so threads may share it.
+    """
+
+    bundle: Bundle
+    encoder_net: Network
+    decoder_net: Network
+    analyser: Analyser | LogMelAnalyser
+    synthesiser: Synthesiser | LogMelSynthesiser
+    quantiser: Quantiser
+    static_prior: StaticPrior
+    context_prior: ContextPrior | None = None
+    refinement: Refinement | None = None
+    cleaning_span: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        self._check_sizes()
+        if self.context_prior:
+            _check_context(self, self.context_prior)
+        if self.refinement:
+            _check_refinement(self, self.refinement)
+        if isinstance(self.quantiser, ResidualQuantiser):
+            _check_codebooks(self, self.quantiser)
+
+    @classmethod
+    def load(cls, bundle: Bundle, threads: int = 1) -> Model:
+        """Everything in a bundle but its graphs, which are opened when they are needed. Raises BundleError."""
+        c, quantiser = bundle.config, quantiser_of(bundle)
+        encoder_widths = c.steps_per_frame * c.step_width, quantiser.width_in
+        try:
+            analyser, synthesiser = analyser_of(c), synthesiser_of(c)
+        except UsageError as error:
+            raise BundleError(f"{bundle.folder}: {error}") from error
+        return cls(
+            bundle,
+            Network(bundle.part("encoder.onnx"), threads, encoder_widths),
+            Network(bundle.part("decoder.onnx"), threads, (c.latent_dims, c.step_width)),
+            analyser,
+            synthesiser,
+            quantiser,
+            StaticPrior.load(bundle.part("prior.npz")),
+            ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None,
+            Refinement.load(bundle.part(bundles.REFINEMENT)) if bundle.has_refinement else None,
+            bundle.cleaning_span if c.cleans else None,
+        )
+
+    @property
+    def config(self) -> CodecConfig:
+        """Settings."""
+        return self.bundle.config
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.bundle.name
+
+    @property
+    def plain_levels(self) -> int:
+        """How many levels, the lowest, do without a refinement."""
+        return self.refinement.first_level if self.refinement else self.config.levels
+
+    def symbols(self, latents: Array, level: int) -> Array:
+        """latents [T, X] -> symbols [T, K] of the quantiser, within what the static tables have codes for."""
+        return self.quantiser.symbols(latents, level, self.static_prior.limits(level), self.static_prior.costs(level))
+
+    def latents(self, symbols: Array | None, frames: int, level: int) -> Array:
+        """symbols [T, K], None for silence -> latents [frames, D] for the decoder graph."""
+        if symbols is None:
+            return np.zeros((frames, self.config.latent_dims), np.float32)
+        return self.quantiser.latents(symbols, level)
+
+    def level(self, level: int | None) -> int:
+        """A quality level, by default the highest that has no refinement. Raises UsageError."""
+        if level is not None and not (0 <= level < self.config.levels and level == int(level)):
+            raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
+        return self.plain_levels - 1 if level is None else int(level)
+
+    def _check_sizes(self) -> None:
+        """Tables have the sizes that the settings ask for."""
+        c, quantiser, tables = self.config, self.quantiser, self.static_prior.counts.shape[:2]
+        found = (quantiser.width_out, quantiser.levels, *tables)
+        if found != (wanted := (c.latent_dims, c.levels, c.levels, quantiser.columns)):
+            raise BundleError(f"{self.bundle.folder}: sizes of tables", found=found, wanted=wanted)
+
+
+def _check_context(model: Model, prior: ContextPrior) -> None:
+    sizes = (model.config.levels, model.quantiser.columns)
+    if (prior.sizes.levels, prior.sizes.dims) != sizes:
+        place = f"{model.bundle.folder}: context prior"
+        raise BundleError(place, found=prior.sizes, wanted=f"levels, dims {sizes}")
+
+
+def _check_refinement(model: Model, layer: Refinement) -> None:
+    found = (len(layer.arrays["steps"]), layer.size * layer.per_frame)
+    wanted = (model.config.levels, model.config.hop_samples)
+    if found != wanted or model.config.mel_bands:
+        raise BundleError(f"{model.bundle.folder}: refinement", found=found, wanted=f"levels, samples {wanted}")
+
+
+def _check_codebooks(model: Model, quantiser: ResidualQuantiser) -> None:
+    entries, counts = quantiser.codes.shape[1], model.static_prior.counts
+    used = [counts[level, : quantiser.used(level), :entries] for level in range(model.config.levels)]
+    outside = counts.shape[2] != 2 * (entries // 2) + 1 or counts[..., entries:].any()
+    if outside or not all((table > 0).all() for table in used):
+        raise BundleError(f"{model.bundle.folder}: tables", wanted=f"codes for indices of {entries} entries")
+
+
+def quantiser_of(bundle: Bundle) -> Quantiser:
+    """The quantiser of a bundle's kind; raises BundleError."""
+    if bundle.kind == Kind.SCALAR:
+        return UniformQuantiser(bundle.steps, bundle.dead_zone)
+    path = bundle.part(bundles.QUANTISER)
+    if bundle.kind == Kind.GAUSSIAN:
+        return PosteriorQuantiser.load(path)
+    return ResidualQuantiser.load(path) if bundle.kind == Kind.RVQ else FiniteQuantiser.load(path)
+
+
+def analyser_of(config: CodecConfig) -> Analyser | LogMelAnalyser:
+    """Samples to what the encoder graph takes."""
+    if config.mel_bands:
+        c = config
+        return LogMelAnalyser(c.rate_hz, c.window_samples, c.step_samples, c.steps_per_frame, c.mel_bands)
+    return Analyser(config)
+
+
+def synthesiser_of(config: CodecConfig) -> Synthesiser | LogMelSynthesiser:
+    """What the decoder graph gives to samples."""
+    if config.mel_bands:
+        c = config
+        return LogMelSynthesiser(c.rate_hz, c.window_samples, c.step_samples, c.steps_per_frame, c.mel_bands)
+    return Synthesiser(config)

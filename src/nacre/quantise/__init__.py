@@ -1,0 +1,1 @@
+"""Latents to whole numbers and back, one file for each kind of latents."""

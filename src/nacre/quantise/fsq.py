@@ -1,0 +1,79 @@
+"""Kind FSQ: a few values in each dimension inside a bounded range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.core.errors import BundleError
+from nacre.core.types import Floats, Ints
+from nacre.io.arrays import Members, read_arrays
+from nacre.quantise.base import MOST_BYTES, check_finite, check_used
+
+
+@dataclass(frozen=True)
+class FiniteQuantiser:
+    """Symbols -n..n in each of D dimensions, of latents squashed into that range; no codebook to learn.
+
+    A level uses the first `dims` [L] dimensions (finite scalar quantisation: Mentzer et al., 2023).
+    """
+
+    reach: int
+    width_in: int
+    dims: NDArray[np.uint8]
+
+    MEMBERS: ClassVar[Members] = {"sizes": ("<u2", 1), "dims": ("|u1", 1)}
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reach <= 127 or not 1 <= self.width_in <= 255:
+            raise BundleError("quantiser", found=(self.reach, self.width_in), wanted="reach 1 to 127, 1 to 255 dims")
+        check_used(self.dims, self.width_in)
+
+    @property
+    def columns(self) -> int:
+        """K = D."""
+        return self.width_in
+
+    width_out = columns
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.dims)
+
+    def used(self, level: int) -> int:
+        """Dimensions of a level."""
+        return int(self.dims[level])
+
+    def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
+        """latents [T, D] -> symbols [T, D]."""
+        check_finite(latents)
+        scaled = np.round(self.reach * self.unrounded(latents, level))
+        symbols: Ints = np.clip(scaled, -limits, limits).astype(np.int32)
+        return symbols
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """Squashed into -1..1, 0 in the dimensions that the level does not use."""
+        squashed: Floats = np.tanh(latents)
+        squashed[:, self.used(level) :] = 0
+        return squashed
+
+    def latents(self, symbols: Ints, level: int) -> Floats:
+        """symbols [T, D] -> latents [T, D] within -1..1."""
+        return symbols.astype(np.float32) / np.float32(self.reach)
+
+    def save(self, path: Path) -> None:
+        """Write an npz."""
+        np.savez_compressed(path, sizes=np.array([self.reach, self.width_in], "<u2"), dims=self.dims.astype("u1"))
+
+    @classmethod
+    def load(cls, path: Path) -> FiniteQuantiser:
+        """Read what `save` wrote. Raises BundleError."""
+        found = read_arrays(path, cls.MEMBERS, MOST_BYTES)
+        if found["sizes"].shape != (2,):
+            raise BundleError(f"{path}: sizes", found=found["sizes"].shape, wanted="two numbers")
+        return cls(int(found["sizes"][0]), int(found["sizes"][1]), found["dims"])

@@ -1,0 +1,124 @@
+"""Kind RVQ: codebooks, each for what the ones before left over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.core.errors import BundleError
+from nacre.core.types import Floats, Ints
+from nacre.dsp.blas import one_thread
+from nacre.io.arrays import Members, read_arrays
+from nacre.quantise.base import MOST_BYTES, check_finite, check_used
+
+MOST_CODES = (64, 4096, 64)  # codebooks, entries, dims of a code
+MOST_NUMBERS = 1 << 26  # of all codes as they are added to the latents
+
+
+@dataclass(frozen=True)
+class ResidualQuantiser:
+    """codes [K, A, d] float32 in a space that inward [K, D, d] leads to and outward [K, d, D] leads back from.
+
+    A level uses the first `books` [L] of the K codebooks. Symbol = index - A // 2 (Zeghidour et al., 2021; codes of
+    few dimensions: Yu et al., 2022). A bit counts as `rate_weight` [1] of squared distance where a code is chosen, so
+    that quiet frames, for which common codes do, cost less than busy ones (Chou, Lookabaugh and Gray, 1989).
+    """
+
+    codes: Floats
+    inward: Floats
+    outward: Floats
+    books: NDArray[np.uint8]
+    rate_weight: Floats
+
+    MEMBERS: ClassVar[Members] = {
+        "codes": ("<f4", 3),
+        "inward": ("<f4", 3),
+        "outward": ("<f4", 3),
+        "books": ("|u1", 1),
+        "rate_weight": ("<f4", 1),
+    }
+
+    def __post_init__(self) -> None:
+        count, entries, dims = self.codes.shape
+        shapes = (self.inward.shape, self.outward.shape)
+        if shapes != ((count, self.width_in, dims), (count, dims, self.width_in)) or entries < 2:
+            raise BundleError("codebooks", found=(self.codes.shape, *shapes), wanted="[K, A, d], [K, D, d], [K, d, D]")
+        if any(size > most for size, most in zip(self.codes.shape, MOST_CODES, strict=True)):
+            raise BundleError("codebooks", found=self.codes.shape, wanted=f"at most {MOST_CODES}")
+        if count * entries * self.width_in > MOST_NUMBERS:
+            found = f"{self.codes.shape} for {self.width_in} dims"
+            raise BundleError("codebooks", found=found, wanted=f"at most {MOST_NUMBERS} numbers")
+        if not all(np.isfinite(array).all() for array in (self.codes, self.inward, self.outward)):
+            raise BundleError("codebooks", found="NaN or infinite codes", wanted="finite numbers")
+        if self.rate_weight.shape != (1,) or not 0 <= self.rate_weight[0] < np.inf:
+            raise BundleError("codebooks: rate_weight", found=self.rate_weight, wanted="a number, 0 or more")
+        check_used(self.books, count)
+
+    @property
+    def columns(self) -> int:
+        """Codebooks."""
+        return len(self.codes)
+
+    @property
+    def width_in(self) -> int:
+        """D."""
+        return int(self.inward.shape[1])
+
+    width_out = width_in
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.books)
+
+    @cached_property
+    def _vectors(self) -> Floats:
+        """[K, A, D]: every code as it is added to the latents."""
+        return self.codes @ self.outward
+
+    def used(self, level: int) -> int:
+        """Codebooks of a level."""
+        return int(self.books[level])
+
+    @one_thread
+    def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
+        """latents [T, D] -> symbols [T, K], in every codebook the code nearest to what is left, for its bits."""
+        check_finite(latents)
+        found = np.zeros((len(latents), self.columns), np.int32)
+        left, weight = latents, self.rate_weight[0]
+        for book in range(self.used(level)):
+            codes = self.codes[book]
+            against = 0.5 * np.square(codes).sum(1)  # [A]
+            if costs is not None and weight:
+                against = against + 0.5 * weight * costs[book, : len(codes)]
+            near = (left @ self.inward[book]) @ codes.T - against  # [T, A]
+            index = near.argmax(1)
+            left = left - self._vectors[book, index]
+            found[:, book] = index - len(codes) // 2
+        return found
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """As they are."""
+        return latents
+
+    def latents(self, symbols: Ints, level: int) -> Floats:
+        """symbols [T, K] -> latents [T, D]: the sum of the codes."""
+        total = np.zeros((len(symbols), self.width_out), np.float32)
+        for book in range(self.used(level)):
+            total += self._vectors[book, symbols[:, book] + self.codes.shape[1] // 2]
+        return total
+
+    def save(self, path: Path) -> None:
+        """Write an npz."""
+        arrays = {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
+        np.savez_compressed(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> ResidualQuantiser:
+        """Read what `save` wrote. Raises BundleError."""
+        return cls(**read_arrays(path, cls.MEMBERS, MOST_BYTES))

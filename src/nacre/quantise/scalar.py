@@ -1,0 +1,94 @@
+"""Kind SCALAR: one step and dead zone for each level and dimension.
+
+With a dead zone z every threshold moves outwards by z steps:
+
+    y / step    -1.5-z     -0.5-z     0     0.5+z      1.5+z
+    symbol   -2    |    -1    |       0       |     1    |    2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.core.errors import BundleError, StreamError
+from nacre.core.types import Floats, Ints
+from nacre.quantise.base import check_finite
+
+
+@dataclass(frozen=True)
+class UniformQuantiser:
+    """steps, dead_zone [L, D] float32."""
+
+    steps: Floats
+    dead_zone: Floats
+
+    @property
+    def columns(self) -> int:
+        """K = D."""
+        return int(self.steps.shape[1])
+
+    width_in = width_out = columns
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.steps)
+
+    def used(self, level: int) -> int:
+        """All of them."""
+        return self.columns
+
+    def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
+        """latents [T, D] -> symbols [T, D]."""
+        return quantise(latents, self.steps[level], self.dead_zone[level], limits)
+
+    def unrounded(self, latents: Floats, level: int) -> Floats:
+        """As they are."""
+        return latents
+
+    def latents(self, symbols: Ints, level: int) -> Floats:
+        """symbols [T, D] -> latents [T, D]."""
+        return dequantise(symbols, self.steps[level])
+
+
+def quantise(latents: Floats, steps: Floats, dead_zone: Floats, limits: Ints) -> Ints:
+    """[T, D] float32 to [T, D] int32 within +-limits; steps, dead_zone (0 to below 0.5) and limits are [D].
+
+    >>> one = np.ones(1, np.float32)
+    >>> quantise(np.float32([[0.6], [0.9], [-1.8], [9.0]]), one, 0.2 * one, np.int32([3])).ravel().tolist()
+    [0, 1, -2, 3]
+    """
+    _check_steps(latents, steps)
+    _check_settings(steps, dead_zone, limits)
+    check_finite(latents)
+    scaled = latents / steps
+    size = np.floor(np.abs(scaled) + (np.float32(0.5) - dead_zone))
+    # clipped while still float: a huge value must not wrap around on its way to int32
+    symbols: Ints = np.copysign(np.minimum(size, limits.astype(np.float32)), scaled).astype(np.int32)
+    return symbols
+
+
+def dequantise(symbols: Ints, steps: Floats) -> Floats:
+    """[T, D] int32 back to [T, D] float32 latents, each within one step of what came in unless it was clipped."""
+    _check_steps(symbols, steps)
+    return symbols.astype(np.float32) * steps.astype(np.float32)
+
+
+def _check_steps(values: NDArray[Any], steps: Floats) -> None:
+    if values.ndim != 2 or steps.shape != values.shape[1:]:
+        raise StreamError("values, steps", found=(values.shape, steps.shape), wanted="[T, D] and [D]")
+
+
+def _check_settings(steps: Floats, dead_zone: Floats, limits: Ints) -> None:
+    if not dead_zone.shape == limits.shape == steps.shape:
+        raise BundleError("dead_zone, limits", found=(dead_zone.shape, limits.shape), wanted=steps.shape)
+    if not (np.isfinite(steps).all() and (steps > 0).all()):
+        raise BundleError("quantiser steps", found=steps.min(initial=np.inf), wanted="finite numbers above 0")
+    if not ((dead_zone >= 0) & (dead_zone < 0.5)).all():
+        raise BundleError("dead_zone", found=dead_zone.max(), wanted="0 to below 0.5")
+    if (limits < 0).any() or (limits > 32767).any():
+        raise BundleError("symbol limits", found=(limits.min(), limits.max()), wanted="0 to 32767")
