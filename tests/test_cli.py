@@ -260,7 +260,7 @@ def test_nobody_is_told(tiny_model, tmp_path, environment):
 
 
 @pytest.mark.parametrize("suffix", ["ogg", "opus"])
-def test_ogg_that_ends_early_or_goes_on(nacre, tiny_model, tmp_path, speech, suffix):
+def test_ogg_that_ends_early_and_two_joined(nacre, tiny_model, tmp_path, speech, suffix):
     path = tmp_path / f"a.{suffix}"
     audio.write(path, speech[None, :48_000], 16_000)
     whole = path.read_bytes()
@@ -269,7 +269,9 @@ def test_ogg_that_ends_early_or_goes_on(nacre, tiny_model, tmp_path, speech, suf
     assert "cut off" in nacre("encode", path, "-o", "cut.nacre", "-m", tiny_model).stderr
     audio.write(tmp_path / f"b.{suffix}", speech[None, 48_000:], 16_000)
     path.write_bytes(whole + (tmp_path / f"b.{suffix}").read_bytes())
-    assert "one recording" in nacre("encode", path, "-o", "two.nacre", "-m", tiny_model).stderr
+    found = nacre("encode", path, "-o", "two.nacre", "-m", tiny_model)
+    assert found.rc == 0
+    assert "0:05.1" in found.stderr  # both
 
 
 @linux
@@ -540,7 +542,9 @@ def test_reader_that_goes_away(tiny_model, tmp_path, environment, speech):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another Ctrl-C there")
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_ctrl_c(tiny_model, tmp_path, environment, jobs):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("everybody", [True, False])
+def test_ctrl_c(tiny_model, tmp_path, environment, jobs, number, everybody):
     """The long files are given up without a trace; a short one that was done stays; idle workers are silent."""
     rng = np.random.default_rng(0)
     for name in ("long.wav", "longer.wav"):
@@ -563,12 +567,41 @@ def test_ctrl_c(tiny_model, tmp_path, environment, jobs):
     out = tmp_path / "out"
     while time.monotonic() < deadline and not ((out / "short.nacre").exists() and list(out.glob(".nacre-*"))):
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number) if everybody else process.send_signal(number)
     printed, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert printed == ""
     assert "Traceback" not in error
     assert left(out) == ["short.nacre"]
+
+
+def test_files_joined_to_one_are_decoded_and_verified(nacre, tiny_model, tmp_path, coded, speech):
+    whole = coded.read_bytes()
+    nacre("encode", ENGLISH, "-o", "static.nacre", "--prior", "static", "-m", tiny_model)
+    other = (tmp_path / "static.nacre").read_bytes()
+    (tmp_path / "joined.nacre").write_bytes(whole + other + whole)
+    found = nacre("decode", "joined.nacre", "-o", "joined.wav", "-m", tiny_model)
+    assert found.rc == 0, found.stderr
+    for name in ("talk", "static"):
+        nacre("decode", f"{name}.nacre", "-o", f"{name}.wav", "-m", tiny_model)
+    one, two = (audio.read(tmp_path / f"{name}.wav")[0] for name in ("talk", "static"))
+    np.testing.assert_array_equal(audio.read(tmp_path / "joined.wav")[0], np.concatenate([one, two, one], 1))
+    assert b"in 3 files joined" in nacre("verify", "joined.nacre", "-m", tiny_model).stdout
+    for command in (("info", "joined.nacre"), ("inspect", "joined.nacre", "-o", "a.html")):
+        found = nacre(*command, "-m", tiny_model)
+        assert found.rc == 1
+        assert "3 .nacre files joined" in found.stderr
+    damage(tmp_path / "talk.nacre", 4)
+    (tmp_path / "joined.nacre").write_bytes(whole + coded.read_bytes()[:-30])
+    found = nacre("decode", "joined.nacre", "-o", "joined.wav", "-f", "-m", tiny_model)
+    assert found.rc == 1
+    assert "0:05.9 to 0:06.1" in found.stderr
+    stereo = container.pack_header(container.Header(whole[6:10], 16_000, 2, 0, 10))
+    (tmp_path / "joined.nacre").write_bytes(whole + stereo)
+    found = nacre("decode", "joined.nacre", "-o", "joined.wav", "-f", "-m", tiny_model)
+    assert found.rc == 1
+    assert "other rates or channels" in found.stderr
+    np.testing.assert_array_equal(audio.read(tmp_path / "joined.wav")[0], one)
 
 
 def test_trouble_with_a_file_nobody_named(nacre, monkeypatch, tiny_model, tmp_path, many):

@@ -34,7 +34,7 @@ HOME = {
     "tensorboard": {"train"},
     "onnxruntime": {"model/runtime", "evaluate/measures"},  # there for a published quality network, not for ours
     "constriction": {"entropy/range_coder"},
-    "soundfile": {"audio"},
+    "soundfile": {"audio", "io/reader"},
     "soxr": {"audio", "train/degrade"},
     "matplotlib": {"evaluate", "view"},
     "jinja2": {"evaluate"},

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import shutil
 import struct
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,9 +15,39 @@ import soundfile as sf
 import soxr
 
 from nacre.core.errors import AudioError, UsageError
-from nacre.core.kinds import MAGIC
-from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, clock, resampled_count
-from nacre.io.stdio import standard_input, standard_output
+from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
+from nacre.io.files import check_free, output_file
+from nacre.io.ogg import ORDERS
+from nacre.io.reader import (
+    KNOWN,
+    AudioReader,
+    Name,
+    Sound,
+    check_finite,
+    check_shape,
+    failure,
+    named,
+)
+
+__all__ = [
+    "FORMATS",
+    "KNOWN",
+    "MAX_CHANNELS",
+    "MAX_RATE_HZ",
+    "MIN_RATE_HZ",
+    "AudioReader",
+    "AudioWriter",
+    "Recording",
+    "Resampler",
+    "check_free",
+    "lossless_subtype",
+    "mono_blocks",
+    "output_file",
+    "read",
+    "read_with_facts",
+    "resampled",
+    "write",
+]
 
 FORMATS = {  # suffix: container and default subtype, in libsndfile's names
     ".wav": ("WAV", "PCM_16"),
@@ -30,113 +56,9 @@ FORMATS = {  # suffix: container and default subtype, in libsndfile's names
     ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
-KNOWN = ", ".join(FORMATS)
-AGAIN = "record, fetch or convert it again"
 WAV_MAX_BYTES = 0xFFFFFFFF
 PCM_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 BLOCK_SAMPLES = 1 << 14
-MP3_FRAME_SAMPLES = 1152
-UNKNOWN_BYTES = 0x7FFFF000  # from here on a wav of a pipe states no size, but the largest that it can
-STATED = re.compile(  # in libsndfile's log
-    r"^\s*(?:data|SSND|BODY|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
-)
-OGG_LAST_PAGE_BYTES, OGG_END = 1 << 16, 4
-OGG_HEAD_BYTES, OGG_SERIAL = 27, slice(14, 18)  # of a page, its mark included
-Name = str | Path
-
-
-class _Sound(sf.SoundFile):  # type: ignore[misc]
-    """Read or written straight on: soundfile seeks after each block, which changes what MP3 and Opus give."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class AudioReader:
-    """A sound file, or standard input for "-", as float32 blocks, for use in a `with`.
-
-    `samples` is what the container states, a guess for some MP3, or None; `blocks` gives the true count.
-    """
-
-    def __init__(self, source: Name):
-        self.name = "standard input" if str(source) == "-" else str(source)
-        self.samples: int | None = None
-        self.samples_read, self._guessed_length, self._cut = 0, False, False
-        try:
-            piped = str(source) == "-" or Path(source).is_fifo()
-            self._sound = self._spool(source) if piped else self._open(source)
-        except OSError as error:
-            raise _error(self.name, error.strerror, "a readable sound file", "check the name") from error
-        self.rate_hz, self.channels = self._sound.samplerate, self._sound.channels
-        self.subtype: str = self._sound.subtype  # libsndfile's name
-        _check_shape(self.name, self.rate_hz, self.channels)
-
-    def _spool(self, source: Name) -> _Sound:
-        with tempfile.NamedTemporaryFile() as spool:  # most formats need seeking, and a pipe cannot
-            with nullcontext(standard_input()) if str(source) == "-" else open(source, "rb") as pipe:
-                shutil.copyfileobj(pipe, spool)
-            spool.flush()
-            return self._open(spool.name)
-
-    def _open(self, path: Name) -> _Sound:
-        with open(path, "rb") as file:
-            head, size_bytes = file.read(len(MAGIC)), file.seek(0, os.SEEK_END)
-        if size_bytes == 0:
-            raise _error(self.name, "an empty file", "sound", AGAIN)
-        if head == MAGIC:
-            raise _error(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
-        sound = self._open_sound(_named(path))
-        self._cut = _is_cut(sound, path)
-        self.samples = sound.frames if sound.frames < 1 << 62 else None
-        if sound.format in ("WAV", "WAVEX") and size_bytes > WAV_MAX_BYTES:
-            raise _error(self.name, "a wav over 4 GB", "rf64 or flac", "convert it first")
-        if sound.format == "MP3" and (pipe := _feed_untagged_mp3(path)):
-            self._guessed_length = True
-            return self._open_sound(pipe)
-        return sound
-
-    def _open_sound(self, file: str | bytes | int) -> _Sound:
-        found = "no header"
-        try:
-            sound = _Sound(file)
-            if sound.format != "RAW":  # libsndfile takes any text named .au for headerless sound
-                return sound
-        except (sf.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw
-            found = str(error)
-        raise _error(f"{self.name}: not a sound file", found, KNOWN, "convert it first with ffmpeg")
-
-    def blocks(self, block_samples: int) -> Iterator[np.ndarray]:
-        """Yield float32 [C, N], 0 < N <= block_samples, to the end; called again, go on from there."""
-        while (data := self._read(block_samples)).size:
-            wave = np.ascontiguousarray(data.T)  # [C, N] float32
-            _check_finite(self.name, wave, self.samples_read, self.rate_hz)
-            self.samples_read += wave.shape[1]
-            yield wave
-        if self.samples_read == 0:
-            raise _error(self.name, "no samples", "sound", AGAIN)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the file states, or has, more sound than `blocks` gives; of MP3 that is known when all is read."""
-        if self._sound.format == "MP3" and not self._guessed_length:
-            return 0 < self.samples_read < (self.samples or 0) - 2 * MP3_FRAME_SAMPLES
-        return self._cut
-
-    def _read(self, block_samples: int) -> np.ndarray:
-        size = min(block_samples, MP3_FRAME_SAMPLES) if self._guessed_length else block_samples
-        try:
-            return np.asarray(self._sound.read(size, dtype="float32", always_2d=True))  # [N, C]
-        except sf.SoundFileError as error:
-            if self._guessed_length and self.samples_read:  # an MP3 cut inside its last frame
-                return np.zeros((0, self.channels), np.float32)
-            place = f"{self.name}: damaged or cut off after {clock(self.samples_read / self.rate_hz)}"
-            raise _error(place, error, "sound to the end", AGAIN) from error
-
-    def __enter__(self) -> AudioReader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._sound.close()
 
 
 class AudioWriter:
@@ -152,8 +74,9 @@ class AudioWriter:
         self.target, self.rate_hz, self.channels, self.overwrite = target, rate_hz, channels, overwrite
         self.samples_written = 0
         self.container, self.subtype = _format_of(target, subtype)
-        self._sound: _Sound | None = None
-        _check_shape(self.name, rate_hz, channels)
+        self._order = np.argsort(ORDERS[channels]) if self.container == "OGG" and channels in ORDERS else None
+        self._sound: Sound | None = None
+        check_shape(self.name, rate_hz, channels)
 
     def __enter__(self) -> AudioWriter:
         with ExitStack() as stack:
@@ -170,19 +93,21 @@ class AudioWriter:
     def __exit__(self, *exc: object) -> None:
         self._exits.__exit__(*exc)  # type: ignore[arg-type]
 
-    def _open(self, path: str) -> _Sound:
+    def _open(self, path: str) -> Sound:
         try:
-            return _Sound(_named(path), "w", self.rate_hz, self.channels, self.subtype, format=self.container)
+            return Sound(named(path), "w", self.rate_hz, self.channels, self.subtype, format=self.container)
         except sf.SoundFileError as error:
             _check_room(self._file)
             place = f"{self.name}: {self.rate_hz} Hz and {self.channels} channels in {self.subtype}"
-            raise _error(place, error, "another rate or format", "use .wav or .flac") from error
+            raise failure(place, error, "another rate or format", "use .wav or .flac") from error
 
     def write(self, wave: np.ndarray) -> None:
         """Append float32 [C, N], clipped to full scale and rounded to the nearest step."""
         assert wave.shape[:-1] == (self.channels,), wave.shape
         assert wave.dtype.kind == "f", wave.dtype
-        _check_finite(self.name, wave, self.samples_written, self.rate_hz)
+        check_finite(self.name, wave, self.samples_written, self.rate_hz)
+        if self._order is not None:
+            wave = wave[self._order]
         for start in range(0, wave.shape[1], BLOCK_SAMPLES):  # libsndfile crashes on very long Vorbis writes
             self._put(_to_steps(wave[:, start : start + BLOCK_SAMPLES].T, PCM_BITS.get(self.subtype)))
 
@@ -193,12 +118,12 @@ class AudioWriter:
             return
         room_bytes = WAV_MAX_BYTES - os.fstat(self._file.fileno()).st_size
         if self.container == "WAV" and 2 * data.nbytes > room_bytes:
-            raise _error(f"{self.name}: too long", "over 4 GB", "less in a wav", "write .flac")
+            raise failure(f"{self.name}: too long", "over 4 GB", "less in a wav", "write .flac")
         try:
             self._sound.write(data)
         except (sf.SoundFileError, AssertionError) as error:  # soundfile asserts that all was written
             _check_room(self._file)
-            raise _error(self.name, "a write that failed", "room", "try another disk") from error
+            raise failure(self.name, "a write that failed", "room", "try another disk") from error
 
 
 class Resampler:
@@ -253,17 +178,28 @@ def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[np.ndarray]:
     yield resampler.flush()[0]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """A whole sound file: float32 [C, N], and what was said of it."""
+
+    wave: np.ndarray
+    rate_hz: int
+    subtype: str  # libsndfile's name for how samples are stored, such as PCM_16
+    loss: AudioError | None  # what of the file is missing here
+    notes: list[str]  # what was done to it
+
+
 def read(path: Name) -> tuple[np.ndarray, int]:
     """A whole small file: float32 [C, N] and its rate in Hz."""
-    wave, rate_hz, _, _ = read_with_facts(path)
-    return wave, rate_hz
+    found = read_with_facts(path)
+    return found.wave, found.rate_hz
 
 
-def read_with_facts(path: Name) -> tuple[np.ndarray, int, str, bool]:
-    """As `read`, libsndfile's name for how samples are stored, such as PCM_16, and whether the end is missing."""
+def read_with_facts(path: Name) -> Recording:
+    """As `read`, with what is missing and what was done."""
     with AudioReader(path) as reader:
         wave = np.concatenate(list(reader.blocks(BLOCK_SAMPLES)), axis=1)
-        return wave, reader.rate_hz, reader.subtype, reader.is_cut
+        return Recording(wave, reader.rate_hz, reader.subtype, reader.loss(), reader.notes)
 
 
 def write(path: Name, wave: np.ndarray, rate_hz: int, overwrite: bool = False) -> None:
@@ -279,67 +215,12 @@ def lossless_subtype(subtype: str, target: Name) -> str | None:
     return subtype if subtype in kept and subtype in sf.available_subtypes(FORMATS[suffix][0]) else None
 
 
-@contextmanager
-def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A file under a passing name, renamed `target` if the `with` ends well, else removed; "-" is stdout."""
-    path = Path(os.path.realpath(target))
-    part = path.with_name(f".nacre-{secrets.token_hex(6)}.part")
-    try:
-        if str(target) == "-":
-            yield standard_output()
-            standard_output().flush()
-        elif path.is_char_device() or path.is_fifo():  # written, never replaced
-            with open(path, "wb") as file:
-                yield file
-        else:
-            check_free(target, overwrite)
-            with open(part, "xb") as file:
-                yield file
-            check_free(target, overwrite)  # another process may have been quicker
-            os.replace(part, path)
-    except OSError as error:
-        if error.filename not in (None, str(part), str(path)):  # another file's error
-            raise
-        wanted = "a folder that exists, may be written and has room"
-        raise _error(f"{target}: cannot write", error.strerror, wanted, "choose another place") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def check_free(target: Name, overwrite: bool) -> None:
-    """Raise AudioError for a target that is a folder, or a file that may not be replaced."""
-    path = Path(os.path.realpath(target))
-    if path.is_dir():
-        raise _error(str(target), "a folder", "a file name", f"try {Path(target) / 'out.wav'}")
-    if path.exists() and not overwrite:
-        raise _error(str(target), "a file already there", "a new name", "use --force to replace it")
-
-
 def _check_room(file: BinaryIO) -> None:
     """Meet again a disk error libsndfile swallowed: write a page at the end, and take it back."""
     end = file.seek(0, os.SEEK_END)
     file.write(bytes(4096))
     file.flush()
     file.truncate(end)
-
-
-def _check_shape(name: str, rate_hz: int, channels: int) -> None:
-    limits = ("sample rate in Hz", rate_hz, MIN_RATE_HZ, MAX_RATE_HZ), ("channels", channels, 1, MAX_CHANNELS)
-    for what, value, low, high in limits:
-        if not low <= value <= high:
-            raise _error(f"{name}: {what}", value, f"{low} to {high}", "resample or mix it first")
-
-
-def _check_finite(name: str, wave: np.ndarray, start_samples: int, rate_hz: int) -> None:
-    finite = np.isfinite(wave).all(axis=0)  # [N]
-    if not finite.all():
-        place = f"{name} at {clock((start_samples + int(finite.argmin())) / rate_hz)}"
-        raise _error(place, "a NaN or infinite sample", "finite numbers", "export the sound again")
-
-
-def _error(what: str, found: object, wanted: str, advice: str) -> AudioError:
-    return AudioError(what, found=str(found).rsplit(": ")[-1].strip("."), wanted=wanted, next=advice)
 
 
 def _format_of(target: Name, subtype: str | None) -> tuple[str, str]:
@@ -367,45 +248,3 @@ def _to_steps(data: np.ndarray, bits: int | None) -> np.ndarray:
         full = np.float64(2 ** (bits - 1))
         data = np.minimum(np.rint(data * full), full - 1).astype(np.int32) << (32 - bits)
     return np.ascontiguousarray(data, np.float32 if bits is None else np.int32)
-
-
-def _named(path: Name) -> str | bytes:
-    """A name as libsndfile takes it, in whatever encoding it may be."""
-    return os.fsencode(path) if os.name == "posix" else str(path)
-
-
-def _is_cut(sound: _Sound, path: Name) -> bool:
-    """Whether a file has less than it states, or an Ogg stream no end, or another one behind it."""
-    if sound.format == "OGG":
-        with open(path, "rb") as file:
-            first = file.read(OGG_HEAD_BYTES)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - OGG_LAST_PAGE_BYTES))
-            last = file.read()
-        last = last[max(0, last.rfind(b"OggS")) :]
-        if len(last) <= OGG_HEAD_BYTES or not last[5] & OGG_END or last[OGG_SERIAL] != first[OGG_SERIAL]:
-            return True
-        pieces = last[OGG_HEAD_BYTES - 1]
-        return len(last) < OGG_HEAD_BYTES + pieces + sum(last[OGG_HEAD_BYTES : OGG_HEAD_BYTES + pieces])
-    stated = STATED.search(sound.extra_info)
-    return stated is not None and int(stated[2]) < int(stated[1]) < UNKNOWN_BYTES
-
-
-def _feed_untagged_mp3(path: Name) -> int | None:
-    """A pipe with an MP3 that states no length: in a file libsndfile stops at its guess, often too early."""
-    source = open(path, "rb")  # noqa: SIM115 - the thread closes it
-    head = source.read(10)
-    tag_bytes = sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
-    start = source.seek(10 + tag_bytes if head.startswith(b"ID3") else 0)
-    first = source.read(4096)
-    if any(mark in first for mark in (b"Xing", b"Info", b"VBRI")):
-        source.close()
-        return None
-    source.seek(start)
-    read_end, write_end = os.pipe()
-
-    def copy() -> None:
-        with suppress(BrokenPipeError), source, open(write_end, "wb") as pipe:
-            shutil.copyfileobj(source, pipe)
-
-    threading.Thread(target=copy, daemon=True).start()
-    return read_end

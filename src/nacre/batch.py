@@ -170,6 +170,7 @@ def _start_worker() -> None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _attempt_apart(work: Callable[..., str], pair: tuple[str, str], options: dict[str, Any]) -> str | NacreError:

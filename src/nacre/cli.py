@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from nacre.jobs import (
     features_file,
     interpolate_files,
     is_coded,
+    open_all,
     open_coded,
     report_damage,
     resynth_file,
@@ -146,14 +148,17 @@ def info(
 @app.command()
 def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: AnyModel = None) -> None:
     """Check every group of a .nacre file; name the damaged ones by time. Exit code 1 if there are any."""
-    contents, codec = open_coded(file, model)
-    damage = codec.verify(contents)
-    report_damage(file, damage, contents)
-    if contents.skipped_bytes:
-        warn(f"{file}: {contents.skipped_bytes} bytes belong to no group")
-    if damage or contents.truncated or contents.skipped_bytes:
+    groups, bad, found = 0, False, open_all(file, model)
+    for contents, codec in found:
+        damage = codec.verify(contents)
+        report_damage(file, damage, contents)
+        if contents.skipped_bytes:
+            warn(f"{file}: {contents.skipped_bytes} bytes belong to no group")
+        bad |= bool(damage) or contents.truncated or contents.skipped_bytes > 0
+        groups += len(contents.packets)
+    if bad:
         raise typer.Exit(1)
-    print(f"{file}: {len(contents.packets)} groups, all good")
+    print(f"{file}: {groups} groups, all good{f', in {len(found)} files joined' if len(found) > 1 else ''}")
 
 
 @app.command()
@@ -588,16 +593,25 @@ def _hold_standard_files() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def _end(number: int, frame: object) -> None:
+    """Stop as by Ctrl-C, so that no half a file stays behind."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
     told = False
     _hold_standard_files()
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
     try:
         try:
             app()
         except SystemExit as end:
             told = bool(end.code)
-            if end.code == INTERRUPTED:
+            if end.code in (INTERRUPTED, 128 + signal.SIGTERM):
                 tell("stopped")
             raise
         finally:

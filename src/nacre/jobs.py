@@ -6,16 +6,18 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from nacre.batch import check_apart, pairs_of, warn
-from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.errors import StreamError, UsageError
 from nacre.core.units import clock, kbps
 from nacre.io.stdio import begins_coded, standard_input
 
 if TYPE_CHECKING:
+    from nacre.audio import Recording
     from nacre.codec.codec import Codec
     from nacre.codec.stream import Damage
     from nacre.format.file import Contents
@@ -48,10 +50,9 @@ def encode_file(
                 writer.add(packet)
             writer.finish(stream.samples)
     duration_s = stream.samples / reader.rate_hz
-    if reader.is_cut:
-        place = f"{source}: cut off after {clock(duration_s)}"
-        advice = f"{'standard output' if target == '-' else target} has what could be read"
-        raise AudioError(place, found="less than the file states", wanted="a whole file of one recording", next=advice)
+    _note(reader.notes)
+    if loss := reader.loss():
+        raise loss
     return _summary(source, duration_s, counted.size_bytes, started)
 
 
@@ -67,20 +68,27 @@ def decode_file(
     from nacre.audio import AudioWriter
 
     started = time.perf_counter()
-    contents, codec = open_coded(source, model)
-    stream = codec.decoder(contents, rate_hz)
-    written = 0
-    with AudioWriter(target, stream.rate_hz, stream.header.channels, overwrite=force) as writer:
-        for block in stream.blocks():
-            writer.write(block)
-            written += block.shape[1]
-            tick(written / max(1, stream.samples))
-    if stream.damage or contents.truncated:
-        report_damage(source, stream.damage, contents)
-        lost = len(stream.damage) + contents.missing
-        kept = f"{lost} of {len(contents.packets) + contents.missing} groups lost"
-        raise StreamError(f"{source}: damaged", found=kept, next=f"{clock(written / stream.rate_hz)} of sound written")
-    return _summary(source, written / stream.rate_hz, contents.size_bytes, started)
+    found = open_all(source, model)
+    streams = [codec.decoder(contents, rate_hz) for contents, codec in found]
+    shape = streams[0].rate_hz, streams[0].header.channels
+    alike = [stream for stream in streams if (stream.rate_hz, stream.header.channels) == shape]
+    samples, written, lost, groups = sum(stream.samples for stream in alike), 0, 0, 0
+    with AudioWriter(target, *shape, overwrite=force) as writer:
+        for stream in alike:
+            start_s = written / shape[0]
+            for block in stream.blocks():
+                writer.write(block)
+                written += block.shape[1]
+                tick(written / max(1, samples))
+            report_damage(source, stream.damage, stream.contents, start_s)
+            lost += len(stream.damage) + stream.contents.missing + stream.contents.truncated
+            groups += len(stream.contents.packets) + stream.contents.missing
+    advice = f"{clock(written / shape[0])} of sound written"
+    if lost:
+        raise StreamError(f"{source}: damaged", found=f"{lost} of {groups} groups lost", next=advice)
+    if len(alike) < len(streams):
+        raise StreamError(f"{source}: joined files", found="other rates or channels", wanted="alike ones", next=advice)
+    return _summary(source, written / shape[0], sum(contents.size_bytes for contents, _ in found), started)
 
 
 def features_file(
@@ -111,6 +119,7 @@ def conceal_file(
     from nacre.audio import lossless_subtype
 
     stretches, damaged, missing = restore.stretches(lost) if lost is not None else [], 0, 0
+    recording: Recording | None = None
     if is_coded(source):
         contents, codec = open_coded(source, model)
         stream = codec.decoder(contents)
@@ -119,8 +128,8 @@ def conceal_file(
         damaged, missing = len(stream.damage), contents.missing
     else:
         codec = codec_of(model or "speech-16k")
-        wave, rate_hz, found = _heard(source)
-        subtype = lossless_subtype(found, target)
+        recording = _heard(source)
+        wave, rate_hz, subtype = recording.wave, recording.rate_hz, lossless_subtype(recording.subtype, target)
     started = time.perf_counter()
     wave = restore.conceal(codec, wave, rate_hz, stretches, tick=tick)
     _write_sound(target, wave, rate_hz, force, subtype)
@@ -132,6 +141,8 @@ def conceal_file(
     if missing:
         place = f"{done}; cut short after {clock(wave.shape[1] / rate_hz)}"
         raise StreamError(place, found=f"{missing} groups missing", wanted="a whole file", next="get the rest")
+    if recording and recording.loss:
+        warn(str(recording.loss))  # taking what is broken is what this is for
     return f"{done}  {_pace(wave.shape[1] / rate_hz, started)}"
 
 
@@ -140,11 +151,12 @@ def denoise_file(source: str, target: str, model: str, force: bool, tick: Callab
     from nacre import restore
 
     codec = codec_of(model)
-    wave, rate_hz, _ = _heard(source)
+    found = _heard(source)
     started = time.perf_counter()
-    clean = restore.denoise(codec, wave, rate_hz, tick=tick)
-    _write_sound(target, clean, rate_hz, force)
-    return f"{source}: denoised  {_pace(wave.shape[1] / rate_hz, started)}"
+    clean = restore.denoise(codec, found.wave, found.rate_hz, tick=tick)
+    _write_sound(target, clean, found.rate_hz, force)
+    _tell_loss(found)
+    return f"{source}: denoised  {_pace(found.wave.shape[1] / found.rate_hz, started)}"
 
 
 def interpolate_files(
@@ -155,9 +167,9 @@ def interpolate_files(
     from nacre.generate import between, joined
 
     check_apart(second, target)
-    codec, one, two = codec_of(model), _heard(source)[:2], _heard(second)[:2]
+    codec, one, two = codec_of(model), _heard(source), _heard(second)
     started, rate_hz, waves = time.perf_counter(), codec.config.rate_hz, []
-    for wave in between(codec, one, two, steps):
+    for wave in between(codec, (one.wave, one.rate_hz), (two.wave, two.rate_hz), steps):
         waves.append(wave)
         tick(len(waves) / steps)
     if target == "-" or Path(target).suffix.lower() in FORMATS:
@@ -165,6 +177,7 @@ def interpolate_files(
     else:
         names = [f"step-{step:0{len(str(steps))}d}.wav" for step in range(1, steps + 1)]
         _write_all([path for _, path in pairs_of(names, target, ".wav")], waves, rate_hz, force)
+    _tell_loss(one, two)
     made_s = sum(len(wave) for wave in waves) / rate_hz
     return f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
 
@@ -182,10 +195,12 @@ def resynth_file(
     """The same said again at another pace or pitch."""
     from nacre.generate import resynthesise
 
-    codec, (wave, rate_hz, _) = codec_of(model), _heard(source)
+    codec, found = codec_of(model), _heard(source)
+    wave, rate_hz = found.wave, found.rate_hz
     started = time.perf_counter()
     again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
     _write_sound(target, again, rate_hz, force)
+    _tell_loss(found)
     lengths = f"{clock(wave.shape[1] / rate_hz)} said again in {clock(again.shape[1] / rate_hz)}"
     return f"{source}: {lengths}  {_pace(wave.shape[1] / rate_hz, started)}"
 
@@ -203,10 +218,12 @@ def sample_file(
     """Sound drawn from the prior, from nothing or on from `source`."""
     from nacre.sampling import sample
 
-    codec, prompt = codec_of(model), _heard(source)[:2] if prompted else None
+    codec, found = codec_of(model), _heard(source) if prompted else None
+    prompt = (found.wave, found.rate_hz) if found else None
     started = time.perf_counter()
     made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
     _write_sound(target, made.wave[None], made.rate_hz, force)
+    _tell_loss(found)
     lengths = f"{seconds:g} s drawn"
     if prompt:
         end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
@@ -214,14 +231,25 @@ def sample_file(
     return f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
 
 
-def _heard(source: str) -> tuple[Any, int, str]:
-    """A whole recording: float32 [C, N], its rate in Hz, libsndfile's name for how it is stored; a cut one is named."""
+def _heard(source: str) -> Recording:
+    """A whole recording; what was done to it is said, and what is missing of it is for `_tell_loss`."""
     from nacre.audio import read_with_facts
 
-    wave, rate_hz, subtype, is_cut = read_with_facts(source)
-    if is_cut:
-        warn(f"{source}: cut off after {clock(wave.shape[1] / rate_hz)}, less than the file states")
-    return wave, rate_hz, subtype
+    found = read_with_facts(source)
+    _note(found.notes)
+    return found
+
+
+def _note(notes: list[str]) -> None:
+    for note in notes:
+        warn(f"warning: {note}")
+
+
+def _tell_loss(*recordings: Recording | None) -> None:
+    """Raise what is missing of recordings that were worked on as far as they go."""
+    for recording in recordings:
+        if recording and recording.loss:
+            raise recording.loss
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:
@@ -291,24 +319,50 @@ def codec_of(model: str) -> Codec:
 
 
 def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
-    """Packets and codec of a file; the model is found by its fingerprint."""
+    """Packets and codec of a file; the model is found by its fingerprint. Raises StreamError for several joined."""
+    found = open_all(file, model)
+    if len(found) > 1:
+        raise StreamError(file, found=f"{len(found)} .nacre files joined", wanted="one", next="decode takes them all")
+    return found[0]
+
+
+def open_all(file: str, model: str | None) -> list[tuple[Contents, Codec]]:
+    """Packets and codec of a file, or of each of several that were joined."""
+    found = []
+    for data in _apart(_read(file)):
+        codec = codec_of(model if model is not None else _model_of(file, data))
+        try:
+            found.append((codec.parse(data), codec))
+        except StreamError as error:
+            raise StreamError(f"{file}: {error}") from error
+    return found
+
+
+def _model_of(file: str, data: bytes) -> str:
+    """The model of this package that wrote a file."""
     from nacre.format.file import unpack_header
     from nacre.model import bundle as bundles
 
-    data = _read(file)
     mark = unpack_header(data).fingerprint
-    if model is None:
-        inside = [folder.name for folder in bundles.bundled() if mark in bundles.load(folder).marks]
-        if not inside:
-            known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
-            wanted = f"a model of this package ({known})"
-            raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
-        model = inside[0]
-    codec = codec_of(model)
-    try:
-        return codec.parse(data), codec
-    except StreamError as error:
-        raise StreamError(f"{file}: {error}") from error
+    inside = [folder.name for folder in bundles.bundled() if mark in bundles.load(folder).marks]
+    if not inside:
+        known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
+        wanted = f"a model of this package ({known})"
+        raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
+    return inside[0]
+
+
+def _apart(data: bytes) -> list[bytes]:
+    """The bytes of each of the files that were joined to these; a header is known by its check value."""
+    from nacre.core.kinds import MAGIC
+    from nacre.format.file import HEADER_BYTES, unpack_header
+
+    starts, at = [0], 0
+    while (at := data.find(MAGIC, at + 1)) > 0:
+        with suppress(StreamError):
+            unpack_header(data[at : at + HEADER_BYTES])
+            starts.append(at)
+    return [data[start:stop] for start, stop in pairwise([*starts, len(data)])]
 
 
 def is_coded(file: str) -> bool:
@@ -384,10 +438,10 @@ def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
     }
 
 
-def report_damage(file: str, damage: list[Damage], contents: Contents) -> None:
-    """Say which groups are damaged, by time and channel, and how many are missing."""
+def report_damage(file: str, damage: list[Damage], contents: Contents, start_s: float = 0.0) -> None:
+    """Say which groups are damaged, by time, which the file begins at, and channel, and how many are missing."""
     for item in damage:
-        where = f"{clock(item.start_s)} to {clock(item.stop_s)}, channel {item.channel}"
+        where = f"{clock(start_s + item.start_s)} to {clock(start_s + item.stop_s)}, channel {item.channel}"
         warn(f"{file}: {where}: {item.reason}")
     if contents.truncated:
         count = f"{contents.missing} groups missing" if contents.missing else "no end"

@@ -1,0 +1,56 @@
+"""Files that appear whole, under a passing name until they are."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from nacre.core.errors import AudioError
+from nacre.io.stdio import standard_output
+
+Name = str | Path
+
+
+@contextmanager
+def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A file under a passing name, renamed `target` if the `with` ends well, else removed; "-" is stdout."""
+    path = Path(os.path.realpath(target))
+    part = path.with_name(f".nacre-{secrets.token_hex(6)}.part")
+    try:
+        if str(target) == "-":
+            yield standard_output()
+            standard_output().flush()
+        elif path.is_char_device() or path.is_fifo():  # written, never replaced
+            with open(path, "wb") as file:
+                yield file
+        else:
+            check_free(target, overwrite)
+            with open(part, "xb") as file:
+                yield file
+            check_free(target, overwrite)  # another process may have been quicker
+            os.replace(part, path)
+    except OSError as error:
+        if error.filename not in (None, str(part), str(path)):  # another file's error
+            raise
+        wanted = "a folder that exists, may be written and has room"
+        raise AudioError(
+            f"{target}: cannot write", found=error.strerror, wanted=wanted, next="choose another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def check_free(target: Name, overwrite: bool) -> None:
+    """Raise AudioError for a target that is a folder, or a file that may not be replaced."""
+    path = Path(os.path.realpath(target))
+    if path.is_dir():
+        raise AudioError(str(target), found="a folder", wanted="a file name", next=f"try {Path(target) / 'out.wav'}")
+    if path.exists() and not overwrite:
+        raise AudioError(
+            str(target), found="a file already there", wanted="a new name", next="use --force to replace it"
+        )

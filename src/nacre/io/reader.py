@@ -1,0 +1,332 @@
+"""Any sound file to float32 [C, N] in blocks: all that can be read of it, and word of what cannot."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import soundfile as sf
+
+from nacre.core.errors import AudioError
+from nacre.core.kinds import MAGIC
+from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, clock
+from nacre.io import aiff, flac, mpeg, ogg, riff
+from nacre.io.sniff import HEAD_BYTES, foreign
+from nacre.io.stdio import standard_input
+from nacre.io.view import Extent, Part, Plan, View, read_at, size_of
+
+KNOWN = ".wav, .flac, .ogg, .opus, .mp3"
+AGAIN = "record, fetch or convert it again"
+MP3_FRAME_SAMPLES = 1152
+UNKNOWN_BYTES = 0x7FFFF000  # from here on a file of a pipe states no size, but the largest that it can
+STATED = re.compile(  # in libsndfile's log
+    r"^\s*(?:data|SSND|BODY|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+LONGEST_HOLE_S = 60  # of silence in place of what is missing; a longer one is a number gone wrong
+LOUDEST = 32.0  # a float sample above is no overshoot: it is on the scale of integers
+SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}  # by bits
+SCAN_SAMPLES = 1 << 16
+Name = str | Path
+
+
+class Sound(sf.SoundFile):  # type: ignore[misc]
+    """Read or written straight on: soundfile seeks after each block, which changes what MP3 and Opus give."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class AudioReader:
+    """A sound file, or standard input for "-", as float32 blocks, for use in a `with`.
+
+    `samples` is what the container states, a guess for some MP3, or None; `blocks` gives the true count. When all is
+    read, `losses` says in words what the file has, or states, and `blocks` did not give; `notes` what was done to it.
+    """
+
+    def __init__(self, source: Name):
+        self.name = "standard input" if str(source) == "-" else str(source)
+        self.samples: int | None = None
+        self.samples_read, self.losses, self.notes = 0, list[str](), list[str]()
+        self._sound: Sound | None = None
+        try:
+            piped = str(source) == "-" or Path(source).is_fifo()
+            self._spool(source) if piped else self._open(source)
+        except OSError as error:
+            raise failure(self.name, error.strerror, "a readable sound file", "check the name") from error
+
+    def _spool(self, source: Name) -> None:
+        with tempfile.NamedTemporaryFile() as spool:  # most formats need seeking, and a pipe cannot
+            with nullcontext(standard_input()) if str(source) == "-" else open(source, "rb") as pipe:
+                shutil.copyfileobj(pipe, spool)
+            spool.flush()
+            self._open(spool.name)
+
+    def _open(self, path: Name) -> None:
+        self._path, self._file = path, cast(BinaryIO, open(path, "rb"))  # noqa: SIM115 - closed by __exit__
+        try:
+            head = read_at(self._file, 0, HEAD_BYTES)
+            if not head:
+                raise failure(self.name, "an empty file", "sound", AGAIN)
+            if head[: len(MAGIC)] == MAGIC:
+                raise failure(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
+            if kind := foreign(head):
+                raise failure(f"{self.name}: not a kind of sound file read here", kind, KNOWN, "convert it with ffmpeg")
+            self._start(_plan(self._file, head, path))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _start(self, plan: Plan) -> None:
+        self._parts, self._order = deque(plan.parts), plan.order
+        self.losses, self._ends_early = list(plan.losses), plan.cut
+        self._part_read = self._silence = self._missing = self._holes = 0
+        self._anchor = (0, 0)  # samples given, and what the file counts there
+        self._scale, self._to_skip = 1.0, 0
+        only = len(plan.parts) == 1
+        sound = self._next_part()
+        self.rate_hz, self.channels = sound.samplerate, sound.channels
+        self.subtype: str = sound.subtype  # libsndfile's name
+        check_shape(self.name, self.rate_hz, self.channels)
+        if only:
+            self.samples = self._stated(sound)
+        if plan.parts[0].pieces is None and not plan.parts[0].kind:
+            stated = STATED.search(sound.extra_info)
+            self._ends_early |= stated is not None and int(stated[2]) < int(stated[1]) < UNKNOWN_BYTES
+        if self.subtype in ("FLOAT", "DOUBLE"):
+            self._scale = self._scale_of(plan)
+
+    def _stated(self, sound: Sound) -> int | None:
+        """Samples that a single part states, or that are guessed."""
+        if self._part.kind != "mp3 unsized":
+            return sound.frames if sound.frames < 1 << 62 else None
+        with self._open_sound(View(self._file, (Extent(0, size_of(self._file)),))) as guess:
+            return int(guess.frames)
+
+    def _next_part(self) -> Sound:
+        """Open the first of the parts that are left, and be silent for what is missing before it."""
+        part = self._parts.popleft()
+        try:
+            sound = self._open_part(part)
+        except AudioError:
+            if part.kind != "flac" or not self._salvage(part, 0):
+                raise
+            self.losses.append("its head is damaged or missing")
+            self._parts[0] = replace(self._parts[0], fresh=True)
+            return self._next_part()
+        self._sound, self._part, self._part_read, self._to_skip = sound, part, 0, part.skip
+        self._left = 1 << 62
+        if not part.fresh and part.ends_at is not None:
+            given, counted = self._anchor
+            due = (part.ends_at - counted) * self.rate_hz // (part.clock_hz or self.rate_hz)
+            self._left = sound.frames - part.skip - part.spare * self.rate_hz // (part.clock_hz or self.rate_hz)
+            hole = due - (self.samples_read - given) - self._left
+            self._silence = hole if 0 < hole <= LONGEST_HOLE_S * self.rate_hz else 0
+            self._missing += self._silence
+            self._holes += hole > 0 or part.within is None
+        return sound
+
+    def _open_part(self, part: Part) -> Sound:
+        below = self._file if part.within is None else cast(BinaryIO, View(self._file, part.within))
+        if part.kind == "mp3 unsized":  # in a file libsndfile stops at its guess, often too early
+            return self._open_sound(_feed(View(self._file, part.pieces or (Extent(0, size_of(self._file)),))))
+        if part.pieces is None:
+            return self._open_sound(named(self._path))
+        return self._open_sound(View(below, part.pieces))
+
+    def _open_sound(self, file: str | bytes | int | View) -> Sound:
+        found = "no header"
+        try:
+            sound = Sound(file)
+            if sound.format != "RAW":  # libsndfile takes any text named .au for headerless sound
+                return sound
+        except (sf.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw
+            found = str(error)
+        raise failure(f"{self.name}: not a sound file", found, KNOWN, "convert it first with ffmpeg")
+
+    def blocks(self, block_samples: int) -> Iterator[np.ndarray]:
+        """Yield float32 [C, N], 0 < N <= block_samples, to the end; called again, go on from there."""
+        while (data := self._read(block_samples)).size:
+            if self._order:
+                data = data[:, self._order]
+            wave = np.ascontiguousarray(data.T)  # [C, N] float32
+            check_finite(self.name, wave, self.samples_read, self.rate_hz)
+            self.samples_read += wave.shape[1]
+            yield wave
+        if self.samples_read == 0:
+            raise failure(self.name, "no samples", "sound", AGAIN)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file states, or has, more sound than `blocks` gave; all is known when all is read."""
+        return self._ends_early or bool(self.losses) or self._holes > 0
+
+    def loss(self) -> AudioError | None:
+        """What is missing of a file that was read to its end, as an error to raise or to tell; None for nothing."""
+        if not self.is_cut:
+            return None
+        read_s, found = self.samples_read / self.rate_hz, list(self.losses)
+        if self._holes:
+            places = f"{self._holes} place{'s' * (self._holes > 1)}"
+            found.append(f"{self._missing / self.rate_hz:.2f} s lost in {places}, silent there")
+        if self._ends_early and not found:
+            found.append(
+                f"{clock(read_s)} of {clock((self.samples or 0) / self.rate_hz)}" if self.samples else "no end"
+            )
+        what = f"cut off after {clock(read_s)}, less than the file states"
+        place = what if self._ends_early else f"not all could be read, {clock(read_s)} of sound came out"
+        return failure(f"{self.name}: {place}", "; ".join(found), "a whole file of one recording", AGAIN)
+
+    def _read(self, block_samples: int) -> np.ndarray:
+        """[N, C] float32 of the next samples, none at the end."""
+        while True:
+            if self._silence:
+                size = min(block_samples, self._silence)
+                self._silence -= size
+                return np.zeros((size, self.channels), np.float32)
+            if self._sound is None:
+                return np.zeros((0, self.channels), np.float32)
+            data = self._read_part(block_samples)
+            self._part_read += len(data)
+            dropped = min(len(data), self._to_skip)
+            self._to_skip -= dropped
+            data = data[: dropped + self._left]
+            self._left -= len(data) - dropped
+            if len(data) > dropped:
+                return data[dropped:] * np.float32(1 / self._scale) if self._scale != 1 else data[dropped:]
+            if not len(data):
+                self._end_part()
+
+    def _read_part(self, block_samples: int) -> np.ndarray:
+        assert self._sound is not None
+        unsized = self._part.kind == "mp3 unsized"
+        size = min(block_samples, MP3_FRAME_SAMPLES) if unsized else block_samples
+        try:
+            return np.asarray(self._sound.read(size, dtype="float32", always_2d=True))  # [N, C]
+        except sf.SoundFileError as error:
+            if self._part.kind != "flac" and not self.samples_read:
+                place = f"{self.name}: damaged or cut off after {clock(self.samples_read / self.rate_hz)}"
+                raise failure(place, error, "sound to the end", AGAIN) from error
+            self._ends_early |= not unsized and self._part.kind != "flac"  # an MP3 may be cut inside its last frame
+            return np.zeros((0, self.channels), np.float32)
+
+    def _end_part(self) -> None:
+        """Close a part at its end, mend what it lacks, and open the next."""
+        assert self._sound is not None
+        stated, part = self._sound.frames if self._sound.frames < 1 << 62 else 0, self._part
+        self._sound.close()
+        self._sound = None
+        if part.fresh:
+            self._anchor = (self.samples_read, self._part_read if part.ends_at is None else part.ends_at)
+        missing = stated - self._part_read
+        if part.kind == "flac" and (missing > 0 or not stated):
+            self._salvage(part, stated)
+        elif part.kind.startswith("mp3") and part.kind != "mp3 unsized":
+            self._ends_early |= missing > 2 * MP3_FRAME_SAMPLES
+        while self._parts and self._sound is None:
+            try:
+                sound = self._next_part()
+            except AudioError as error:
+                self.losses.append(f"something behind it that cannot be read ({error})")
+                continue
+            if (sound.samplerate, sound.channels) != (self.rate_hz, self.channels):
+                shape = f"{sound.samplerate} Hz with {sound.channels} channels"
+                self.losses.append(f"another recording at {shape} behind it")
+                sound.close()
+                self._sound = None
+
+    def _salvage(self, part: Part, stated: int) -> bool:
+        """Put whole frames of FLAC behind a bad spot in front of the parts that are left; -> whether there are any."""
+        pieces, done = part.pieces or (Extent(0, size_of(self._file)),), self._part_read
+        found = flac.salvage(cast(BinaryIO, View(self._file, pieces)), done)
+        self._parts.extendleft(replace(item, within=pieces) for item in reversed(found))
+        self._ends_early |= ((found[-1].ends_at or 0) if found else done) < stated
+        return bool(found)
+
+    def _scale_of(self, plan: Plan) -> float:
+        """What float samples must be divided by: 1, but for those that were left on the scale of integers."""
+        peak, whole = 0.0, True
+        for part in plan.parts:
+            with self._open_part(part) as sound:
+                while len(data := sound.read(SCAN_SAMPLES, dtype="float32", always_2d=True)):
+                    data = data[np.isfinite(data)]
+                    peak = max(peak, float(np.abs(data).max(initial=0)))
+                    whole = whole and bool((data == np.rint(data)).all())
+        if peak <= LOUDEST and not (whole and peak > 2):
+            return 1.0
+        bits, scale = next(((bits, scale) for bits, scale in SCALES.items() if peak <= 1.01 * scale), (0, 1.0))
+        if bits:
+            advice = f"taken for {bits}-bit numbers and divided by {scale:.0f}"
+            self.notes.append(f"{self.name}: float samples reach {peak:.0f} where full scale is 1; {advice}")
+        return scale
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._sound is not None:
+            self._sound.close()
+        self._file.close()
+
+
+def _plan(file: BinaryIO, head: bytes, path: Name) -> Plan:
+    """How a file that begins so is read."""
+    found: Plan | None = None
+    if riff.is_riff(head):
+        found = riff.plan(file)
+    elif aiff.is_aiff(head):
+        found = aiff.plan(file)
+    elif head[:4] == b"OggS":
+        found = ogg.plan(file)
+    elif head[:4] == flac.MARK or Path(path).suffix.lower() == ".flac":
+        found = flac.plan(file) or Plan(parts=[Part(kind="flac")])
+    elif head[:3] == b"ID3" or mpeg.frame_at(file, 0) or Path(path).suffix.lower() == ".mp3":
+        found = mpeg.plan(file)
+    return found or Plan()
+
+
+def _feed(source: View) -> int:
+    """A pipe with the bytes of a file."""
+    read_end, write_end = os.pipe()
+
+    def copy() -> None:
+        with suppress(OSError, ValueError), open(write_end, "wb") as pipe:  # the reader may close before the end
+            shutil.copyfileobj(source, pipe)
+
+    threading.Thread(target=copy, daemon=True).start()
+    return read_end
+
+
+def check_shape(name: str, rate_hz: int, channels: int) -> None:
+    """Raise AudioError for a rate or a number of channels that nothing here takes."""
+    limits = ("sample rate in Hz", rate_hz, MIN_RATE_HZ, MAX_RATE_HZ), ("channels", channels, 1, MAX_CHANNELS)
+    for what, value, low, high in limits:
+        if not low <= value <= high:
+            raise failure(f"{name}: {what}", value, f"{low} to {high}", "resample or mix it first")
+
+
+def check_finite(name: str, wave: np.ndarray, start_samples: int, rate_hz: int) -> None:
+    """Raise AudioError for samples [C, N] that are no numbers, with their place."""
+    finite = np.isfinite(wave).all(axis=0)  # [N]
+    if not finite.all():
+        place = f"{name} at {clock((start_samples + int(finite.argmin())) / rate_hz)}"
+        raise failure(place, "a NaN or infinite sample", "finite numbers", "export the sound again")
+
+
+def failure(what: str, found: object, wanted: str, advice: str) -> AudioError:
+    """An error in four parts, without what libsndfile says twice."""
+    return AudioError(what, found=str(found).rsplit(": ")[-1].strip("."), wanted=wanted, next=advice)
+
+
+def named(path: Name) -> str | bytes:
+    """A name as libsndfile takes it, in whatever encoding it may be."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
