@@ -25,11 +25,13 @@ from nacre import audio
 from nacre.core.errors import NacreError, UsageError
 from nacre.evaluate import (
     choice,
+    enhanced,
     hiss,
     journal,
     judges,
     measures,
     metrics,
+    opus_encode,
     payload,
     peers,
     programs,
@@ -403,9 +405,8 @@ def test_level_of_hiss_is_that_of_the_decoded(gain_db):
 
 def test_hiss_that_comes_again_is_found():
     wave = hisses()
-    buzz = np.tile(wave[: hiss.LATER], len(wave) // hiss.LATER)
-    near = np.tile(wave[: hiss.LATER + 40], len(wave) // hiss.LATER)[: len(buzz)]  # after 22.5 ms
-    for again, least, most in ((buzz, 0.99, 1.01), (near, -0.2, 0.2)):
+    buzz, near, later = (np.tile(wave[:period], 100)[:32_000] for period in (320, 360, 640))
+    for again, least, most in ((buzz, 0.99, 1.01), (near, -0.2, 0.2), (later, -0.2, 0.2)):
         assert least < metrics.score(metrics.pieces(wave[: len(buzz)]), again, HISS)[0]["hiss_repeat"] < most
     still = np.tile(wave[: hiss.WINDOW], len(wave) // hiss.WINDOW)
     assert metrics.score(metrics.pieces(wave[: len(still)]), still, HISS)[0]["hiss_flicker"] < 0.01
@@ -587,6 +588,91 @@ def test_builtin_peer_is_aligned_at_every_length(name, speech):
         assert coded.encode_s > 0
         lag = measures.lag_samples(speech[:samples], coded.wave)
         assert lag is None if name == "codec2" else abs(lag) <= 4
+
+
+@pytest.mark.parametrize("name", ["opus-lace", "opus-nolace"])
+def test_enhanced_opus_is_aligned_at_every_length(name, speech):
+    peer = peers.builtin()[name]
+    if peer.missing():
+        pytest.skip(peer.missing())
+    assert "libopus 1." in peer.version()
+    for samples in (16_001, 45_360):
+        coded = peer.code(speech[:samples], 12)
+        assert len(coded.wave) == samples
+        assert 0 < coded.payload_bytes < coded.file_bytes
+        assert measures.lag_samples(speech[:samples], coded.wave) in range(-4, 5)
+
+
+def test_enhancers_differ_and_packets_are_of_wide_band(speech, tmp_path):
+    lace, nolace = (peers.builtin()[name] for name in ("opus-lace", "opus-nolace"))
+    if lace.missing():
+        pytest.skip(lace.missing())
+    one, other = (peer.code(speech[:32_000], 6) for peer in (lace, nolace))
+    assert one.payload_bytes == other.payload_bytes
+    assert np.abs(one.wave - other.wave).max() > 0.01
+    samples = np.rint(speech[:32_000] * 32767).astype("<i2").tobytes()
+    packets = list(opus_encode.encode(samples, 6, enhanced.libopus()))
+    assert len(packets) == 100
+    assert {packet[0] >> 3 for packet in packets} == {9}  # SILK, wide band, 20 ms
+
+
+def test_enhanced_opus_says_what_it_lacks(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda program: f"/bin/{program}")
+    monkeypatch.setattr(enhanced, "libopus", lambda: "/lib/libopus.so")
+    monkeypatch.setenv("NODE_PATH", "")
+    monkeypatch.chdir(tmp_path)
+    peer = peers.builtin()["opus-lace"]
+    assert "npm install @wasm-audio-decoders/opus-ml" in peer.missing()
+    for place, path in (("node_modules", ""), ("far", str(tmp_path / "far"))):
+        package = tmp_path / place / enhanced.DECODER / "package.json"
+        package.parent.mkdir(parents=True)
+        package.write_text("{}")
+        monkeypatch.setenv("NODE_PATH", path)
+        assert enhanced.node_modules() == str(tmp_path / place)
+    assert peer.missing() == ""
+    monkeypatch.setattr(enhanced, "libopus", lambda: "")
+    assert "pip install 'nacre[opus]'" in peer.missing()
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    assert peer.missing() == "program node, Debian package nodejs"
+
+
+@pytest.mark.parametrize(("place", "name"), [("av.libs", "libopus-1a2b.so.0.11.1"), ("av/.dylibs", "libopus.0.dylib")])
+def test_libopus_is_found_in_the_wheel(place, name, monkeypatch, tmp_path):
+    (tmp_path / "av").mkdir()
+    (tmp_path / "av" / "__init__.py").touch()
+    library = tmp_path / place / name
+    library.parent.mkdir(exist_ok=True)
+    (library.parent / "libopencore-amrnb.so.0").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "av", raising=False)
+    assert enhanced.libopus() == ""
+    library.touch()
+    assert enhanced.libopus() == str(library)
+
+
+def test_opus_packets_without_their_lengths():
+    packets = [b"", bytes(3), bytes(300)]
+    data = bytes(4) + b"".join(struct.pack("<H", len(packet)) + packet for packet in packets)
+    assert enhanced.packet_bytes(data) == 303
+    for damaged in (data[:-1], data + b"x"):
+        with pytest.raises(PeerError, match="Opus packets"):
+            enhanced.packet_bytes(damaged)
+
+
+def test_encoder_refuses_other_sound_in_one_line(tmp_path):
+    audio.write(tmp_path / "a.wav", np.zeros((1, 800), np.float32), 8_000)
+    command = [
+        sys.executable,
+        opus_encode.__file__,
+        str(tmp_path / "a.wav"),
+        str(tmp_path / "out"),
+        "6",
+        "/no/libopus.so",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "wanted 16 kHz" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_ffmpeg_without_an_encoder_names_the_package(monkeypatch):

@@ -389,7 +389,10 @@ def evaluate(
     models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
     bitrates: Annotated[str, typer.Option(help="kb/s asked of nacre.")] = "1.5,3,4.5,6,9",
     peers: Annotated[
-        str | None, typer.Option(help="Of opus,codec2,speex,amr-wb,mp3. Default: the first three, if here; '' none.")
+        str | None,
+        typer.Option(
+            help="Of opus,codec2,speex,opus-lace,opus-nolace,amr-wb,mp3. Default: the first 3, if here; '' none."
+        ),
     ] = None,
     peer_cmd: Annotated[
         list[str] | None,

@@ -72,6 +72,8 @@ class Peer:
     delay_samples: int = 0
     payload: Callable[[bytes], int] = len
     needs: tuple[tuple[str, str], ...] = ()  # program, Debian package
+    lacks: Callable[[], str] = str  # what else has to be installed, or ''
+    release: Callable[[], str] = str  # what codes, where the first program does not say
     ffmpeg_encoder: str = ""
     ffmpeg_package: str = "ffmpeg"  # Debian's that has the encoder
     about: str = ""
@@ -96,12 +98,12 @@ class Peer:
                 return f"program {program}, Debian package {package}"
         if self.ffmpeg_encoder and self.ffmpeg_encoder not in _ffmpeg_encoders():
             return f"an ffmpeg with {self.ffmpeg_encoder}, as in Debian package {self.ffmpeg_package}"
-        return ""
+        return self.lacks()
 
     def version(self) -> str:
         """What encodes; releases differ, so it belongs to the figures."""
-        program = shlex.split(self.encode)[0]
-        return ", ".join(part for part in (_first_line(program), self.about) if part)
+        coder = self.release() or _first_line(shlex.split(self.encode)[0])
+        return ", ".join(part for part in (coder, self.about) if part)
 
     def code(self, wave: Array, kbps: float) -> Coded:
         """[N] float32 at 16 kHz -> what the codec makes of it, of the same length. Raises PeerError."""

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 from nacre.core.errors import UsageError
+from nacre.evaluate.enhanced import enhanced_opus
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.payload import amr_wb_payload_bytes, mp3_payload_bytes, ogg_payload_bytes
 from nacre.evaluate.peer import Mode, Peer
@@ -50,6 +51,8 @@ def builtin() -> dict[str, Peer]:
     late = {"700C": 480}  # 30 ms, by envelopes; the others 20 ms, half their pitch window
     peers = (
         _opus(),
+        enhanced_opus("opus-lace", "lace"),
+        enhanced_opus("opus-nolace", "nolace"),
         Peer(
             "codec2",
             "c2enc {mode} {in} {out}",
