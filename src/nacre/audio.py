@@ -188,6 +188,11 @@ class Recording:
     loss: AudioError | None  # what of the file is missing here
     notes: list[str]  # what was done to it
 
+    @property
+    def duration_s(self) -> float:
+        """Of what is here."""
+        return float(self.wave.shape[1] / self.rate_hz)
+
 
 def read(path: Name) -> tuple[np.ndarray, int]:
     """A whole small file: float32 [C, N] and its rate in Hz."""

@@ -11,12 +11,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nacre.batch import complain, console, is_terminal, pairs_of, run_batch, tell, warn
+from nacre.batch.messages import complain, console, is_terminal, tell, warn
+from nacre.batch.report import check_report
+from nacre.batch.run import Task, run_batch
+from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
 from nacre.core.errors import NacreError, TrainError, UsageError
 from nacre.core.units import clock
 from nacre.jobs import (
@@ -29,11 +33,10 @@ from nacre.jobs import (
     features_file,
     interpolate_files,
     is_coded,
-    open_all,
     open_coded,
-    report_damage,
     resynth_file,
     sample_file,
+    verify_file,
 )
 
 app = typer.Typer(
@@ -49,12 +52,24 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that 
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on at the same time.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
 AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
-Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Files; '-' is standard input.")]
+Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Take folders, with all in them, and keep their tree.")
+]
+FilesFrom = Annotated[
+    str | None, typer.Option(metavar="LIST", help="File with names of inputs, by lines or NULs; '-' is standard input.")
+]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is there already.")]
+Report = Annotated[str | None, typer.Option(metavar="OUT", help="A row for each file: OUT.csv or OUT.json.")]
 Noise = Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")]
 Valid = Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
+AnyOutput = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is a pipe. Default: beside IN."),
+]
 
 INTERRUPTED = 130  # exit code
 
@@ -78,8 +93,8 @@ def _options(
 
 @app.command()
 def encode(
-    inputs: Inputs,
-    output: Output,
+    inputs: Inputs = None,
+    output: AnyOutput = None,
     bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
     quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
     stereo: Annotated[
@@ -91,6 +106,10 @@ def encode(
     denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
     packet_bytes: Annotated[int | None, typer.Option(help="One size for all packets, instead of a bitrate.")] = None,
     model: Model = "speech-16k",
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
     jobs: Jobs = 1,
     force: Force = False,
     quiet: Quiet = False,
@@ -98,20 +117,25 @@ def encode(
     """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) to .nacre files.
 
     nacre encode talk.wav -o talk.nacre --bitrate 6
-    nacre encode *.flac -o folder --bitrate 3 --jobs 2
+    nacre encode --recursive archive -o coded --skip-existing --jobs 2 --report coded.csv
     """
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
     settings |= {"packet_bytes": packet_bytes}
     options = {"settings": settings, "model": model, "force": force}
-    run_batch(encode_file, pairs_of(inputs, output, ".nacre"), options, jobs, quiet)
+    task = Task(encode_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
+    run_batch(task, _pairs(task, inputs, output, ".nacre", recursive, files_from))
 
 
 @app.command()
 def decode(
-    inputs: Inputs,
-    output: Output,
+    inputs: Inputs = None,
+    output: AnyOutput = None,
     rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
     model: AnyModel = None,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
     jobs: Jobs = 1,
     force: Force = False,
     quiet: Quiet = False,
@@ -121,44 +145,57 @@ def decode(
     Damaged groups are concealed and named, the rest is kept, and the exit code is 1.
     """
     options = {"rate_hz": rate, "model": model, "force": force}
-    run_batch(decode_file, pairs_of(inputs, output, ".wav"), options, jobs, quiet)
+    task = Task(decode_file, options, None, jobs, quiet, skip_existing, report)
+    run_batch(task, _pairs(task, inputs, output, ".wav", recursive, files_from))
 
 
 @app.command()
 def info(
-    file: Annotated[str, typer.Argument(help="A .nacre file.")],
+    inputs: Inputs = None,
     model: AnyModel = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, of several files a list.")] = False,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
 ) -> None:
-    """Show what a .nacre file holds: model, duration, rate and its parts."""
-    facts = facts_of(file, model)
-    if as_json:
-        print(json.dumps(facts, indent=1))
-        return
+    """Show what .nacre files hold: model, duration, rate and its parts."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False)
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
-    Console(highlight=False).print(table)
+    found, failed = [], False
+    for source in find(inputs or [], CODED, recursive, files_from):
+        try:
+            if source.error:
+                raise source.error
+            found.append(facts_of(source.path, model))
+        except NacreError as error:
+            failed = True
+            complain(error)
+    if as_json and found:
+        print(json.dumps(found[0] if len(found) == 1 and not failed else found, indent=1))
+    for number, facts in enumerate([] if as_json else found):
+        table = Table(box=None, show_header=False)
+        for name, value in facts.items():
+            table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
+        print("\n" * (number > 0), end="", flush=True)
+        Console(highlight=False).print(table)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
-def verify(file: Annotated[str, typer.Argument(help="A .nacre file.")], model: AnyModel = None) -> None:
-    """Check every group of a .nacre file; name the damaged ones by time. Exit code 1 if there are any."""
-    groups, bad, found = 0, False, open_all(file, model)
-    for contents, codec in found:
-        damage = codec.verify(contents)
-        report_damage(file, damage, contents)
-        if contents.skipped_bytes:
-            warn(f"{file}: {contents.skipped_bytes} bytes belong to no group")
-        bad |= bool(damage) or contents.truncated or contents.skipped_bytes > 0
-        groups += len(contents.packets)
-    if bad:
-        raise typer.Exit(1)
-    print(f"{file}: {groups} groups, all good{f', in {len(found)} files joined' if len(found) > 1 else ''}")
+def verify(
+    inputs: Inputs = None,
+    model: AnyModel = None,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    report: Report = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Check every group of .nacre files; name the damaged ones by time. Exit code 1 if there are any."""
+    task = Task(verify_file, {"model": model}, None, jobs, quiet, report=report, says=print)
+    run_batch(task, _pairs(task, inputs, "-", "", recursive, files_from))
 
 
 @app.command()
@@ -180,10 +217,11 @@ def models() -> None:
 
 @app.command()
 def features(
-    inputs: Inputs,
+    inputs: Inputs = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="FILE.npy; for many inputs a folder, or one FILE.npz; '-' is a pipe.")
-    ],
+        str | None,
+        typer.Option("--output", "-o", help="FILE.npy; for many inputs a folder, or one FILE.npz; '-' is a pipe."),
+    ] = None,
     kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
     pool: Annotated[str | None, typer.Option(help="One row a file, not frames: mean, stats or parts.")] = None,
     level: Annotated[
@@ -191,6 +229,10 @@ def features(
     ] = None,
     quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
     model: Model = "speech-16k",
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
     jobs: Jobs = 1,
     force: Force = False,
     quiet: Quiet = False,
@@ -205,23 +247,22 @@ def features(
 
     room.check(kind, pool, level)
     options = {"kind": kind, "pool": pool, "level": room.level_of(model, kind, level, quality), "model": model}
-    suffix = Path(output).suffix
-    if suffix != ".npz":
-        if suffix == ".npy" and len(inputs) > 1 and not Path(output).is_dir():
-            raise UsageError("output", found="one .npy for many inputs", wanted="a folder, or one .npz")
-        pairs = pairs_of(inputs, output, ".npy")
-        if len(inputs) == 1 and pairs[0][1] != "-" and Path(pairs[0][1]).suffix != ".npy":
+    task = Task(features_file, options | {"force": force}, None, jobs, quiet, skip_existing, report)
+    suffix = "" if output is None else Path(output).suffix
+    if output is None or suffix != ".npz":
+        pairs = _pairs(task, inputs, output, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED)
+        if len(pairs) == 1 and pairs[0].target != "-" and Path(pairs[0].target).suffix != ".npy":
             raise UsageError(f"{output}: suffix", found=suffix or "none", wanted=".npy or .npz", next="rename it")
-        run_batch(features_file, pairs, options | {"force": force}, jobs, quiet)
+        run_batch(task, pairs)
         return
     with tempfile.TemporaryDirectory() as passing:
-        pairs, failed = pairs_of(inputs, passing + os.sep, ".npy"), None
+        pairs, failed = _pairs(task, inputs, passing, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED), None
         with output_file(output, force) as file:
             try:
-                run_batch(features_file, pairs, options | {"force": False}, jobs, quiet)
+                run_batch(task, pairs)
             except typer.Exit as end:
                 failed = end
-            done = [Path(target) for _, target in pairs if Path(target).exists()]
+            done = [Path(pair.target) for pair in pairs if Path(pair.target).exists()]
             if failed and not done:
                 raise failed
             room.pack(file, done)
@@ -284,14 +325,18 @@ def conceal(
     if lost is None and not is_coded(file):
         raise UsageError("lost", found="nothing", wanted="--lost START-STOP,... for a sound file")
     options = {"lost": lost, "model": model, "force": force}
-    run_batch(conceal_file, pairs_of([file], output, ".wav"), options, 1, quiet)
+    run_batch(Task(conceal_file, options, quiet=quiet), targets(find([file], ANY_SOUND), output, ".wav"))
 
 
 @app.command()
 def denoise(
-    inputs: Inputs,
-    output: Output,
+    inputs: Inputs = None,
+    output: AnyOutput = None,
     model: Model = "speech-16k",
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
     jobs: Jobs = 1,
     force: Force = False,
     quiet: Quiet = False,
@@ -300,7 +345,9 @@ def denoise(
 
     nacre denoise street.wav -o clean.wav
     """
-    run_batch(denoise_file, pairs_of(inputs, output, ".wav"), {"model": model, "force": force}, jobs, quiet)
+    options = {"model": model, "force": force}
+    task = Task(denoise_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
+    run_batch(task, _pairs(task, inputs, output, ".wav", recursive, files_from, "-denoised"))
 
 
 @app.command()
@@ -318,7 +365,7 @@ def interpolate(
     nacre interpolate hello.wav goodbye.wav -o between/ --steps 5
     """
     options = {"second": second, "steps": steps, "model": model, "force": force}
-    run_batch(interpolate_files, [(first, output)], options, 1, quiet)
+    run_batch(Task(interpolate_files, options, quiet=quiet), [Pair(first, output)])
 
 
 @app.command()
@@ -352,13 +399,33 @@ def generate(
     if resynth is not None:
         _none_of([name for name, value in drawn.items() if value is not None], "--seconds")
         options |= {"speed": speed, "semitones": pitch, "formants": formants}
-        run_batch(resynth_file, pairs_of([resynth], output, ".wav"), options, 1, quiet)
+        run_batch(Task(resynth_file, options, quiet=quiet), targets(find([resynth], ANY_SOUND), output, ".wav"))
         return
     _none_of([name for name, (value, usual) in again.items() if value != usual], "--resynth")
     chosen = {name.replace("-", "_"): value for name, value in drawn.items() if value is not None}
     options |= {"seconds": seconds, "settings": {key: chosen[key] for key in chosen.keys() - {"prompt"}}}
     options |= {"prompted": prompt is not None}
-    run_batch(sample_file, pairs_of(["sample" if prompt is None else prompt], output, ".wav"), options, 1, quiet)
+    sources = find(["sample" if prompt is None else prompt], ANY_SOUND)
+    run_batch(Task(sample_file, options, quiet=quiet), targets(sources, output, ".wav"))
+
+
+def _pairs(
+    task: Task,
+    inputs: list[str] | None,
+    output: str | None,
+    suffix: str,
+    recursive: bool,
+    files_from: str | None,
+    mark: str = "",
+    kinds: frozenset[str] | None = None,
+) -> list[Pair]:
+    """Inputs and outputs of a command over many files."""
+    check_report(task.report)
+    coded = task.word in ("decode", "verify")
+    sources = find(inputs or [], kinds or (CODED if coded else ANY_SOUND), recursive, files_from)
+    if task.word == "verify":
+        return [Pair(source.path, "-", source.error) for source in sources]
+    return targets(sources, output, suffix, mark)
 
 
 def _none_of(names: list[str], other: str) -> None:

@@ -1,4 +1,4 @@
-"""What the commands do with one file each: (source, target, options) -> what to say of it."""
+"""What the commands do with one file each: (source, target, options) -> Result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from nacre.batch import check_apart, pairs_of, warn
-from nacre.core.errors import StreamError, UsageError
+from nacre.batch.messages import warn
+from nacre.batch.report import Result
+from nacre.batch.run import check_apart
+from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.units import clock, kbps
 from nacre.io.stdio import begins_coded, standard_input
 
@@ -28,15 +30,15 @@ PAUSE_S = 0.3  # between the steps of an interpolation in one file
 
 def encode_file(
     source: str, target: str, settings: dict[str, Any], model: str, force: bool, tick: Callable[[float], None]
-) -> str:
-    """Sound to a `.nacre` file. Raises AudioError for a recording that is cut off, after writing what there is."""
+) -> Result:
+    """Sound to a `.nacre` file; of a recording that is cut off all that there is, and the error in the result."""
     from nacre.audio import FORMATS, AudioReader, output_file
     from nacre.format.file import Writer
 
     if (suffix := Path(target).suffix.lower()) in FORMATS:
         raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
-    started = time.perf_counter()
     codec = codec_of(model)
+    started = time.perf_counter()
     with AudioReader(source) as reader:
         stream = codec.encoder(reader.rate_hz, reader.channels, **settings)
         with output_file(target, force) as file:
@@ -51,9 +53,8 @@ def encode_file(
             writer.finish(stream.samples)
     duration_s = stream.samples / reader.rate_hz
     _note(reader.notes)
-    if loss := reader.loss():
-        raise loss
-    return _summary(source, duration_s, counted.size_bytes, started)
+    text = _summary(source, duration_s, counted.size_bytes, started)
+    return Result(text, duration_s, bytes_out=counted.size_bytes, error=reader.loss(), kept=True)
 
 
 def decode_file(
@@ -63,12 +64,12 @@ def decode_file(
     model: str | None,
     force: bool,
     tick: Callable[[float], None],
-) -> str:
-    """A `.nacre` file to sound. Raises StreamError for damage, after writing what there is."""
+) -> Result:
+    """A `.nacre` file to sound; of a damaged one all that there is, and the error in the result."""
     from nacre.audio import AudioWriter
 
-    started = time.perf_counter()
     found = open_all(source, model)
+    started = time.perf_counter()
     streams = [codec.decoder(contents, rate_hz) for contents, codec in found]
     shape = streams[0].rate_hz, streams[0].header.channels
     alike = [stream for stream in streams if (stream.rate_hz, stream.header.channels) == shape]
@@ -84,11 +85,32 @@ def decode_file(
             lost += len(stream.damage) + stream.contents.missing + stream.contents.truncated
             groups += len(stream.contents.packets) + stream.contents.missing
     advice = f"{clock(written / shape[0])} of sound written"
+    size_bytes, error = sum(contents.size_bytes for contents, _ in found), None
     if lost:
-        raise StreamError(f"{source}: damaged", found=f"{lost} of {groups} groups lost", next=advice)
-    if len(alike) < len(streams):
-        raise StreamError(f"{source}: joined files", found="other rates or channels", wanted="alike ones", next=advice)
-    return _summary(source, written / shape[0], sum(contents.size_bytes for contents, _ in found), started)
+        error = StreamError(f"{source}: damaged", found=f"{lost} of {groups} groups lost", next=advice)
+    elif len(alike) < len(streams):
+        error = StreamError(
+            f"{source}: joined files", found="other rates or channels", wanted="alike ones", next=advice
+        )
+    text = _summary(source, written / shape[0], size_bytes, started)
+    return Result(text, written / shape[0], bytes_in=size_bytes, error=error, kept=True)
+
+
+def verify_file(source: str, target: str, model: str | None, tick: Callable[[float], None]) -> Result:
+    """Check every group of a `.nacre` file; the target is nowhere."""
+    groups, bad, found, seconds, size_bytes = 0, 0, open_all(source, model), 0.0, 0
+    for contents, codec in found:
+        damage = codec.verify(contents)
+        report_damage(source, damage, contents, seconds)
+        if contents.skipped_bytes:
+            warn(f"{source}: {contents.skipped_bytes} bytes belong to no group")
+        bad += len(damage) + contents.missing + (contents.truncated or contents.skipped_bytes > 0)
+        groups += len(contents.packets)
+        seconds += (contents.samples or 0) / contents.header.rate_hz
+        size_bytes += contents.size_bytes
+    joined = f", in {len(found)} files joined" if len(found) > 1 else ""
+    error = StreamError(f"{source}: damaged", found=f"{bad} of {groups} groups lost or unclear") if bad else None
+    return Result(f"{source}: {groups} groups, all good{joined}", seconds, size_bytes, error=error, kept=True)
 
 
 def features_file(
@@ -100,7 +122,7 @@ def features_file(
     model: str,
     force: bool,
     tick: Callable[[float], None],
-) -> str:
+) -> Result:
     """Sound or a `.nacre` file to an array in a `.npy` file."""
     from nacre import features as room
 
@@ -108,12 +130,12 @@ def features_file(
     room.save(target, values, force)
     tick(1.0)
     pace = "one row" if pool else f"{room.frame_rate_hz(kind, model):g} frames a second"
-    return f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}"
+    return Result(f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}")
 
 
 def conceal_file(
     source: str, target: str, lost: str | None, model: str | None, force: bool, tick: Callable[[float], None]
-) -> str:
+) -> Result:
     """Fill the stretches `lost` of a sound file, and damaged groups of a `.nacre` file."""
     from nacre import restore
     from nacre.audio import lossless_subtype
@@ -140,13 +162,14 @@ def conceal_file(
         done += f", and {damaged} damaged groups"
     if missing:
         place = f"{done}; cut short after {clock(wave.shape[1] / rate_hz)}"
-        raise StreamError(place, found=f"{missing} groups missing", wanted="a whole file", next="get the rest")
+        error = StreamError(place, found=f"{missing} groups missing", wanted="a whole file", next="get the rest")
+        return Result(error=error, kept=True)
     if recording and recording.loss:
         warn(str(recording.loss))  # taking what is broken is what this is for
-    return f"{done}  {_pace(wave.shape[1] / rate_hz, started)}"
+    return Result(f"{done}  {_pace(wave.shape[1] / rate_hz, started)}", wave.shape[1] / rate_hz)
 
 
-def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> str:
+def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> Result:
     """Leave out what is not speech."""
     from nacre import restore
 
@@ -155,13 +178,13 @@ def denoise_file(source: str, target: str, model: str, force: bool, tick: Callab
     started = time.perf_counter()
     clean = restore.denoise(codec, found.wave, found.rate_hz, tick=tick)
     _write_sound(target, clean, found.rate_hz, force)
-    _tell_loss(found)
-    return f"{source}: denoised  {_pace(found.wave.shape[1] / found.rate_hz, started)}"
+    text = f"{source}: denoised  {_pace(found.duration_s, started)}"
+    return Result(text, found.duration_s, error=found.loss, kept=True)
 
 
 def interpolate_files(
     source: str, target: str, second: str, steps: int, model: str, force: bool, tick: Callable[[float], None]
-) -> str:
+) -> Result:
     """Steps between two recordings, in a folder or one after another in a file."""
     from nacre.audio import FORMATS
     from nacre.generate import between, joined
@@ -176,10 +199,11 @@ def interpolate_files(
         _write_sound(target, joined(waves, round(PAUSE_S * rate_hz))[None], rate_hz, force)
     else:
         names = [f"step-{step:0{len(str(steps))}d}.wav" for step in range(1, steps + 1)]
-        _write_all([path for _, path in pairs_of(names, target, ".wav")], waves, rate_hz, force)
-    _tell_loss(one, two)
+        _make_folder(target)
+        _write_all([str(Path(target, name)) for name in names], waves, rate_hz, force)
     made_s = sum(len(wave) for wave in waves) / rate_hz
-    return f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
+    text = f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
+    return Result(text, made_s, error=one.loss or two.loss, kept=True)
 
 
 def resynth_file(
@@ -191,7 +215,7 @@ def resynth_file(
     model: str,
     force: bool,
     tick: Callable[[float], None],
-) -> str:
+) -> Result:
     """The same said again at another pace or pitch."""
     from nacre.generate import resynthesise
 
@@ -200,9 +224,9 @@ def resynth_file(
     started = time.perf_counter()
     again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
     _write_sound(target, again, rate_hz, force)
-    _tell_loss(found)
     lengths = f"{clock(wave.shape[1] / rate_hz)} said again in {clock(again.shape[1] / rate_hz)}"
-    return f"{source}: {lengths}  {_pace(wave.shape[1] / rate_hz, started)}"
+    text = f"{source}: {lengths}  {_pace(found.duration_s, started)}"
+    return Result(text, again.shape[1] / rate_hz, error=found.loss, kept=True)
 
 
 def sample_file(
@@ -214,7 +238,7 @@ def sample_file(
     model: str,
     force: bool,
     tick: Callable[[float], None],
-) -> str:
+) -> Result:
     """Sound drawn from the prior, from nothing or on from `source`."""
     from nacre.sampling import sample
 
@@ -223,16 +247,16 @@ def sample_file(
     started = time.perf_counter()
     made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
     _write_sound(target, made.wave[None], made.rate_hz, force)
-    _tell_loss(found)
     lengths = f"{seconds:g} s drawn"
     if prompt:
         end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
         lengths = f"{end}, then {lengths}"
-    return f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
+    text = f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
+    return Result(text, seconds, error=found.loss if found else None, kept=True)
 
 
 def _heard(source: str) -> Recording:
-    """A whole recording; what was done to it is said, and what is missing of it is for `_tell_loss`."""
+    """A whole recording; what was done to it is said, and what is missing of it stands in it."""
     from nacre.audio import read_with_facts
 
     found = read_with_facts(source)
@@ -245,11 +269,11 @@ def _note(notes: list[str]) -> None:
         warn(f"warning: {note}")
 
 
-def _tell_loss(*recordings: Recording | None) -> None:
-    """Raise what is missing of recordings that were worked on as far as they go."""
-    for recording in recordings:
-        if recording and recording.loss:
-            raise recording.loss
+def _make_folder(target: str) -> None:
+    try:
+        Path(target).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioError(target, found=error.strerror, wanted="a folder for many outputs") from error
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:

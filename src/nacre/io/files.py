@@ -12,7 +12,13 @@ from typing import BinaryIO
 from nacre.core.errors import AudioError
 from nacre.io.stdio import standard_output
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Name = str | Path
+PASSING = ".nacre-*.part"
 
 
 @contextmanager
@@ -29,7 +35,8 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
                 yield file
         else:
             check_free(target, overwrite)
-            with open(part, "xb") as file:
+            _sweep(path.parent)
+            with _held(part) as file:
                 yield file
             check_free(target, overwrite)  # another process may have been quicker
             os.replace(part, path)
@@ -43,6 +50,33 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+_swept: set[Path] = set()
+
+
+def _held(path: Path) -> BinaryIO:
+    """A new file, marked as being written for as long as it is open."""
+    while True:
+        file = open(path, "xb")  # noqa: SIM115 - the caller closes it
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(path):
+            return file
+        file.close()  # swept away before it was marked
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half written in a folder, once in each process."""
+    if fcntl is None or folder in _swept:
+        return
+    _swept.add(folder)
+    with suppress(OSError):
+        for path in folder.glob(PASSING):
+            with suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while somebody writes
+                path.unlink()
 
 
 def check_free(target: Name, overwrite: bool) -> None:

@@ -1,0 +1,293 @@
+"""Files worked on one after another or side by side; no bad one spoils the others, and what is done is done once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nacre.batch.messages import complain, console, is_terminal, tell
+from nacre.batch.report import Result, report_text, summary
+from nacre.batch.sources import Pair
+from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.io.files import output_file
+
+Work = Callable[..., Result]
+Tick = Callable[[float], None]
+AHEAD = 64  # files given to a worker before the first of them is done: long ones must not hold up short ones
+FIRST_BYTES_PER_S = 32_000  # of a sound file, until some are known
+PARENT_LOOK_S = 0.5
+
+
+@dataclass
+class Task:
+    """What to do with every file, and how."""
+
+    work: Work
+    options: dict[str, Any]
+    prepare: Callable[[], object] | None = None  # in every process, before its first file
+    jobs: int = 1
+    quiet: bool = False
+    skip_existing: bool = False
+    report: str | None = None
+    says: Callable[[str], None] = tell  # where the word on each good file goes
+    word: str = field(default="")
+
+    def __post_init__(self) -> None:
+        self.word = self.word or self.work.__name__.removesuffix("_file")
+
+
+def run_batch(task: Task, pairs: list[Pair]) -> list[Result]:
+    """Run every pair; a bad one is told of and the others go on. Exit code 1 if any failed, 2 if all by wrong usage."""
+    results: list[Result] = []
+    started = time.perf_counter()
+    try:
+        with _progress(task, pairs) as (tick, advance):
+            for result in _results(task, pairs, tick):
+                results.append(result)
+                if result.error:
+                    complain(result.error)
+                elif not task.quiet and not result.skipped:
+                    task.says(result.text)
+                advance(result)
+    finally:
+        if len(pairs) > 1 or task.skip_existing:
+            _sum_up(task, results, len(pairs), time.perf_counter() - started)
+        if task.report:
+            with output_file(task.report, overwrite=True) as file:
+                file.write(report_text(task.report, results))
+    if failed := [result.error for result in results if result.error]:
+        raise typer.Exit(2 if all(error.exit_code == 2 for error in failed) else 1)
+    return results
+
+
+def _sum_up(task: Task, results: list[Result], count: int, wall_s: float) -> None:
+    if task.jobs == 1 or count == 1:
+        wall_s = sum(result.work_s for result in results)  # start-up left out
+    for line in summary(results, count, wall_s, task.word):
+        if not task.quiet or any(result.error for result in results):
+            tell(line)
+
+
+@contextmanager
+def _progress(task: Task, pairs: list[Pair]) -> Iterator[tuple[Tick, Callable[[Result], None]]]:
+    """A bar in seconds of sound where somebody watches: to call with the share of a single file, and after each."""
+    if task.quiet or not is_terminal():
+        yield _no_tick, lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    left, known = _Amount(pairs), 0.0
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[sound]}"), TimeRemainingColumn()
+    with Progress(*columns, console=console(), transient=True) as bar:
+        shown = bar.add_task(task.word, total=left.seconds(), sound="")
+
+        def tick(share: float) -> None:
+            if len(pairs) == 1:
+                bar.update(shown, completed=min(1.0, share) * left.seconds())
+
+        def advance(result: Result) -> None:
+            nonlocal known
+            known += result.seconds
+            left.take(result)
+            text = f"{known / 3600:.2f} of {(known + left.seconds()) / 3600:.2f} h of sound"
+            bar.update(shown, completed=known, total=known + left.seconds(), sound=text)
+
+        yield tick, advance
+
+
+class _Amount:
+    """Seconds of sound in the files that are left, told from their sizes and from what files of their kind held."""
+
+    def __init__(self, pairs: list[Pair]):
+        self._sizes: dict[str, int] = {}
+        self._seen: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # by suffix: bytes, seconds
+        for pair in pairs:
+            with suppress(OSError):
+                self._sizes[pair.source] = os.path.getsize(pair.source)
+
+    def take(self, result: Result) -> None:
+        """One less, of which more is known now."""
+        size = self._sizes.pop(result.source, 0)
+        if result.seconds:
+            for key in (Path(result.source).suffix.lower(), ""):
+                self._seen[key][0] += size
+                self._seen[key][1] += result.seconds
+
+    def seconds(self) -> float:
+        """Of sound that is left."""
+        total = 0.0
+        for name, size in self._sizes.items():
+            bytes_seen, seconds = self._seen.get(Path(name).suffix.lower()) or self._seen.get("") or (0.0, 0.0)
+            total += size * seconds / bytes_seen if bytes_seen else size / FIRST_BYTES_PER_S
+        return total
+
+
+def _results(task: Task, pairs: list[Pair], tick: Tick) -> Iterator[Result]:
+    to_do = []
+    for pair in pairs:
+        if early := _early(task, pair):
+            yield early
+        else:
+            to_do.append(pair)
+    if task.jobs == 1 or len(to_do) <= 1 or "-" in [pair.source for pair in to_do]:  # which only this process has
+        for pair in to_do:
+            yield _attempt(task, pair, tick)
+    else:
+        yield from _side_by_side(task, to_do)
+
+
+def _early(task: Task, pair: Pair) -> Result | None:
+    """The result of a pair that needs no work."""
+    if pair.error:
+        return Result(error=pair.error, source=pair.source, target=pair.target)
+    if task.skip_existing and pair.target != "-" and os.path.exists(pair.target):
+        return Result(skipped=True, source=pair.source, target=pair.target)
+    return None
+
+
+def _side_by_side(task: Task, pairs: list[Pair]) -> Iterator[Result]:
+    """Results in the order of the pairs. If a worker suddenly ends, the files under way are tried again, each alone."""
+    waiting, broken = deque(pairs), list[Pair]()
+    while waiting:
+        under_way: deque[tuple[Future[Result], Pair]] = deque()
+        with _pool(task, len(waiting)) as pool:
+            try:
+                while waiting or under_way:
+                    while waiting and len(under_way) < AHEAD * task.jobs:
+                        under_way.append((pool.submit(_attempt_apart, task, waiting[0]), waiting.popleft()))
+                    result = under_way[0][0].result()
+                    under_way.popleft()
+                    yield result
+            except BrokenProcessPool:
+                broken += [pair for _, pair in under_way]
+            except BaseException:  # Ctrl-C: without this the files under way would be worked to their end
+                _interrupt_workers()
+                raise
+    for pair in broken:
+        yield _alone(task, pair)
+
+
+def _alone(task: Task, pair: Pair) -> Result:
+    with _pool(task, 1) as pool:
+        try:
+            return pool.submit(_attempt_apart, task, pair).result()
+        except BrokenProcessPool:
+            error = NacreError(f"{pair.source}: a process of --jobs", found="its sudden end", wanted="memory")
+            return Result(error=error, source=pair.source, target=pair.target)
+        except BaseException:
+            _interrupt_workers()
+            raise
+
+
+def _pool(task: Task, count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(min(task.jobs, count), initializer=_start_worker, initargs=(os.getpid(), task.prepare))
+
+
+def _interrupt_workers() -> None:
+    for process in multiprocessing.active_children():
+        with suppress(OSError):
+            if process.pid:
+                os.kill(process.pid, signal.SIGINT)
+
+
+_WORKER = {"busy": False, "stop": False}
+
+
+def _start_worker(parent: int, prepare: Callable[[], object] | None) -> None:
+    """Ctrl-C stops a worker's work, and is only noted while it waits, where it would end in a traceback."""
+
+    def interrupt(*_: object) -> None:
+        first, _WORKER["stop"] = not _WORKER["stop"], True
+        if first and _WORKER["busy"]:  # a second one must not disturb the cleaning up after the first
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    if hasattr(os, "getppid"):
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if prepare:
+        with suppress(NacreError):  # every file will tell of it
+            prepare()
+
+
+def _end_with(parent: int) -> None:
+    """Stop this process soon after the one that started it is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK_S)
+    if _WORKER["busy"]:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10 * PARENT_LOOK_S)  # to take away what is half written
+    os._exit(1)
+
+
+def _attempt_apart(task: Task, pair: Pair) -> Result:
+    if _WORKER["stop"]:
+        raise KeyboardInterrupt
+    _WORKER["busy"] = True
+    try:
+        return _attempt(task, pair)
+    finally:
+        _WORKER["busy"] = False
+
+
+def _no_tick(share: float) -> None:
+    """Progress inside a file is not shown for many files at once."""
+
+
+def check_apart(source: str, target: str) -> None:
+    """Raise UsageError where an output would replace its own input, whatever --force says."""
+    files = "-" not in (source, target) and os.path.exists(source) and os.path.exists(target)
+    if files and os.path.samefile(source, target):
+        raise UsageError(target, found="the input itself", wanted="another output")
+
+
+def _attempt(task: Task, pair: Pair, tick: Tick = _no_tick) -> Result:
+    started = time.perf_counter()
+    try:
+        result = _worked(task, pair, tick)
+    except NacreError as error:
+        result = Result(error=error)
+    except UnicodeError as error:  # a name in another encoding than the system's, which a library will not take
+        result = Result(error=AudioError(pair.source, found=str(error), wanted="a name in UTF-8", next="rename it"))
+    except OSError as error:  # not of the files themselves: a full folder for passing files, say
+        wanted, place = "a file system that works", str(error.filename)
+        result = Result(error=AudioError(pair.source, found=error.strerror, wanted=wanted, next=place))
+    result.source, result.target, result.work_s = pair.source, pair.target, time.perf_counter() - started
+    return result
+
+
+def _worked(task: Task, pair: Pair, tick: Tick) -> Result:
+    check_apart(pair.source, pair.target)
+    if pair.target != "-":
+        _make_parents(pair.target)
+    result = task.work(pair.source, pair.target, **task.options, tick=tick)
+    if not result.bytes_in and pair.source != "-":
+        with suppress(OSError):
+            result.bytes_in = os.path.getsize(pair.source)
+    if not result.bytes_out and pair.target != "-":
+        with suppress(OSError):
+            result.bytes_out = os.path.getsize(pair.target)
+    return result
+
+
+def _make_parents(target: str) -> None:
+    """Folders for an output. Raises AudioError where there can be none."""
+    folder = Path(target).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        wanted = "a folder that can be made"
+        raise AudioError(f"{target}: cannot write", found=error.strerror, wanted=wanted) from error

@@ -1,0 +1,188 @@
+"""Which files a command works on, from names, folders and lists, and what their outputs are called.
+
+An output's name depends on its input and on the folder that lies in, never on what else is in the batch: a batch that
+was stopped goes on under the same names, and so does one over other files of the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.io.stdio import standard_input
+
+CODED = frozenset({".nacre"})
+SOUND = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd"})
+SOUND |= {".caf", ".w64", ".rf64", ".bw64", ".bwf", ".voc", ".spx"}
+FILMS = frozenset({".m4a", ".m4b", ".aac", ".wma", ".amr", ".awb", ".3gp", ".webm", ".mkv", ".mka", ".mp4", ".mov"})
+FILMS |= {".avi", ".ac3", ".mp2", ".ape", ".wv", ".ogv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv"}
+ANY_SOUND = SOUND | FILMS
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input, and its place below the folder or list that named it."""
+
+    path: str
+    place: Path
+    error: NacreError | None = None  # what keeps it from being worked on
+    below: bool = False  # found in a folder or a list, so that its output is in a folder, too
+
+
+def find(
+    inputs: Iterable[str], kinds: frozenset[str], recursive: bool = False, listed: str | None = None
+) -> list[Source]:
+    """Every input once, those in folders in the order of their names. `kinds`: suffixes that count inside folders.
+
+    `listed` is a file with names, or "-" for standard input, one a line or between NULs. Raises UsageError.
+    """
+    found: dict[tuple[object, ...], Source] = {}
+    for source in [*_given(inputs, kinds, recursive), *(_listed(listed) if listed is not None else ())]:
+        found.setdefault(_identity(source.path), source)
+    if not found:
+        wanted = "at least one, with a suffix of " + ", ".join(sorted(kinds))
+        raise UsageError("inputs", found="no files", wanted=wanted, next="see --recursive and --files-from")
+    return list(found.values())
+
+
+def _given(inputs: Iterable[str], kinds: frozenset[str], recursive: bool) -> Iterator[Source]:
+    for name in inputs:
+        if name == "-" or not os.path.isdir(name):
+            yield Source(name, Path(Path(name).name))
+        elif recursive:
+            yield from _inside(name, kinds)
+        else:
+            yield Source(
+                name, Path(Path(name).name), AudioError(f"{name} is a folder. Pass a file, or add --recursive")
+            )
+
+
+def _inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
+    """Files of a tree; links to folders are followed, but no folder is entered twice."""
+    entered: set[tuple[int, int]] = set()
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
+        state = os.stat(here)
+        if (state.st_dev, state.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(here, name)
+            if not name.startswith(".") and Path(name).suffix.lower() in kinds and os.path.isfile(path):
+                yield Source(path, Path(os.path.relpath(path, folder)), below=True)
+
+
+def _unreadable(error: OSError) -> None:
+    raise AudioError(str(error.filename), found=error.strerror, wanted="a folder that can be read") from error
+
+
+def _listed(name: str) -> Iterator[Source]:
+    """Files named in a list, each in its place below the folder where the command runs, or below the root."""
+    try:
+        data = standard_input().read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--files-from {name}", found=error.strerror, wanted="a list of names") from error
+    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+    for path in [os.fsdecode(line) for line in lines if line]:
+        place = Path(os.path.normpath(path))
+        if place.is_absolute() or ".." in place.parts:
+            absolute = Path(os.path.abspath(path))
+            place = absolute.relative_to(absolute.anchor)
+        yield Source(path, place, below=True)
+
+
+def _identity(path: str) -> tuple[object, ...]:
+    """What two names of the same file have in common."""
+    if path == "-":
+        return (path,)
+    try:
+        state = os.stat(path)
+    except OSError:
+        return (os.path.abspath(path),)
+    return (state.st_dev, state.st_ino) if state.st_ino else (os.path.realpath(path),)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An input and where what is made of it goes."""
+
+    source: str
+    target: str
+    error: NacreError | None = None
+
+
+def targets(sources: list[Source], output: str | None, suffix: str, mark: str = "") -> list[Pair]:
+    """The output of each input: a file, one below a folder in the place that the input has, or one beside the input.
+
+    `mark` stands before the suffix of outputs beside inputs that have the same one. Raises UsageError where two inputs
+    would have one output.
+    """
+    folder = output is not None and is_folder(output)
+    if output is not None and not folder and len(sources) == 1 and not sources[0].below:
+        return [Pair(sources[0].path, output, sources[0].error)]
+    if output == "-" or (output is None and "-" in [source.path for source in sources] and len(sources) > 1):
+        raise UsageError("output", found="'-' for many inputs", wanted="a folder")
+    if output is not None and os.path.exists(output) and not os.path.isdir(output):
+        raise AudioError(output, found="File exists", wanted="a folder for many outputs")
+    if output is not None and not folder and Path(output).suffix.lower() == suffix and len(sources) > 1:
+        raise UsageError("output", found=f"one {suffix} for many inputs", wanted="a folder", next="end its name with /")
+    known: dict[str, frozenset[str]] = {}
+    pairs = [Pair(source.path, _target(source, output, suffix, mark, known), source.error) for source in sources]
+    seen: dict[str, str] = {}
+    for pair in pairs:
+        key = os.path.normcase(os.path.abspath(pair.target)).casefold()
+        if key in seen and pair.error is None and pair.target != "-":
+            found = f"{seen[key]} and {pair.source}"
+            raise UsageError(
+                f"{pair.target}: output of two inputs", found=found, wanted="one", next="name their folder"
+            )
+        seen[key] = pair.source
+    return pairs
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output is a folder: it is there, or its name says so."""
+    return os.path.isdir(output) or output.endswith(("/", os.sep))
+
+
+def _target(source: Source, output: str | None, suffix: str, mark: str, known: dict[str, frozenset[str]]) -> str:
+    if source.path == "-":
+        return "-" if output is None else str(Path(output, "-" + suffix))
+    name = _renamed(source, suffix, known)
+    if output is not None:
+        return str(Path(output, source.place.parent, name))
+    beside = Path(source.path).parent / name
+    if mark and beside == Path(source.path):
+        beside = beside.with_name(Path(name).stem + mark + suffix)
+    return str(beside)
+
+
+def _renamed(source: Source, suffix: str, known: dict[str, frozenset[str]]) -> str:
+    """The input's name with another suffix; behind its own one, where a file of another kind beside it has its name."""
+    path = source.place
+    if path.suffix.lower() not in CODED | ANY_SOUND:
+        return path.stem + suffix
+    if path.suffix.lower() in CODED:
+        return path.stem if path.stem.lower().endswith(suffix) else path.stem + suffix
+    return (
+        path.name + suffix
+        if path.stem.casefold() in _doubles(os.path.dirname(source.path), known)
+        else path.stem + suffix
+    )
+
+
+def _doubles(folder: str, known: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Names without suffix that more than one sound file in a folder has."""
+    if folder not in known:
+        names = list[Path]()
+        with suppress(OSError):
+            names = [Path(name) for name in os.listdir(folder or ".") if Path(name).suffix.lower() in ANY_SOUND]
+        counts = Counter(name.stem.casefold() for name in names)
+        known[folder] = frozenset(stem for stem, count in counts.items() if count > 1)
+    return known[folder]
