@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", exc_type=ImportError)
@@ -109,7 +110,7 @@ def test_silence_and_clipping_are_finite():
 def test_shape_of_verdicts():
     verdicts, features = Critic(256, 8, 2)(torch.zeros(3, 4000))
     assert verdicts.shape == (3, 1 + 4000 // 64, 16)
-    assert [found.shape for found in features] == [(3, 8, 63, 16)] * 2
+    assert [found.shape for found in features] == [(3, 16, 63, 16)] * 3
 
 
 # ---- in a run
@@ -142,6 +143,14 @@ def test_critics_that_settle_change_nothing_else(corpus):  # noqa: F811
     bias = "decoder.outward.bias"
     away = watched.run.net.state_dict()[bias] - plain.run.net.state_dict()[bias]
     assert away.abs().max() > 1e-4
+
+
+def test_a_decoder_learns_the_level_of_noise(corpus):  # noqa: F811
+    trainer = trainer_of(tiny_recipe(*RARELY, *CRITICS, ADVERSARIAL, "codec.noise=true"), corpus)
+    before = trainer.run.net.decoder.noise.bias.detach().clone()
+    figures = [trainer.step() for _ in range(6)]
+    assert (trainer.run.net.decoder.noise.bias - before).abs().max() > 1e-4
+    assert all(np.isfinite(value) for values in figures for value in values.values())
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5])  # 2 is where the adversarial stage begins

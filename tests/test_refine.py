@@ -107,8 +107,8 @@ def test_finer_steps_come_nearer():
     before = wave + 40 * rng.standard_normal(len(wave)).astype(np.float32)
     away = []
     for level in (2, 3):
-        symbols = station.symbols(wave, before, level)
-        away.append(np.square(before + station.wave(symbols, before, level) - wave).sum())
+        symbols = station.symbols(wave, before, before, level)
+        away.append(np.square(station.refined(symbols, before, None, level) - wave).sum())
     assert away[1] < away[0] / 4
     assert away[0] < np.square(before - wave).sum()
 
@@ -118,7 +118,7 @@ def test_sizes_weigh_error_against_bits():
     rng = np.random.default_rng(4)
     wave = rng.standard_normal(SIZE * 8).astype(np.float32) * 30
     before = np.zeros_like(wave)
-    symbols = station.symbols(wave, before, 3)
+    symbols = station.symbols(wave, before, before, 3)
     values = station._lapped.forward(wave) / station._steps(before, 3)
     guess = np.floor(np.minimum(np.abs(values), 255) + residual.ROUNDING).astype(np.int32)
     tables = station.arrays["tables"].reshape(-1, station.arrays["tables"].shape[2])
@@ -269,7 +269,7 @@ def test_encoder_and_decoder_agree_on_the_decoded_sound(fine, speech, monkeypatc
     size, told, heard = model.config.group_samples, [], []
     encoder, decoder = start_encoder(model, refine=True), start_decoder(model)
     monkeypatch.setattr(Refinement, "symbols", noting(told, Refinement.symbols))
-    monkeypatch.setattr(Refinement, "wave", noting(heard, Refinement.wave))
+    monkeypatch.setattr(Refinement, "refined", noting(heard, Refinement.refined))
     for turn, level in enumerate([3, 1, 3, 2, 0, 1, 0, 1, 3]):
         wave = speech[turn * size : (turn + 1) * size] * (turn != 2)
         packet, encoder = encode_frames(model, encoder, wave, level)
@@ -280,11 +280,11 @@ def test_encoder_and_decoder_agree_on_the_decoded_sound(fine, speech, monkeypatc
 
 
 def noting(notes, method):
-    """The method, with the decoded sound that it is given kept in `notes`."""
+    """The method, with the predicted sound that it is given kept in `notes`."""
 
-    def noted(station, first, decoded, level):
-        notes.append(decoded)
-        return method(station, first, decoded, level)
+    def noted(station, first, predicted, *rest):
+        notes.append(predicted)
+        return method(station, first, predicted, *rest)
 
     return noted
 

@@ -5,7 +5,7 @@ packet -> symbols -> latents -> spectra -> samples [+ refinement] -> 1 / gain ->
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from nacre.codec.packets import Group, PacketCoder
 from nacre.codec.state import FILE, DecoderState, Options, SoundState
 from nacre.core.errors import StreamError
 from nacre.core.types import Array
+from nacre.core.units import ceil_div
 from nacre.dsp.gain import gain_curve
 from nacre.dsp.stereo import factors
 from nacre.format.file import Packet
@@ -43,7 +44,7 @@ def decode_frames(
         state = replace(state, history=coder.after(group.symbols, group.level, state.history))
     before, samples, hop = state.factor, group.frames * model.config.hop_samples, model.config.hop_samples
     state = replace(state, lost_samples=0, factor=factor)
-    latents = model.latents(group.symbols, group.frames, group.level)
+    latents = latents_of(model, state.sound, group.symbols, group.frames, group.level)
     if group.symbols is None:
         return render(model, state, latents, group.level, None)
     curve = factors(before, factor, samples, hop)
@@ -67,15 +68,15 @@ def render(
     gains: Array = np.zeros(samples, np.float32)
     if code is not None:
         gains = (1 if curve is None else curve) / gain_curve(state.code, code, samples, hop)
-    wave, sound = latents_to_sound(model, state.sound, latents, level)
+    made, sound = latents_to_sound(model, state.sound, latents, level)
+    wave = made.whole
     if fine is not None:
         assert model.refinement
-        wave = wave + model.refinement.wave(fine, wave, level)
+        wave = model.refinement.refined(fine, made.predicted, made.noise, level)
     gains = np.concatenate([state.curve, gains])
     after = replace(
         state,
         sound=sound,
-        latents=latents[-1:],
         level=level,
         curve=gains[samples:],
         code=state.code if code is None else code,
@@ -83,12 +84,37 @@ def render(
     return wave * gains[:samples], after
 
 
-def latents_to_sound(model: Model, state: SoundState, latents: Array, level: int) -> tuple[Array, SoundState]:
-    """latents [T, D] at a level -> (wave [T * hop] at the gain it was analysed with, state)."""
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Sound [N] of the networks at the gain it was analysed with: what they predict, and noise beside it, if any."""
+
+    predicted: Array
+    noise: Array | None
+
+    @property
+    def whole(self) -> Array:
+        """Both."""
+        return self.predicted if self.noise is None else self.predicted + self.noise
+
+
+def latents_of(model: Model, state: SoundState, symbols: Array | None, frames: int, level: int) -> Array:
+    """Latents [frames, D] of symbols [T, K]; of silence, None, what the sound before it needs to end as it was.
+
+    Sound comes out late, so that its end is made of frames of silence too: there it goes on as it was. The rest are 0.
+    """
+    if symbols is not None:
+        return model.latents(symbols, level)
+    found = np.zeros((frames, model.config.latent_dims), np.float32)
+    found[: ceil_div(model.config.delay_samples, model.config.hop_samples)] = state.last
+    return found
+
+
+def latents_to_sound(model: Model, state: SoundState, latents: Array, level: int) -> tuple[Made, SoundState]:
+    """latents [T, D] at a level -> (sound, state)."""
     past = model.decoder_net.start() if state.past is None else state.past
     spectra, past = model.decoder_net.step(latents, level, past)
-    wave, synthesis = model.synthesiser.step(spectra, state.synthesis)
-    return wave, SoundState(past, synthesis)
+    wave, noise, synthesis = model.synthesiser.parts(spectra, state.synthesis)
+    return Made(wave, noise), SoundState(past, synthesis, latents[-1:])
 
 
 def _read(model: Model, state: DecoderState, packet: Packet, frames: int, options: Options) -> Group:
@@ -106,4 +132,4 @@ def _concealed(model: Model, state: DecoderState, frames: int) -> tuple[Array, D
     seconds = (state.lost_samples + np.arange(samples)) / model.config.rate_hz
     falling = state.factor * np.exp(-seconds / FADE_S).astype(np.float32)
     state = replace(state, lost_samples=state.lost_samples + samples)  # a second one goes on where the first faded to
-    return render(model, state, state.latents * fade, state.level, state.code, falling)
+    return render(model, state, state.sound.last * fade, state.level, state.code, falling)

@@ -84,8 +84,8 @@ def sound_of(model: Model, latents: Array, level: int | None = None) -> Array:
     chosen, state, waves = model.level(level), start_sound(model), []
     tail = np.zeros((ceil_div(c.delay_samples, c.hop_samples), c.latent_dims), np.float32)
     for group in pieces_of(np.concatenate([given, tail]), c.group_frames):
-        wave, state = latents_to_sound(model, state, group, chosen)
-        waves.append(wave)
+        made, state = latents_to_sound(model, state, group, chosen)
+        waves.append(made.whole)
     return np.concatenate(waves)[c.delay_samples :][: len(given) * c.hop_samples]
 
 

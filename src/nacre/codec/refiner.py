@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nacre.codec.decoder import latents_to_sound
+from nacre.codec.decoder import Made, latents_of, latents_to_sound
 from nacre.codec.state import RefinerState, Sent, SoundState, start_sound
 from nacre.core.types import Array
 from nacre.model.model import Model
@@ -30,16 +30,23 @@ def refine_group(
     state = replace(state, waiting=waiting, owed=owed)
     if layer.memory and not layer.refines(level):
         if len(owed) > layer.memory:
-            state = replace(state, owed=owed[1:], sound=start_sound(model))
+            noise = model.synthesiser.restart(state.sound.synthesis, skipped_steps(model, owed[0]))
+            past = replace(start_sound(model), synthesis=noise)
+            state = replace(state, owed=owed[1:], sound=past)
         return None, state
     decoded, sound = decoded_groups(model, state.sound, owed)
     state = replace(state, owed=(), sound=sound)
-    return (layer.symbols(wanted, decoded, level) if layer.refines(level) else None), state
+    return (layer.symbols(wanted, decoded.predicted, decoded.whole, level) if layer.refines(level) else None), state
 
 
-def decoded_groups(model: Model, state: SoundState, groups: tuple[Sent, ...]) -> tuple[Array, SoundState]:
+def skipped_steps(model: Model, group: Sent) -> int:
+    """Spectra of a group that nobody decodes."""
+    return group.frames * model.config.steps_per_frame
+
+
+def decoded_groups(model: Model, state: SoundState, groups: tuple[Sent, ...]) -> tuple[Made, SoundState]:
     """Sound [N] of the last of these groups, at least one, and the state behind it; lags by the codec's delay."""
     for group in groups:
-        latents = model.latents(group.symbols, group.frames, group.level)
-        wave, state = latents_to_sound(model, state, latents, group.level)
-    return wave, state
+        latents = latents_of(model, state, group.symbols, group.frames, group.level)
+        made, state = latents_to_sound(model, state, latents, group.level)
+    return made, state

@@ -19,10 +19,14 @@ from nacre.model.model import Model
 
 @dataclass(frozen=True, eq=False)
 class SoundState:
-    """Of the way from latents to sound: the decoder network's past, None before its first step; the synthesiser's."""
+    """Of the way from latents to sound: the decoder network's past, None before its first step; the synthesiser's.
+
+    `last` are the latents [1, D] of the last frame.
+    """
 
     past: Array | None
     synthesis: State
+    last: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,6 @@ class DecoderState:
     """One channel's decoder between two packets."""
 
     sound: SoundState
-    latents: Array  # [1, D] of the last frame
     level: int
     curve: Array  # [delay] what is still to be put on sound that comes out late
     code: int | None = None
@@ -96,7 +99,7 @@ FILE = Options()
 
 def start_sound(model: Model) -> SoundState:
     """Before the first latents."""
-    return SoundState(None, model.synthesiser.start())
+    return SoundState(None, model.synthesiser.start(), np.zeros((1, model.config.latent_dims), np.float32))
 
 
 def start_encoder(model: Model, *, denoise: bool = False, refine: bool = False) -> EncoderState:
@@ -112,6 +115,5 @@ def start_encoder(model: Model, *, denoise: bool = False, refine: bool = False) 
 def start_decoder(model: Model) -> DecoderState:
     """Before the first packet."""
     config = model.config
-    latents = np.zeros((1, config.latent_dims), np.float32)
     silence = np.zeros(config.delay_samples, np.float32)  # nothing is heard before the first sample
-    return DecoderState(start_sound(model), latents, config.levels // 2, silence)
+    return DecoderState(start_sound(model), config.levels // 2, silence)

@@ -12,6 +12,7 @@ from nacre.core.units import ceil_div
 LATER = {
     "mel_bands": 0,
     "cleans": False,
+    "noise": False,
 }  # settings that came after the first models: left out of model.json where they are at rest
 
 
@@ -29,6 +30,7 @@ class CodecConfig:
     group_frames: int = 50  # frames coded together and checked together, 1 s
     mel_bands: int = 0  # 0: complex spectra; above: log-mel bands, whose sound is found again from magnitudes alone
     cleans: bool = False  # the encoder has each level a second time, for noisy sound whose latents are to be clean
+    noise: bool = False  # the decoder gives the level of noise beside its spectra, see nacre.dsp.noise
 
     def __post_init__(self) -> None:
         sizes = {name: size for name, size in asdict(self).items() if (name, size) not in LATER.items()}
@@ -43,6 +45,8 @@ class CodecConfig:
             raise BundleError(
                 "levels, group_frames", found=(self.levels, self.group_frames), wanted="at most 16 and 255"
             )
+        if self.noise and self.mel_bands:
+            raise BundleError("noise, mel_bands", found="both", wanted="one: log-mel frames have no noise")
 
     @property
     def frame_rate_hz(self) -> Fraction:
@@ -68,6 +72,11 @@ class CodecConfig:
     def step_width(self) -> int:
         """Numbers of one spectrum: real and imaginary parts, or mel bands."""
         return self.mel_bands or 2 * self.bins
+
+    @property
+    def decoder_width(self) -> int:
+        """Numbers that the decoder gives a step: the spectrum, and the level of noise in each bin."""
+        return self.step_width + self.bins if self.noise else self.step_width
 
     @property
     def group_samples(self) -> int:

@@ -265,6 +265,15 @@ class LogMelSynthesiser(_Stream):
         total = np.zeros((2 * overlap - 1, step), np.float32)  # the picture above, from left to right
         return total, np.zeros((overlap, overlap, step), np.float32), np.zeros((overlap, bins), np.float32)
 
+    def restart(self, state: State, skipped_steps: int) -> State:
+        """A state that has forgotten what came before; so many more steps are left out."""
+        return self.start()
+
+    def parts(self, values: Array, state: State) -> tuple[Array, None, State]:
+        """As `step`; there is no noise apart."""
+        wave, state = self.step(values, state)
+        return wave, None, state
+
     def step(self, values: Array, state: State) -> tuple[Array, State]:
         """values [T * steps, bands] float32 -> (wave [N] float32, N = T * steps * step, state)."""
         if values.ndim != 2 or values.shape[1] != self.bands or len(values) % self.steps_per_frame:

@@ -46,6 +46,12 @@ class Analyser:
         return parts.reshape(-1, c.steps_per_frame * 2 * c.bins), (joined[len(wave) :].copy(),)
 
 
+def expanded(magnitude: Array) -> Array:
+    """Compressed magnitudes as they are."""
+    found: Array = np.expm1(np.minimum(magnitude, np.float32(LARGEST_LOG))) / np.float32(COMPRESSION)
+    return found
+
+
 class Synthesiser:
     """Compressed spectra to samples by overlap-add. State: the unfinished tail."""
 
@@ -58,19 +64,37 @@ class Synthesiser:
         """State before the first spectrum."""
         return (np.zeros((self._overlap - 1, self.config.step_samples), np.float32),)
 
+    def restart(self, state: State, skipped_steps: int) -> State:
+        """A state that has forgotten what came before; so many more steps are left out."""
+        return self.start()
+
     def step(self, spectra: Array, state: State) -> tuple[Array, State]:
-        """spectra [T * steps, 2 * bins] float32 -> (wave [N] float32, N = T * hop, state)."""
+        """spectra [T * steps, X] float32, as the decoder gives them -> (wave [N] float32, N = T * hop, state)."""
+        wave, added, state = self.parts(spectra, state)
+        return wave if added is None else wave + added, state
+
+    def parts(self, spectra: Array, state: State) -> tuple[Array, Array | None, State]:
+        """As `step`, in two waves [N] that make up the whole: what was predicted, and the noise beside it, if any."""
+        wave, tail = self.overlapped(self.spectrum(spectra), state[0])
+        return wave, None, (tail,)
+
+    def spectrum(self, spectra: Array) -> Array:
+        """[S, X] -> predicted spectra [S, bins] complex64, no longer compressed."""
         c = self.config
-        real, imag = spectra[:, : c.bins], spectra[:, c.bins :]
+        real, imag = spectra[:, : c.bins], spectra[:, c.bins : c.step_width]
         magnitude = np.sqrt(real * real + imag * imag) + np.float32(1e-5)
-        scale = np.expm1(np.minimum(magnitude, np.float32(LARGEST_LOG))) / (np.float32(COMPRESSION) * magnitude)
-        spectrum = np.empty(real.shape, np.complex64)
-        spectrum.real, spectrum.imag = real * scale, imag * scale
+        scale = expanded(magnitude) / magnitude
+        found = np.empty(real.shape, np.complex64)
+        found.real, found.imag = real * scale, imag * scale
+        return found
+
+    def overlapped(self, spectrum: Array, tail: Array) -> tuple[Array, Array]:
+        """spectrum [S, bins] complex64, tail [overlap - 1, step] -> (wave [S * step] float32, tail)."""
+        c, steps, overlap = self.config, len(spectrum), self._overlap
         frames = np.fft.irfft(spectrum, n=c.window_samples, norm="ortho") * self._window
-        steps, overlap = len(frames), self._overlap
         pieces = frames.reshape(steps, overlap, c.step_samples)
         total = np.zeros((steps + overlap - 1, c.step_samples), np.float32)
-        total[: overlap - 1] = state[0]
+        total[: overlap - 1] = tail
         for lag in range(overlap):
             total[lag : lag + steps] += pieces[:, lag]
-        return total[:steps].reshape(-1), (total[steps:].copy(),)
+        return total[:steps].reshape(-1), total[steps:].copy()

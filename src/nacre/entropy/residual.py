@@ -109,14 +109,16 @@ class Refinement:
         return bool(self.arrays["steps"][level] > 0)
 
     @one_thread
-    def symbols(self, wave: Floats, decoded: Floats, level: int) -> Ints:
-        """What is sent for one group of wave [N] that the networks gave back as decoded [N]: [S, K], S = N / K.
+    def symbols(self, wave: Floats, predicted: Floats, decoded: Floats, level: int) -> Ints:
+        """What is sent for one group of wave [N]: [S, K], S = N / K. The networks gave it back as decoded [N].
+
+        `predicted` [N] is decoded without noise, from which the difference is taken: noise is nearer to nothing.
 
         Of the nearest size and the one below it, the one whose error and bits weigh less (Sullivan and Wiegand, 1998).
         What bits a size costs is taken from a first guess of the symbols around it. Sizes that stand alone, which would
         be heard as blips, are left out by this.
         """
-        values = self._lapped.forward(wave - decoded) / self._steps(decoded, level)
+        values = self._lapped.forward(wave - predicted) / self._steps(decoded, level)
         sizes = np.minimum(np.abs(values), LARGEST)
         rows = self.rows(np.floor(sizes + ROUNDING).astype(np.int32))
         larger = np.maximum(np.rint(sizes), 1).astype(np.int32)
@@ -126,9 +128,17 @@ class Refinement:
         return found
 
     @one_thread
-    def wave(self, symbols: Ints, decoded: Floats, level: int) -> Floats:
-        """The sound [N] of symbols [S, K], to be added to decoded [N]."""
-        return self._lapped.backward(symbols.astype(np.float32) * self._steps(decoded, level))
+    def refined(self, symbols: Ints, predicted: Floats, noise: Floats | None, level: int) -> Floats:
+        """The sound [N] of symbols [S, K] and of what the networks gave, predicted and noise [N].
+
+        Noise stays where no coefficient was sent.
+        """
+        decoded = predicted if noise is None else predicted + noise
+        coefficients = symbols.astype(np.float32) * self._steps(decoded, level)
+        if noise is not None:
+            coefficients += np.where(symbols == 0, self._lapped.forward(noise), 0)
+        found: Floats = predicted + self._lapped.backward(coefficients)
+        return found
 
     def encoding(self, symbols: Ints) -> Iterator[tuple[Ints, Shares]]:
         """What `decoding` asks for in one group [S, K], as (answers [n], shares [n, A]) in the same order."""

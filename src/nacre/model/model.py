@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from nacre.core.config import CodecConfig
 from nacre.core.errors import BundleError, UsageError
 from nacre.core.kinds import Kind
 from nacre.core.types import Array
 from nacre.dsp.mel import LogMelAnalyser, LogMelSynthesiser
+from nacre.dsp.noise import NoiseSynthesiser
 from nacre.dsp.stft import Analyser, Synthesiser
 from nacre.entropy.context_prior import ContextPrior
 from nacre.entropy.residual import Refinement
@@ -64,7 +63,7 @@ class Model:
         return cls(
             bundle,
             Network(bundle.part("encoder.onnx"), threads, encoder_widths),
-            Network(bundle.part("decoder.onnx"), threads, (c.latent_dims, c.step_width)),
+            Network(bundle.part("decoder.onnx"), threads, (c.latent_dims, c.decoder_width)),
             analyser,
             synthesiser,
             quantiser,
@@ -93,10 +92,8 @@ class Model:
         """latents [T, X] -> symbols [T, K] of the quantiser, within what the static tables have codes for."""
         return self.quantiser.symbols(latents, level, self.static_prior.limits(level), self.static_prior.costs(level))
 
-    def latents(self, symbols: Array | None, frames: int, level: int) -> Array:
-        """symbols [T, K], None for silence -> latents [frames, D] for the decoder graph."""
-        if symbols is None:
-            return np.zeros((frames, self.config.latent_dims), np.float32)
+    def latents(self, symbols: Array, level: int) -> Array:
+        """symbols [T, K] -> latents [T, D] for the decoder graph."""
         return self.quantiser.latents(symbols, level)
 
     def level(self, level: int | None) -> int:
@@ -158,4 +155,4 @@ def synthesiser_of(config: CodecConfig) -> Synthesiser | LogMelSynthesiser:
     if config.mel_bands:
         c = config
         return LogMelSynthesiser(c.rate_hz, c.window_samples, c.step_samples, c.steps_per_frame, c.mel_bands)
-    return Synthesiser(config)
+    return NoiseSynthesiser(config) if config.noise else Synthesiser(config)

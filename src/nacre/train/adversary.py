@@ -1,9 +1,10 @@
 """The adversary: critics that learn to tell decoded sound from recordings, and pull it towards the latter.
 
-Each critic sees patches of complex spectra of one window length (after the discriminators of Zeghidour et al., 2021,
-and Defossez et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and pulls by its verdict and by the features
-it found in the recording (Larsen et al., 2016; Kumar et al., 2019). How strong the pull is does not depend on the size
-of the critics' gradients: these are scaled to a share of the distortion's, item by item (after Defossez et al., 2022).
+Each critic sees patches of complex spectra and their level, at one window length (after the discriminators of Zeghidour
+et al., 2021, and Defossez et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and pulls by its verdict and by
+the features it found in the recording (Larsen et al., 2016; Kumar et al., 2019). How strong the pull is does not depend
+on the size of the critics' gradients: these are scaled to a share of the distortion's, item by item (after Defossez et
+al., 2022).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nacre.core.errors import TrainError
 from nacre.train.checks import above_zero, check, not_negative
 from nacre.train.losses import planar_spectra
 from nacre.train.nets import within
+from nacre.train.precision import FLOAT32
 
 EXPONENT = 0.3  # that of the distortion: weak sounds are seen too
 PATCH = 8  # bins
@@ -35,7 +37,7 @@ class AdversaryConfig:
     """
 
     windows: tuple[int, ...] = (1024, 512, 256)
-    channels: int = 32
+    channels: int = 16
     layers: int = 3
     items: int = 8
     learning_rate: float = 5e-4
@@ -58,28 +60,29 @@ class Critic(nn.Module):
 
     def __init__(self, size: int, channels: int, layers: int):
         super().__init__()
-        bands = size // 2 // PATCH
+        normed = nn.utils.parametrizations.weight_norm
         self.register_buffer("window", torch.hann_window(size), persistent=False)
-        self.inward = nn.Conv2d(2, channels, (3, PATCH), stride=(1, PATCH), padding=(1, 0))
-        self.place = nn.Parameter(torch.zeros(channels, 1, bands))  # which band a patch is of
+        self.inward = nn.Conv2d(3, channels, (3, PATCH), stride=(1, PATCH // 2), padding=(1, PATCH // 4))
+        self.place = nn.Parameter(torch.zeros(channels, 1, size // PATCH))  # which band a patch is of
+        self.widen = normed(nn.Conv2d(channels, 2 * channels, 3, stride=(1, 2), padding=1))
         self.layers = nn.ModuleList(
-            nn.utils.parametrizations.weight_norm(
-                nn.Conv2d(channels, channels, 3, padding=(2**index, 1), dilation=(2**index, 1))
-            )
+            normed(nn.Conv2d(2 * channels, 2 * channels, 3, padding=(2**index, 1), dilation=(2**index, 1)))
             for index in range(layers)
         )
-        self.outward = nn.Conv2d(channels, 1, 1)
+        self.outward = nn.Conv2d(2 * channels, 1, 3, padding=1)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """wave [B, N] -> (verdicts [B, T, bands], features of each layer [B, channels, T, bands])."""
+        """wave [B, N] -> (verdicts [B, T, bands], features of each layer [B, 2 * channels, T, bands])."""
         parts = planar_spectra(wave, self.window)[..., :-1].transpose(0, 1)  # [B, 2, T, size / 2]
-        power = parts.square().sum(1, keepdim=True) + 1e-7
-        x = self.inward(parts * ((EXPONENT / 2 - 0.5) * power.log()).exp()) + self.place
+        log_power = (parts.square().sum(1, keepdim=True) + 1e-7).log()
+        seen = [parts * ((EXPONENT / 2 - 0.5) * log_power).exp(), EXPONENT / 2 * (log_power + 6)]
+        x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
+        x = F.leaky_relu(self.inward(x) + self.place, SLOPE)
         features = []
-        for layer in self.layers:
-            x = x + layer(F.leaky_relu(x, SLOPE))
+        for layer in (self.widen, *self.layers):
+            x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return self.outward(F.leaky_relu(x, SLOPE)).squeeze(1).float(), features
+        return self.outward(x).squeeze(1).float(), features
 
 
 class Adversary(nn.Module):
@@ -92,6 +95,7 @@ class Adversary(nn.Module):
         super().__init__()
         self.config = config
         self.critics = nn.ModuleList(Critic(size, config.channels, config.layers) for size in config.windows)
+        self.precision = FLOAT32
         self.register_buffer("settled", torch.zeros(()))  # distortion before the critics had a say
         self.register_buffer("smoothed", torch.zeros(()))  # and its moving average since
 
@@ -114,12 +118,13 @@ class Adversary(nn.Module):
             ours, theirs = ours * inside, theirs * inside
         fault, against, right = ours.new_zeros(()), ours.new_zeros(()), []
         for critic in self.critics:
-            with torch.autocast(wave.device.type, torch.bfloat16):
+            with self.precision.autocast(wave.device):
                 true, found = critic(theirs)
                 false, made = critic(ours)
             fault = fault + F.relu(1 - true).mean() + F.relu(1 + false).mean()
             apart = [
-                (a - b.detach()).abs().mean((1, 2, 3)) / b.detach().abs().mean().clamp(min=1e-3)
+                (a - b.detach()).abs().mean((1, 2, 3), dtype=torch.float32)
+                / b.detach().abs().mean(dtype=torch.float32).clamp(min=1e-3)
                 for a, b in zip(made, found, strict=True)
             ]
             against = against - false.mean((1, 2)).sum() + self.config.matching * torch.stack(apart).mean(0).sum()

@@ -36,9 +36,11 @@ from nacre.entropy.context_prior import (
     planes_of,
 )
 from nacre.entropy.symbols import LARGEST
+from nacre.train.precision import FLOAT32, fastest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+CPU = torch.device("cpu")
 UNIT = 16  # activations and logarithms are whole numbers of 1 / UNIT
 OUT = 256  # the network's last numbers are whole numbers of 1 / OUT
 NARROWEST, PER_OCTAVE = 2.0**-4.5, 4  # width of curve 0, and widths in an octave
@@ -61,7 +63,7 @@ class ContextConfig:
     learning_rate: float = 2e-3
     rounding_from: float = 0.5
     seed: int = 0
-    fast: bool = True  # bfloat16 matrices and compiled likelihood
+    fast: bool = True  # the faster number type for matrices, and compiled likelihood
 
 
 def _rounded(x: Tensor, per_unit: float) -> Tensor:
@@ -132,6 +134,7 @@ class ContextNet(nn.Module):
         s, c = found, config
         levels, used = s.mean.shape
         self.config, self.rounding = config, False
+        self.precision = fastest(CPU) if config.fast else FLOAT32
         self.ends = block_ends(used, c.shares)
         wide = len(self.ends) * c.small
         self.w_in = nn.Parameter(torch.randn(HISTORY * used, c.hidden) / math.sqrt(HISTORY * used))
@@ -159,7 +162,7 @@ class ContextNet(nn.Module):
 
         Planes of the result: place, natural logarithm of the width, logit of the second curve, its width, its distance.
         """
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.fast):
+        with self.precision.autocast(CPU):
             hidden = self._layer(planes / UNIT, self.w_in, self.b_in[level][:, None])
             for weights, bias in zip(self.w_mid, self.b_mid, strict=True):
                 hidden = self._layer(hidden, weights, bias)

@@ -31,6 +31,7 @@ from nacre.train.degrade import (
     in_room,
     narrow,
     tilt,
+    tones,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -139,7 +140,9 @@ def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int, quie
 
 def _mono(path: Path, rate_hz: int) -> Array:
     with AudioReader(path) as reader:
-        return np.concatenate(list(mono_blocks(reader, rate_hz)))
+        wave = np.concatenate(list(mono_blocks(reader, rate_hz)))
+    found: Array = wave - wave.mean(dtype=np.float64).astype(np.float32)  # an offset is no sound
+    return found
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,9 @@ class Sampler:
         factor = rng.uniform(*d.speed_range) if rng.random() < d.speed_probability else 1.0
         chosen = rng.choice(len(self.sources), p=self.share)
         source = self._recording(chosen, rng) if self.whole else self.sources[chosen]
+        if d.tone_probability and rng.random() < d.tone_probability:
+            wave = tones(samples, self.codec.rate_hz, rng)
+            return wave, wave
         if self.whole:
             hop = self.codec.hop_samples
             samples = min(samples, max(hop, (int(len(source) / factor) - 64) // hop * hop))

@@ -18,7 +18,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class DegradeConfig:
     """How often and how strongly an excerpt is changed; every probability in 0..1.
 
-    All of it is there for the decoder to give back: rooms, the narrow band of a telephone, a second talker, noise.
+    All of it is there for the decoder to give back: rooms, the narrow band of a telephone, a second talker, noise;
+    or tones, as of a telephone's keys, in place of speech.
     """
 
     speed_probability: float = 0.6
@@ -32,9 +33,10 @@ class DegradeConfig:
     band_probability: float = 0.0
     talker_probability: float = 0.0
     talker_snr_db: tuple[float, float] = (0.0, 15.0)
+    tone_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        chances = ("speed", "quiet", "tilt", "noise", "room", "band", "talker")
+        chances = ("speed", "quiet", "tilt", "noise", "room", "band", "talker", "tone")
         check(self, "degrade", "0 to 1", share, *(f"{name}_probability" for name in chances))
         check(self, "degrade", "0 or more", not_negative, "level_spread_db")
         ranges = ("speed_range", "noise_snr_db", "talker_snr_db")
@@ -42,6 +44,7 @@ class DegradeConfig:
         check(self, "degrade", "speeds above 0", lambda speeds: above_zero(speeds[0]), "speed_range")
 
 
+ROWS_HZ, COLUMNS_HZ = (697, 770, 852, 941), (1209, 1336, 1477, 1633)  # of a telephone's keys
 NOTHING = DegradeConfig(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)  # recordings as they are
 
 
@@ -121,6 +124,22 @@ def clicks(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
         burst = rng.standard_normal(len(decay)) * decay * rng.uniform(0.2, 1)
         wave[at : at + len(decay)] += burst.astype(np.float32)
     return wave[:samples] / np.float32(wave[:samples].std() + 1e-9)
+
+
+def tones(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
+    """Beeps [N] in faint noise: digits of a telephone's keys (ITU-T Q.23), or single tones of 200 to 3500 Hz."""
+    wave = rng.standard_normal(samples) * 10 ** rng.uniform(-5, -3)
+    keys, start = rng.random() < 0.6, int(rng.integers(rate_hz // 5))
+    while start < samples:
+        count = int(rng.uniform(0.06, 0.6) * rate_hz)
+        hz = [rng.choice(ROWS_HZ), rng.choice(COLUMNS_HZ)] if keys else [200 * 17.5 ** rng.random()]
+        at = np.arange(count)
+        ramp = np.minimum(1, np.minimum(at, at[::-1]) * (200 / rate_hz))  # 5 ms
+        beep = sum(np.sin(at * (2 * np.pi * tone / rate_hz) + rng.uniform(0, 2 * np.pi)) for tone in hz)
+        piece = (ramp * beep * (0.17 / len(hz) ** 0.5))[: samples - start]
+        wave[start : start + len(piece)] += piece
+        start += count + int(rng.uniform(0.04, 0.3) * rate_hz)
+    return wave.astype(np.float32)
 
 
 def in_room(wave: Array, response: Array, rate_hz: int) -> tuple[Array, Array]:

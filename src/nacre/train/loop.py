@@ -24,6 +24,7 @@ from nacre.train.degrade import NOTHING
 from nacre.train.log import Log
 from nacre.train.losses import MelLoss, SpectralLoss
 from nacre.train.nets import within
+from nacre.train.precision import fastest
 from nacre.train.quantisers import kept
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.run import CHECKPOINT, Run, learning_rate, net_of, new_run
@@ -64,6 +65,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, run: Run, sampler: Sampler, place: Place):
         self.recipe, self.run, self.sampler, self.place = recipe, run, sampler, place
         self.loss = loss_of(recipe).to(place.device)
+        self.precision = fastest(place.device)
+        run.adversary.precision = self.precision
         if recipe.compile:
             for module in list(run.net.modules()):
                 if type(module).__name__ == "CausalBlock":
@@ -102,11 +105,11 @@ class Trainer:
         wave, target = (torch.from_numpy(waves).to(place.device) for waves in (drawn.waves, drawn.targets))
         lengths = torch.from_numpy(drawn.lengths).to(place.device) if self.recipe.data.whole else None
         cleaned = torch.from_numpy(drawn.cleaned)
-        with torch.autocast(place.device.type, torch.bfloat16):
+        with self.precision.autocast(place.device):
             coded = self.forward(
                 wave, level.to(place.device), lengths, bypass, cleaned.to(place.device) if stage.cleaning else None
             )
-        bits, hard_bits, sound = coded.soft_bits, coded.hard_bits, coded.sound.float()
+        bits, hard_bits = coded.soft_bits, coded.hard_bits
         judged = None if lengths is None else run.net.judged(lengths)
         steered = run.net.quantiser.steered and not bypass
         weight = run.control.weight(level).sqrt().to(place.device) if steered else torch.ones_like(bits)
@@ -115,20 +118,25 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(stage, inside) * group.get("pace", 1.0)
         adversarial = any(stage.adversarial)
-        heard = sound.detach().requires_grad_() if adversarial else sound
-        wanted = run.net.target(target, sound)
-        distortion, parts = self.loss(heard, wanted, judged)
+        draws = [draw.float() for draw in (coded.sound, coded.other) if draw is not None]
+        leaves = [draw.detach().requires_grad_() if adversarial else draw for draw in draws]
+        wanted = run.net.target(target, draws[0])
+        distortion, parts = self.loss(leaves[0], wanted, judged, *leaves[1:])
         distortion = distortion * stage.distortion_weight
         price = (distortion / weight.clamp(min=0.03)).mean()
         figures: dict[str, Tensor] = {}
         rate = (stage.rate_weight * weight * bits + coded.penalty).mean()
         if adversarial:
-            (pull,) = torch.autograd.grad(price, heard)
+            pulls = list(torch.autograd.grad(price, leaves))
             share = torch.linspace(*stage.adversarial, self.recipe.codec.levels)[level].to(place.device)
-            strength = share * pull.norm(dim=1) * run.adversary.ready(inside)
-            among, figures = run.adversary.learn(heard, wanted, judged, strength, place.world)
+            size = torch.stack([pull.norm(dim=1) for pull in pulls]).sum(0)
+            strength = share * size * run.adversary.ready(inside)
+            among, figures = run.adversary.learn(leaves[0], wanted, judged, strength, place.world)
+            pulls[0] = pulls[0] + among
             run.adversary.watch(inside, self._mean(distortion.detach().mean()))
-            (rate + (sound * (pull + among)).sum()).backward()
+            (
+                rate + torch.stack([(draw * pull).sum() for draw, pull in zip(draws, pulls, strict=True)]).sum()
+            ).backward()
         else:
             (rate + price).backward()
         trained = [p for p in run.net.parameters() if p.requires_grad]
@@ -260,6 +268,9 @@ def train(
     trainer = Trainer(recipe, run, sampler, place)
     if begin and run.step == 0:
         begin(trainer)
+    if not silent:
+        compiled = "; compiling, the first step takes a minute or two" if recipe.compile else ""
+        print(f"layers compute in {trainer.precision.described}{compiled}", flush=True)
     judge = Judge(trainer, corpus, validation or corpus)
     last = min(recipe.steps, max_steps or recipe.steps)
     with Log(out if place.rank == 0 else None, run, last, silent) as log, interrupted() as stop:

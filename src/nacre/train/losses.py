@@ -7,6 +7,7 @@ carry harmonics), log-mel bands (they carry weak sounds), and compressed complex
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,19 +55,43 @@ def mel_filters(bands: int, bins: int, rate_hz: int) -> Tensor:
     return filters / filters.sum(0)
 
 
+Features = tuple[Tensor, Tensor, Tensor]  # sizes [B, T, bins], log-mel bands [B, T, bands], compressed values
+
+
+def features(spectra: Tensor, mel: Tensor, exponent: float) -> Features:
+    """Spectra [2, B, T, bins] as the three views look at them."""
+    power = spectra.square().sum(0) + 1e-7
+    log_power = power.log()  # exp of a scaled log is far cheaper than pow
+    unit = ((exponent / 2 - 0.5) * log_power).exp()
+    return (exponent / 2 * log_power).exp(), torch.log(power @ mel + 1e-6), spectra * unit
+
+
+def apart(ours: Features, theirs: Features, density: Tensor, root: bool) -> dict[str, Tensor]:
+    """Each view's distortion [B, T]; `root` takes the complex values' distance itself, in place of its square."""
+    squared = (ours[2] - theirs[2]).square().sum(0)
+    return {
+        "magnitude": ((ours[0] - theirs[0]).abs() * density).sum(2),
+        "log_mel": 0.5 * (ours[1] - theirs[1]).abs().mean(2),
+        "complex": (((squared + 1e-8).sqrt() if root else squared) * density).sum(2),
+    }
+
+
 def views(ours: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: float) -> dict[str, Tensor]:
     """Spectra [2, B, T, bins] -> each view's distortion [B, T]; free of complex numbers, so that it can be compiled."""
-    power, power_true = ours.square().sum(0) + 1e-7, theirs.square().sum(0) + 1e-7
-    log_power, log_power_true = power.log(), power_true.log()  # exp of a scaled log is far cheaper than pow
-    size, size_true = (exponent / 2 * log_power).exp(), (exponent / 2 * log_power_true).exp()
-    log_ours, log_true = torch.log(power @ mel + 1e-6), torch.log(power_true @ mel + 1e-6)
-    unit, unit_true = ((exponent / 2 - 0.5) * log_power).exp(), ((exponent / 2 - 0.5) * log_power_true).exp()
-    scaled = ours * unit - theirs * unit_true
-    return {
-        "magnitude": ((size - size_true).abs() * density).sum(2),
-        "log_mel": 0.5 * (log_ours - log_true).abs().mean(2),
-        "complex": (scaled.square().sum(0) * density).sum(2),
-    }
+    return apart(features(ours, mel, exponent), features(theirs, mel, exponent), density, False)
+
+
+def energy_views(
+    ours: Tensor, other: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: float
+) -> dict[str, Tensor]:
+    """As `views`, of two draws of decoded sound: their distances to the recording less the distance between them.
+
+    This is the energy distance (Gritsenko et al., 2020): least where draws are spread as recordings are, so that noise
+    keeps its level, where a plain distance would shrink it to its mean.
+    """
+    first, second, true = (features(spectra, mel, exponent) for spectra in (ours, other, theirs))
+    near, far, between = (apart(a, b, density, True) for a, b in ((first, true), (second, true), (first, second)))
+    return {name: near[name] + far[name] - between[name] for name in near}
 
 
 def planar_spectra(wave: Tensor, window: Tensor) -> Tensor:
@@ -84,6 +109,7 @@ class SpectralLoss(nn.Module):
         super().__init__()
         self.config = config
         self.views = torch.compile(views, dynamic=False) if compile else views
+        self.energy_views = torch.compile(energy_views, dynamic=False) if compile else energy_views
         for size, bands in zip(config.windows, config.mel_bands, strict=True):
             bins = size // 2 + 1
             hz = torch.linspace(0, rate_hz / 2, bins)
@@ -92,26 +118,29 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"density{size}", density / density.sum(), persistent=False)
             self.register_buffer(f"mel{size}", mel_filters(bands, bins, rate_hz), persistent=False)
 
-    def forward(self, decoded: Tensor, wave: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """decoded, wave [B, N], lengths [B] samples of each item (all where None).
+    def forward(
+        self, decoded: Tensor, wave: Tensor, lengths: Tensor | None = None, other: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """decoded, wave [B, N], lengths [B] samples of each item (all where None); `other` [B, N] is a second draw.
 
-        Returns (distortion [B], its weighted parts, each [B]); what lies beyond an item's length does not count.
+        Returns (distortion [B], its weighted parts, each [B]); what lies beyond an item's length does not count. With
+        a second draw the distortion is an energy distance.
         """
-        c = self.config
+        c, waves = self.config, [decoded, wave] if other is None else [decoded, other, wave]
         if lengths is not None:
             inside = within(lengths, 1, decoded.shape[1])
-            decoded, wave = decoded * inside, wave * inside
+            waves = [each * inside for each in waves]
         total: dict[str, Tensor] = {}
         for size in c.windows:
-            for name, value in self._view(size, decoded, wave).items():
+            for name, value in self._view(size, waves).items():
                 total[name] = total.get(name, 0) + mean_within(value, lengths, size // 4) / len(c.windows)
         parts = {name: getattr(c, name) * value for name, value in total.items()}
         return torch.stack(list(parts.values())).sum(0), parts
 
-    def _view(self, size: int, decoded: Tensor, wave: Tensor) -> dict[str, Tensor]:
-        window = getattr(self, f"window{size}")
-        spectra = planar_spectra(decoded, window), planar_spectra(wave, window)
-        return self.views(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
+    def _view(self, size: int, waves: list[Tensor]) -> dict[str, Tensor]:
+        compare: Callable[..., dict[str, Tensor]] = self.views if len(waves) == 2 else self.energy_views
+        spectra = [planar_spectra(wave, getattr(self, f"window{size}")) for wave in waves]
+        return compare(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
 
 
 def mean_within(values: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
@@ -130,9 +159,9 @@ class MelLoss(nn.Module):
         self.step_samples = step_samples
 
     def forward(
-        self, decoded: Tensor, frames: Tensor, lengths: Tensor | None = None
+        self, decoded: Tensor, frames: Tensor, lengths: Tensor | None = None, other: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """decoded, frames [B, S, bands], lengths [B] in samples -> (distortion [B], its parts)."""
+        """decoded, frames [B, S, bands], lengths [B] in samples -> (distortion [B], its parts); `other` is None."""
         away = (decoded - frames).abs().mean(2)
         found = away.mean(1)
         if lengths is not None:

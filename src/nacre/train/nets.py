@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nacre.core.config import CodecConfig
 from nacre.dsp.mel import COMPRESSION as MEL_COMPRESSION
 from nacre.dsp.mel import LogMelAnalyser
+from nacre.dsp.noise import fades
 from nacre.dsp.stft import COMPRESSION, LARGEST_LOG, hann_root
 from nacre.train.checks import above_zero, check, one_of
 from nacre.train.codebooks import FiniteScalar, ResidualVQ
@@ -223,9 +224,13 @@ class Decoder(nn.Module):
         self.fine = Stack(net, net.decoder, net.output_blocks, codec.levels)
         self.norm = nn.LayerNorm(net.width)
         self.outward = nn.Linear(net.width, codec.step_width)
+        self.noise = nn.Linear(net.width, codec.bins) if codec.noise else None
         self.past_shapes = self.coarse.past_shapes + self.fine.past_shapes
         with torch.no_grad():
             self.outward.weight.mul_(0.3)
+            if self.noise:  # a little at first, enough for gradients to find it
+                self.noise.weight.mul_(0.1)
+                self.noise.bias.fill_(-2.0)
 
     def forward(self, latents: Tensor, level: Tensor, pasts: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """latents [B, T, D], level [B] -> (spectra [B, T * steps, width], pasts)."""
@@ -233,7 +238,9 @@ class Decoder(nn.Module):
         x, first = self.coarse(self.inward(latents), level, pasts[:split] if pasts else None)
         x = self.widen(x).unflatten(2, (self.steps, -1)).flatten(1, 2)
         x, second = self.fine(x, level, pasts[split:] if pasts else None)
-        return self.outward(self.norm(x)), first + second
+        x = self.norm(x)
+        spectra = torch.cat([self.outward(x), F.softplus(self.noise(x))], 2) if self.noise else self.outward(x)
+        return spectra, first + second
 
 
 class Analysis(nn.Module):
@@ -245,6 +252,7 @@ class Analysis(nn.Module):
         super().__init__()
         self.codec = codec
         self.register_buffer("window", torch.from_numpy(hann_root(codec.window_samples)), persistent=False)
+        self.noise = NoiseSubstitution(codec) if codec.noise else None
 
     def spectra(self, wave: Tensor) -> Tensor:
         """wave [B, N], N a multiple of the hop -> compressed spectra [B, T, steps * 2 * bins]."""
@@ -258,19 +266,30 @@ class Analysis(nn.Module):
         return compressed.reshape(wave.shape[0], -1, c.steps_per_frame * 2 * c.bins)
 
     def sound(self, spectra: Tensor) -> Tensor:
-        """Compressed spectra [B, T * steps, 2 * bins] -> wave [B, N - delay], in time with what went in."""
-        return self.wave(spectra)[:, self.codec.delay_samples :]
+        """What a decoder gives [B, T * steps, X] -> wave [B, N - delay], in time with what went in."""
+        return self.sounds(spectra, 1)[0]
+
+    def sounds(self, spectra: Tensor, draws: int) -> list[Tensor]:
+        """As `sound`, as often as asked, each with noise of its own where the codec has any."""
+        predicted = self.expanded(spectra[..., : self.codec.step_width])
+        found = [predicted] * draws
+        if self.noise:
+            found = self.noise(predicted, spectra[..., self.codec.step_width :], draws)
+        return [self.wave(parts)[:, self.codec.delay_samples :] for parts in found]
 
     def target(self, wave: Tensor) -> Tensor:
         """What `sound` should be: wave [B, N] itself."""
         return wave
 
-    def wave(self, spectra: Tensor) -> Tensor:
-        """Compressed spectra [B, T * steps, 2 * bins] -> wave [B, N], lagging by the codec's delay."""
-        c = self.codec
-        parts = spectra.float().unflatten(2, (2, c.bins))
+    def expanded(self, spectra: Tensor) -> Tensor:
+        """Compressed spectra [B, S, 2 * bins] -> their real and imaginary parts as they are [B, S, 2, bins]."""
+        parts = spectra.float().unflatten(2, (2, self.codec.bins))
         magnitude = parts.square().sum(-2, keepdim=True).add(1e-9).sqrt()
-        parts = parts * (torch.expm1(magnitude.clamp(max=LARGEST_LOG)) / (COMPRESSION * magnitude))
+        return parts * (torch.expm1(magnitude.clamp(max=LARGEST_LOG)) / (COMPRESSION * magnitude))
+
+    def wave(self, parts: Tensor) -> Tensor:
+        """Real and imaginary parts [B, T * steps, 2, bins] -> wave [B, N], lagging by the codec's delay."""
+        c = self.codec
         frames = torch.fft.irfft(torch.complex(parts[:, :, 0], parts[:, :, 1]), n=c.window_samples, norm="ortho")
         overlap = c.window_samples // c.step_samples
         pieces = (frames * (self.window * (2 / overlap))).unflatten(2, (overlap, c.step_samples))
@@ -309,16 +328,53 @@ class LogMel(nn.Module):
         """Log-mel frames [B, T * steps, bands] as they are: sound is found from them outside training."""
         return spectra.float()
 
+    def sounds(self, spectra: Tensor, draws: int) -> list[Tensor]:
+        """As `sound`, as often as asked."""
+        return [self.sound(spectra)] * draws
+
     def target(self, wave: Tensor) -> Tensor:
         """wave [B, N] -> the frames that `sound` should be."""
         return self.spectra(wave).unflatten(2, (self.codec.steps_per_frame, -1)).flatten(1, 2)
 
 
+class NoiseSubstitution(nn.Module):
+    """nacre.dsp.noise in torch, with noise that is drawn anew each time."""
+
+    window: Tensor
+    predicted_fade: Tensor
+    noise_fade: Tensor
+
+    def __init__(self, codec: CodecConfig):
+        super().__init__()
+        self.codec = codec
+        for name, factors in zip(("predicted_fade", "noise_fade"), fades(codec), strict=True):
+            self.register_buffer(name, torch.from_numpy(factors), persistent=False)
+        self.register_buffer("window", torch.from_numpy(hann_root(codec.window_samples)), persistent=False)
+
+    def forward(self, predicted: Tensor, levels: Tensor, draws: int) -> list[Tensor]:
+        """predicted [B, S, 2, bins], compressed levels [B, S, bins] -> spectra [B, S, 2, bins], one a draw."""
+        size = torch.expm1(levels.float().clamp(max=LARGEST_LOG)) / COMPRESSION * self.noise_fade
+        faded = predicted * self.predicted_fade
+        return [faded + size.unsqueeze(2) * self.drawn(predicted) for _ in range(draws)]
+
+    def drawn(self, like: Tensor) -> Tensor:
+        """Spectra [B, S, 2, bins] of white noise, of unit power in each bin."""
+        c = self.codec
+        lead = c.window_samples // c.step_samples - 1
+        wave = torch.randn(like.shape[0], (like.shape[1] + lead) * c.step_samples, device=like.device)
+        spectrum = torch.fft.rfft(frame(wave, c.window_samples, c.step_samples) * self.window, norm="ortho")
+        return torch.stack([spectrum.real, spectrum.imag], 2) * math.sqrt(2)
+
+
 @dataclass(frozen=True)
 class Coded:
-    """`sound` as decoded: [B, N - delay] samples or [B, S, bands]; bits and penalty [B] means over frames."""
+    """`sound` as decoded: [B, N - delay] samples or [B, S, bands]; bits and penalty [B] means over frames.
+
+    `other` is the same with noise of another draw, where the codec substitutes noise.
+    """
 
     sound: Tensor
+    other: Tensor | None
     soft_bits: Tensor
     hard_bits: Tensor
     penalty: Tensor
@@ -366,11 +422,12 @@ class CodecNet(nn.Module):
             with torch.autocast(wave.device.type, enabled=False):  # codes in bf16 would be neighbours mistaken
                 found = self.quantiser(latents.float(), level, inside)
         spectra, _ = self.decoder(self.quantiser.leave(found.latents, level), level)
-        sound = self.analysis.sound(spectra)
+        sound, *others = self.analysis.sounds(spectra, 2 if self.codec.noise else 1)
+        other = others[0] if others else None
         costs = (found.soft_bits, found.hard_bits, found.penalty)
         if inside is None:
-            return Coded(sound, *(cost.mean(1) for cost in costs))
-        return Coded(sound, *((cost * inside).sum(1) / inside.sum(1) for cost in costs))
+            return Coded(sound, other, *(cost.mean(1) for cost in costs))
+        return Coded(sound, other, *((cost * inside).sum(1) / inside.sum(1) for cost in costs))
 
     def judged(self, lengths: Tensor) -> Tensor:
         """How many samples of each item's `sound` count [B]: as many as would come out if it were alone."""

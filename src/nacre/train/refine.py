@@ -179,7 +179,7 @@ def memory_of(model: Model, wave: Array, level: int) -> int:
     wanted, _ = decoded_groups(model, start_sound(model), groups)
     for memory in (1, 2, 3):
         found, _ = decoded_groups(model, start_sound(model), groups[-1 - memory :])
-        if np.abs(found - wanted).max() < FORGOTTEN:
+        if np.abs(found.predicted - wanted.predicted).max() < FORGOTTEN:
             return memory
     return 0
 

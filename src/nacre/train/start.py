@@ -71,7 +71,7 @@ def calibrate(trainer: Trainer, items: int = 32) -> None:
     run.net.eval()
     for level in range(recipe.codec.levels):
         coded = run.net(wave, torch.full((items,), level, device=wave.device))
-        found, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound))
+        found, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound), None, coded.other)
         bits.append(float(coded.hard_bits.mean()))
         distortion.append(float(found.mean()))
     run.net.train()
