@@ -8,6 +8,8 @@ from pathlib import Path
 from nacre.codec import latents as arrays
 from nacre.codec import stream as streams
 from nacre.codec.latents import TokenFormat
+from nacre.codec.live import LiveEncoder, LiveSettings
+from nacre.codec.live_decoder import LiveDecoder
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
 from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
@@ -96,6 +98,30 @@ class Codec:
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
         """A decoder over the packets of a file, at the file's rate or at `rate_hz`."""
         return StreamDecoder(self.model, contents, rate_hz)
+
+    def live_encoder(
+        self,
+        rate_hz: float,
+        *,
+        bitrate_kbps: float = 6.0,
+        frames: int = 1,
+        loss: float = 0.0,
+        reach_ms: float = 80.0,
+        redundant: bool = True,
+        source: int | None = None,
+    ) -> LiveEncoder:
+        """Samples in, RTP packets of `frames` times 20 ms out, for lines that lose packets; see `LiveSettings`.
+
+        `source` is the sender's number in the packets, by default drawn by lot. Raises AudioError, UsageError.
+        """
+        settings = LiveSettings(bitrate_kbps, frames, loss, reach_ms, redundant)
+        return LiveEncoder(self.model, rate_hz, settings, source)
+
+    def live_decoder(
+        self, rate_hz: int = 16_000, *, depth_ms: float | None = None, announced: bool = False
+    ) -> LiveDecoder:
+        """RTP packets in, sound out when it is due. `depth_ms` fixes the wait for late packets; see `LiveDecoder`."""
+        return LiveDecoder(self.model, rate_hz, depth_ms, announced)
 
     def parse(self, data: bytes) -> Contents:
         """Packets of a file, checked to be for this model. Raises StreamError."""

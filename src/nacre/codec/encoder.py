@@ -31,12 +31,39 @@ class Analysed:
     silent: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """What a packet is to hold: symbols [T, K], None for silence, at a level and gain code; `fine` refines them."""
+
+    symbols: Array | None
+    level: int
+    code: int
+    fine: Array | None = None
+
+
 def encode_frames(
     model: Model, state: EncoderState, wave: Array, level: int, options: Options = FILE
 ) -> tuple[Packet, EncoderState]:
     """wave [N] float32, N a multiple of the hop and at most a group, at a quality level -> (packet, state)."""
+    coded, after = code_frames(model, state, wave, level, options)
+    if coded.symbols is None:
+        return Packet(coded.level, b""), after
+    coder = PacketCoder.of(model, options.prior)
+    if options.independent:
+        return coder.pack(coded.symbols, level, coded.code, coded.fine), after
+    packet = coder.pack(coded.symbols, level, coded.code, coded.fine, state.history)
+    return packet, replace(after, history=coder.after(coded.symbols, level, state.history))
+
+
+def code_frames(
+    model: Model, state: EncoderState, wave: Array, level: int, options: Options = FILE, code: int | None = None
+) -> tuple[Coded, EncoderState]:
+    """As `encode_frames`, before the symbols become bytes. The prior's history in the state stays as it is.
+
+    `code` is the gain code, by default the one that suits a group.
+    """
     analyse = analyse_frames if options.code_silence else analyse_audible
-    analysed, after = analyse(model, state, wave, level)
+    analysed, after = analyse(model, state, wave, level, code)
     symbols: Array | None = None
     if not analysed.silent:
         symbols = model.symbols(analysed.latents, level)
@@ -45,14 +72,7 @@ def encode_frames(
     elif options.silent_level is not None:
         level = options.silent_level
     fine, after = _refined(model, after, analysed.ready, symbols, level)
-    if symbols is None:
-        return Packet(level, b""), after
-    assert after.code is not None
-    coder = PacketCoder.of(model, options.prior)
-    if options.independent:
-        return coder.pack(symbols, level, after.code, fine), after
-    packet = coder.pack(symbols, level, after.code, fine, state.history)
-    return packet, replace(after, history=coder.after(symbols, level, state.history))
+    return Coded(symbols, level, after.code or 0, fine), after
 
 
 def follow_frames(
@@ -89,9 +109,11 @@ def analyse_frames(
     return Analysed(latents, ready), after
 
 
-def analyse_audible(model: Model, state: EncoderState, wave: Array, level: int) -> tuple[Analysed, EncoderState]:
+def analyse_audible(
+    model: Model, state: EncoderState, wave: Array, level: int, code: int | None = None
+) -> tuple[Analysed, EncoderState]:
     """As `analyse_frames`, but silence is told apart: its gain is never sent, so the next ramp starts from the last."""
-    analysed, after = analyse_frames(model, state, wave, level)
+    analysed, after = analyse_frames(model, state, wave, level, code)
     if not is_silent(wave, model.config.hop_samples):
         return analysed, after
     return replace(analysed, silent=True), replace(after, code=state.code)

@@ -47,9 +47,11 @@ class LevelState:
     code: int | None = None
 
 
-def choose_gain(state: LevelState, wave: Array, hop_samples: int) -> tuple[int, LevelState]:
-    """Gain code for the group wave [N]; rises at once, falls slowly, keeps its value inside a small band."""
-    level_db, code = max(active_level_db(wave, hop_samples), state.level_db - RELEASE_DB), state.code
+def choose_gain(
+    state: LevelState, wave: Array, hop_samples: int, release_db: float = RELEASE_DB
+) -> tuple[int, LevelState]:
+    """Gain code for the group wave [N]; rises at once, falls by `release_db`, keeps its value inside a small band."""
+    level_db, code = max(active_level_db(wave, hop_samples), state.level_db - release_db), state.code
     wanted_db = TARGET_DB - level_db
     if code is None or abs(wanted_db - (code - GAIN_ZERO) * GAIN_STEP_DB) > HYSTERESIS_DB:
         code = int(np.clip(round(wanted_db / GAIN_STEP_DB) + GAIN_ZERO, 0, GAIN_CODES - 1))

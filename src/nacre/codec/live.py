@@ -1,0 +1,194 @@
+"""Live encoder: samples in, RTP packets of 20 to 60 ms out, with coarse copies of earlier frames for bad lines."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nacre.audio import Resampler
+from nacre.codec.encoder import analyse_frames, code_frames
+from nacre.codec.live_packets import (
+    COPY_LEVELS,
+    MOST_FRAMES,
+    REACHES,
+    Context,
+    Frame,
+    Mode,
+    Payload,
+    PayloadCoder,
+)
+from nacre.codec.rate_control import plan_rate
+from nacre.codec.state import Options, start_encoder
+from nacre.core.errors import UsageError
+from nacre.core.types import Array
+from nacre.dsp.gain import RELEASE_DB, LevelState, choose_gain, is_silent
+from nacre.dsp.wave import as_sound, check_shape, pad
+from nacre.format.live import RtpPacket, pack_rtp
+from nacre.model.model import Model
+
+REFRESH = ((0.003, 50), (0.02, 10), (0.05, 4))  # up to this share of loss a key in so many packets; above, each is one
+FIRST_ANNOUNCED = 6  # packets at the start that say which model they are for, so that one of them arrives
+ANNOUNCE_PACKETS = 50
+COPIES_FROM = 0.01  # share of loss from which copies are sent
+QUIET_PACKETS = 20  # while there is silence one packet in so many is sent
+OVERHEAD = 1.08  # of packets over files, a first guess
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """What a caller may ask of a live encoder.
+
+    `bitrate_kbps` counts payloads, copies included; `frames` of 20 ms go into a packet; `loss` is the share of packets
+    that the line is thought to lose, which sets keys and copies; copies reach back `reach_ms`, and are left out
+    where `redundant` is False.
+    """
+
+    bitrate_kbps: float = 6.0
+    frames: int = 1
+    loss: float = 0.0
+    reach_ms: float = 80.0
+    redundant: bool = True
+    copy_level: int = 0
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "frames": (self.frames, 1, MOST_FRAMES),
+            "loss": (self.loss, 0, 1),
+            "reach_ms": (self.reach_ms, 40, 1000),
+            "copy_level": (self.copy_level, 0, COPY_LEVELS - 1),
+        }
+        for name, (found, low, high) in wanted.items():
+            if not low <= found <= high or (name in ("frames", "copy_level") and found != int(found)):
+                raise UsageError(name, found=found, wanted=f"{low} to {high}")
+
+
+class LiveEncoder:
+    """Samples in, packets out; the packets do not depend on the pieces. Raises AudioError, UsageError."""
+
+    def __init__(self, model: Model, rate_hz: float, settings: LiveSettings, source: int | None = None):
+        self.model, self.settings, self.rate_hz = model, settings, check_shape(rate_hz, 1)
+        self.source = int.from_bytes(os.urandom(4), "big") if source is None else source
+        self.payload_bytes, self.packets = 0, 0
+        self._plan = plan_rate(model, 1, settings.bitrate_kbps, None)
+        self._plan.spent_bytes = 0
+        self._plan.activity *= OVERHEAD
+        self._coder, self._resampler = PayloadCoder(model), Resampler(self.rate_hz, model.config.rate_hz, 1)
+        self._primary = start_encoder(model, refine=self._plan.highest >= model.plain_levels)
+        self._coarse, self._loudness = start_encoder(model), LevelState()
+        self._context: Context | None = None
+        self._frames = 0  # given to packets so far
+        self._old: deque[Frame] = deque(maxlen=REACHES[-1] + 2 * MOST_FRAMES)
+        self._second_bytes, self._quiet, self._level = 0, 0, self._plan.choose()
+        self._waiting = np.zeros(0, np.float32)
+
+    @property
+    def rate_kbps(self) -> float:
+        """Payload of the packets so far in kb/s."""
+        seconds = self._frames * self.model.config.hop_samples / self.model.config.rate_hz
+        return 8 * self.payload_bytes / seconds / 1000 if seconds else 0.0
+
+    def push(self, wave: Array) -> list[bytes]:
+        """wave [N] or [C, N] (channels averaged) float32 at the encoder's rate -> RTP packets that it completes."""
+        sound = as_sound(wave).mean(0, keepdims=True)
+        self._waiting = np.concatenate([self._waiting, self._resampler.push(sound)[0]])
+        return list(self._ready())
+
+    def flush(self) -> list[bytes]:
+        """The packets of what is left, padded so that the decoder's delay brings out the last sample."""
+        config = self.model.config
+        tail = [self._waiting, self._resampler.flush()[0], np.zeros(config.delay_samples, np.float32)]
+        self._waiting = pad(np.concatenate(tail), self.settings.frames * config.hop_samples)
+        return list(self._ready())
+
+    def report(self, loss: float, burst: int = 1) -> None:
+        """What the receiver tells of the line: the share of packets lost, and its longest run. Keys, copies follow."""
+        reach_ms = max(40.0, min(1000.0, 20.0 * (max(burst, 1) + 1)))
+        self.settings = replace(self.settings, loss=min(1.0, max(0.0, loss)), reach_ms=reach_ms)
+
+    def _ready(self) -> Iterator[bytes]:
+        size = self.settings.frames * self.model.config.hop_samples
+        while len(self._waiting) >= size:
+            wave, self._waiting = self._waiting[:size], self._waiting[size:]
+            if (packet := self._packet(wave)) is not None:
+                yield packet
+
+    def _packet(self, wave: Array) -> bytes | None:
+        """One packet of wave [frames * hop]; None in silence, where nothing need be sent."""
+        config, frames, at = self.model.config, self.settings.frames, self._frames
+        silent = is_silent(wave, config.hop_samples)
+        marker, self._quiet = self._quiet > 1 and not silent, self._quiet + 1 if silent else 0
+        payload = self._payload(wave, silent)
+        self._frames += frames
+        if silent and self._quiet % QUIET_PACKETS != 1 and not payload.copies:
+            return None
+        data, self._context = self._coder.pack(payload, self._context)
+        rtp = RtpPacket(self.packets, at * config.hop_samples, self.source, data, marker)
+        self.packets += 1
+        self.payload_bytes += len(data)
+        self._account(len(data), at, frames)
+        return pack_rtp(rtp)
+
+    def _account(self, size_bytes: int, at: int, frames: int) -> None:
+        """Once a second the level is chosen anew, so that the mean rate meets the target."""
+        second = round(self.model.config.frame_rate_hz)
+        self._second_bytes += size_bytes
+        if (at + frames) // second > at // second:
+            self._plan.record(self._second_bytes, 1.0)
+            self._second_bytes, self._level = 0, self._plan.choose()
+
+    def _payload(self, wave: Array, silent: bool) -> Payload:
+        hop, copies = self.model.config.hop_samples, self._copies()
+        code, self._loudness = choose_gain(self._loudness, wave, hop, RELEASE_DB * len(wave) / hop / 50)
+        mode = self._mode(silent, code)
+        level = self._context.level if mode in (Mode.CHAIN, Mode.CHANGE) and self._context else self._level
+        symbols, fine = [], []
+        for at in range(0, len(wave), hop):
+            coded = self._frame(wave[at : at + hop], level, code, silent)
+            if coded.symbols is not None:
+                symbols.append(coded.symbols)
+            if coded.fine is not None:
+                fine.append(coded.fine)
+        frames, reach = len(wave) // hop, self._reach()
+        held = (np.concatenate(symbols) if symbols else None), (np.concatenate(fine) if fine else None)
+        return Payload(mode, frames, level, code, *held, reach if copies else 1, copies)
+
+    def _frame(self, wave: Array, level: int, code: int, silent: bool) -> Frame:
+        """One frame's symbols; its coarse ones are kept for copies."""
+        coded, self._primary = code_frames(
+            self.model, self._primary, wave, level, Options(code_silence=not silent), code
+        )
+        if self.settings.redundant:
+            coarse = self.settings.copy_level
+            analysed, self._coarse = analyse_frames(self.model, self._coarse, wave, coarse, code)
+            self._old.append(Frame(coarse, code, None if silent else self.model.symbols(analysed.latents, coarse)))
+        return Frame(level, code, coded.symbols, coded.fine)
+
+    def _mode(self, silent: bool, code: int) -> Mode:
+        if silent:
+            return Mode.SILENCE
+        if self.packets < FIRST_ANNOUNCED or self.packets % ANNOUNCE_PACKETS == 0:
+            return Mode.ANNOUNCE
+        every = next((count for share, count in REFRESH if self.settings.loss <= share), 1)
+        if self._context is None or self.packets % every == 0 or self._level != self._context.level:
+            return Mode.KEY
+        return Mode.CHAIN if code == self._context.code else Mode.CHANGE
+
+    def _reach(self) -> int:
+        """Frames from the newest copy to the packet: the largest of REACHES that is not asked too much."""
+        wanted = self.settings.reach_ms / 20 - 1
+        return max(reach for reach in REACHES if reach <= max(1.0, wanted))
+
+    def _copies(self) -> tuple[Frame, ...]:
+        """Copies for the next packet: of two frames in every other packet of one frame, else of as many as it has."""
+        if not self.settings.redundant or self.settings.loss < COPIES_FROM:
+            return ()
+        single, newest = self.settings.frames == 1, len(self._old) - self._reach()
+        if newest < 0 or (single and self.packets % 2):
+            return ()
+        count = max(2, self.settings.frames)
+        old = list(self._old)[max(0, newest - count + 1) : newest + 1]
+        return tuple(old) if any(frame.symbols is not None for frame in old) else ()

@@ -1,0 +1,165 @@
+"""Packets as they arrive, in any order, to frames in their places: what a live decoder has in hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nacre.codec.live_packets import Context, ForeignError, Mode, Payload, PayloadCoder
+from nacre.codec.packets import Group
+from nacre.core.errors import StreamError
+from nacre.format.live import RtpPacket
+from nacre.model.model import Model
+
+KEPT = 128  # packets and contexts that are remembered
+JUMP_FRAMES = 250  # further than this from what is expected a sender has started anew
+MOST_FRAMES_AHEAD = 2 * JUMP_FRAMES
+
+
+@dataclass
+class LiveStats:
+    """Counts since the start."""
+
+    received: int = 0
+    lost: int = 0  # packets that never came, as far as the numbers of later ones tell
+    late: int = 0  # came after their sound was due
+    duplicate: int = 0
+    foreign: int = 0  # of another model, version, sender, or no packets at all
+    damaged: int = 0
+    orphaned: int = 0  # arrived, but what they go by was lost
+    played: int = 0  # frames as they were sent
+    restored: int = 0  # frames from a coarse copy
+    concealed: int = 0  # frames guessed
+    inserted: int = 0
+    dropped: int = 0
+    restarts: int = 0
+    longest_burst: int = 0
+    payload_bytes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """One frame in hand."""
+
+    group: Group
+    coarse: bool = False
+
+
+class Inbox:
+    """Frames by number, from packets of one sender. `take` gives them out in order."""
+
+    def __init__(self, model: Model, stats: LiveStats):
+        self.stats, self._coder, self._hop = stats, PayloadCoder(model), model.config.hop_samples
+        self._per_frame = model.refinement.per_frame if model.refinement else 0
+        self.frames: dict[int, Held] = {}
+        self.next_frame = 0  # what is given out next
+        self.copies_reach = 0  # frames that the copies in use reach back
+        self._contexts: dict[int, Context | None] = {}  # by number of the packet behind which they stand
+        self._waiting: dict[int, tuple[int, bytes]] = {}  # packets that lack their context: frame, payload
+        self._seen: set[int] = set()
+        self.newest = -1  # sequence number
+        self.announced = False
+
+    def place(self, sequence: int, frame: int, packet: RtpPacket) -> None:
+        """Take in a packet whose numbers no longer wrap. Raises ForeignError; what is damaged is counted."""
+        stats = self.stats
+        if sequence in self._seen or sequence < self.newest - KEPT:
+            stats.duplicate += 1
+            return
+        self._seen.add(sequence)
+        self._count(sequence)
+        try:
+            payload = self._read(sequence, frame, packet.payload)
+        except ForeignError:
+            self._seen.discard(sequence)
+            raise
+        except StreamError:
+            stats.damaged += 1
+            return
+        self._follow(sequence)
+        if frame + payload.frames <= self.next_frame:
+            stats.late += 1
+        self._forget()
+
+    def take(self) -> Held | None:
+        """The next frame, None where it is not in hand."""
+        held = self.frames.pop(self.next_frame, None)
+        self.next_frame += 1
+        return held
+
+    def skip_to(self, frame: int) -> None:
+        """Go on from another frame."""
+        self.next_frame = frame
+        self.frames = {at: held for at, held in self.frames.items() if at >= frame}
+
+    def _read(self, sequence: int, frame: int, data: bytes) -> Payload:
+        payload = self._coder.unpack(data, self._contexts.get(sequence - 1))
+        if payload.mode == Mode.ANNOUNCE:
+            self.announced = True
+        if not self.announced:
+            raise ForeignError("packet", found="none that names its model yet", wanted="one of those first")
+        for index, copy in enumerate(payload.copies):
+            at = frame - payload.reach - len(payload.copies) + 1 + index
+            group = Group(copy.level, 1, copy.symbols, copy.code)
+            if at >= self.next_frame and at not in self.frames:
+                self.frames[at] = Held(group, coarse=True)
+        if payload.copies:
+            self.copies_reach = payload.reach + len(payload.copies) - 1
+        if not payload.known:
+            self._waiting[sequence] = frame, data
+            return payload
+        self._waiting.pop(sequence, None)
+        if payload.context is not None:
+            self._contexts[sequence] = payload.context
+        self._put(frame, payload)
+        return payload
+
+    def _put(self, frame: int, payload: Payload) -> None:
+        for index in range(payload.frames):
+            if frame + index < self.next_frame:
+                continue
+            symbols = None if payload.symbols is None else payload.symbols[index : index + 1]
+            part = slice(index * self._per_frame, (index + 1) * self._per_frame)
+            fine = None if payload.fine is None else payload.fine[part]
+            self.frames[frame + index] = Held(Group(payload.level, 1, symbols, payload.code, fine))
+
+    def _follow(self, sequence: int) -> None:
+        """Packets behind this one that were waiting for it."""
+        while sequence in self._contexts and (waiting := self._waiting.get(sequence + 1)):
+            sequence += 1
+            try:
+                self._read(sequence, *waiting)
+            except StreamError:
+                self._waiting.pop(sequence, None)
+                self.stats.damaged += 1
+                return
+
+    def _count(self, sequence: int) -> None:
+        stats = self.stats
+        stats.received += 1
+        if self.newest >= 0 and sequence > self.newest:
+            missing = sequence - self.newest - 1
+            stats.lost += missing
+            stats.longest_burst = max(stats.longest_burst, missing)
+        elif self.newest >= 0:
+            stats.lost = max(0, stats.lost - 1)  # it was only out of order
+        self.newest = max(self.newest, sequence)
+
+    def _forget(self) -> None:
+        oldest = self.newest - KEPT
+        if len(self._seen) > 2 * KEPT:
+            self._seen = {at for at in self._seen if at >= oldest}
+            self._contexts = {at: context for at, context in self._contexts.items() if at >= oldest}
+            self.stats.orphaned += sum(at < oldest for at in self._waiting)
+            self._waiting = {at: held for at, held in self._waiting.items() if at >= oldest}
+        if len(self.frames) > MOST_FRAMES_AHEAD:
+            self.frames = {at: held for at, held in self.frames.items() if at < self.next_frame + MOST_FRAMES_AHEAD}
+
+
+def unwrapped(found: int, expected: int, bits: int) -> int:
+    """The number with these low bits that lies nearest to the expected one.
+
+    >>> unwrapped(2, 65534, 16), unwrapped(65535, 65537, 16)
+    (65538, 65535)
+    """
+    size = 1 << bits
+    return expected + ((found - expected + size // 2) % size - size // 2)

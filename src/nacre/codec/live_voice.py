@@ -1,0 +1,115 @@
+"""Frames to sound, one by one, also those that are missing: guessed from the past, faded, then noise."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+
+from nacre.codec.decoder import decode_frames, render
+from nacre.codec.packets import Group
+from nacre.codec.state import DecoderState, start_decoder
+from nacre.core.types import Array
+from nacre.core.units import db_to_gain, power_to_db
+from nacre.dsp.gain import GAIN_STEP_DB, TARGET_DB, gain_of
+from nacre.model.model import Model
+
+HOLD_FRAMES = 1  # guessed at full strength
+FADE = 0.75  # of each guessed frame after that
+LATENT_FADE = 0.95  # of its latents
+BLEND_FRAMES = 5  # from the last sound to background noise
+NOISE_SHARE = 0.7  # of the background's amplitude
+QUIET_DB = 6.0  # frames this near to the quietest of late are background
+RISE_DB = 0.02  # a frame: how fast the quietest is forgotten
+STEADY_FRAMES = 5  # of background before its latents are learnt
+SUSPECT_DB = 12.0  # a rise in loudness that the next packet must confirm
+LOUDEST_DB = TARGET_DB + 9.0  # of a frame, at the gain of its packet: the encoder lets none be louder
+LAG_FRAMES = 4  # for which a gain still counts: the sound comes out later
+
+
+class Voice:
+    """The decoder of one sender, a frame a call."""
+
+    def __init__(self, model: Model):
+        self.model, self.missed = model, 0
+        self.state: DecoderState = start_decoder(model)
+        self._shown = 1.0  # the factor on the last guessed frame
+        self._silent = True
+        self._level_db, self._floor_db, self._steady = -120.0, 0.0, 0
+        self._noise: tuple[Array, float] | None = None  # latents [1, D] of background, and the gain they came with
+        self._said: int | None = None  # gain code of the frame before, as it was sent
+        self._codes: deque[int] = deque(maxlen=LAG_FRAMES)  # gain codes in use
+
+    @property
+    def pause(self) -> bool:
+        """Whether nobody is speaking, as far as one can tell: where a frame more or less is not heard."""
+        return self._silent or self.missed > BLEND_FRAMES or self._level_db < self._floor_db + QUIET_DB
+
+    def play(self, group: Group, after: Group | None, learn: bool = True) -> Array:
+        """wave [hop] float32 of a frame that is there; `after` is the next one where that is in hand.
+
+        `learn`: it may tell what the background is like.
+        """
+        silent = replace(group, level=self.state.level)  # silence names no level
+        group = silent if group.symbols is None else self._believed(group, after)
+        if self.missed:
+            self.state = replace(self.state, factor=self._shown)
+        wave, self.state = decode_frames(self.model, self.state, group, 1)
+        self.missed, self._shown, self._silent = 0, 1.0, group.symbols is None
+        wave = self._limited(wave)
+        self._level_db = power_to_db(float(np.mean(np.square(wave))))
+        if learn and group.symbols is not None:
+            self._learn(group.code)
+        return wave
+
+    def guess(self, after: Group | None) -> Array:
+        """wave [hop] float32 of a frame that is missing; `after` is the next one where that is in hand."""
+        state, self.missed = self.state, self.missed + 1
+        if self._silent or state.code is None:
+            wave, self.state = render(self.model, state, np.zeros_like(state.latents), state.level, None)
+            return wave
+        before, latents = self._shown, state.latents
+        if self.missed == 1 and after is not None and after.symbols is not None:
+            latents = (latents + self.model.latents(after.symbols, 1, after.level)) / 2
+        else:
+            latents = latents * np.float32(LATENT_FADE)
+            self._shown *= 1.0 if self.missed <= HOLD_FRAMES else FADE
+        if self._noise and self.missed > HOLD_FRAMES:
+            share = min(1.0, (self.missed - HOLD_FRAMES) / BLEND_FRAMES)
+            latents = ((1 - share) * latents + share * self._noise[0]).astype(np.float32)
+            noise = NOISE_SHARE * min(1.0, gain_of(state.code) / self._noise[1])
+            self._shown = max(self._shown, share * noise)
+        curve = np.linspace(before, self._shown, self.model.config.hop_samples, dtype=np.float32)
+        wave, self.state = render(self.model, state, latents, state.level, state.code, curve)
+        return self._limited(wave)
+
+    def _believed(self, group: Group, after: Group | None) -> Group:
+        """The group at a gain to be believed: a sudden rise in loudness counts once a second packet says so too."""
+        said, self._said = self._said, group.code
+        usual = self._codes[-1] if self._codes else None
+        if usual is not None and (usual - group.code) * GAIN_STEP_DB > SUSPECT_DB:
+            confirmed = said == group.code or (after is not None and after.code == group.code)
+            if not confirmed:
+                group = replace(group, code=usual)
+        self._codes.append(group.code)
+        return group
+
+    def _limited(self, wave: Array) -> Array:
+        """wave [hop] no louder than sound at the gains of late can be."""
+        if not self._codes:
+            return wave
+        most = db_to_gain(LOUDEST_DB) / min(gain_of(code) for code in self._codes)
+        size = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+        return wave if size <= most else wave * np.float32(most / size)
+
+    def _learn(self, code: int) -> None:
+        """What the background is like, from steady quiet frames."""
+        self._floor_db = min(self._floor_db + RISE_DB, max(self._level_db, -90.0))
+        self._steady = self._steady + 1 if self._level_db < self._floor_db + QUIET_DB else 0
+        if self._steady < STEADY_FRAMES:
+            return
+        latents, gain = self.state.latents, gain_of(code)
+        if self._noise:
+            latents = np.float32(0.9) * self._noise[0] + np.float32(0.1) * latents
+        self._noise = latents, gain
