@@ -67,11 +67,11 @@ class Voice:
         """wave [hop] float32 of a frame that is missing; `after` is the next one where that is in hand."""
         state, self.missed = self.state, self.missed + 1
         if self._silent or state.code is None:
-            wave, self.state = render(self.model, state, np.zeros_like(state.latents), state.level, None)
+            wave, self.state = render(self.model, state, np.zeros_like(state.sound.last), state.level, None)
             return wave
-        before, latents = self._shown, state.latents
+        before, latents = self._shown, state.sound.last
         if self.missed == 1 and after is not None and after.symbols is not None:
-            latents = (latents + self.model.latents(after.symbols, 1, after.level)) / 2
+            latents = (latents + self.model.latents(after.symbols, after.level)) / 2
         else:
             latents = latents * np.float32(LATENT_FADE)
             self._shown *= 1.0 if self.missed <= HOLD_FRAMES else FADE
@@ -109,7 +109,7 @@ class Voice:
         self._steady = self._steady + 1 if self._level_db < self._floor_db + QUIET_DB else 0
         if self._steady < STEADY_FRAMES:
             return
-        latents, gain = self.state.latents, gain_of(code)
+        latents, gain = self.state.sound.last, gain_of(code)
         if self._noise:
             latents = np.float32(0.9) * self._noise[0] + np.float32(0.1) * latents
         self._noise = latents, gain
