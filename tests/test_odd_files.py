@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -27,8 +29,9 @@ from odd import (
 )
 
 from nacre.audio import AudioReader, read_with_facts, write
-from nacre.core.errors import AudioError
+from nacre.core.errors import AudioError, UsageError
 from nacre.io import ogg
+from nacre.io.raw import FORMATS, Raw
 from nacre.io.sniff import foreign
 
 ONE = voice(1.0)
@@ -424,8 +427,54 @@ def test_joined_mp3(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", ["mp3", "wav", "ogg"])
-def test_other_kinds_are_called_by_their_names(tmp_path, head, word, suffix):
+def test_other_kinds_are_called_by_their_names(tmp_path, monkeypatch, head, word, suffix):
     assert word in str(foreign(head))
+    path = save(tmp_path, f"a.{suffix}", head + bytes(3000))
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AudioError, match=word) as caught:
-        read_with_facts(save(tmp_path, f"a.{suffix}", head + bytes(3000)))
-    assert "ffmpeg" in str(caught.value)
+        read_with_facts(path)
+    assert "install ffmpeg" in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+def test_other_kinds_are_read_through_ffmpeg(tmp_path, monkeypatch):
+    """A stand-in, since not every machine has it: it gives the sound of any file, and complains if asked to."""
+    save(tmp_path, "sound.wav", encoded(ONE, "WAV", "FLOAT"))
+    (tmp_path / "bin").mkdir()
+    script = f"""#!{sys.executable}
+import os, shutil, sys
+assert sys.argv[sys.argv.index("-i") + 1].startswith("file:")
+shutil.copy({str(tmp_path / "sound.wav")!r}, sys.argv[-1][5:])
+if b"cut" in open(sys.argv[sys.argv.index("-i") + 1][5:], "rb").read():
+    print("[aac @ 0x1] x: Invalid data", file=sys.stderr)
+"""
+    (tmp_path / "bin/ffmpeg").write_text(script)
+    (tmp_path / "bin/ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    head = b"\0\0\0\x20ftypM4A \0\0\0\0"
+    whole(save(tmp_path, "a.m4a", head), ONE)
+    lossy(save(tmp_path, "a.m4a", head + b"cut"), 16_000, "Invalid data")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_samples_without_a_header(tmp_path, name):
+    order, tag, bits = FORMATS[name]
+    if tag == 3:
+        data = ONE.astype(f"{order}f4").tobytes()
+    elif tag == 1 and bits > 8:
+        wide = np.rint(ONE * (2**31 - 1)).astype(f"{order}i4").tobytes()
+        keep = range(bits // 8) if order == ">" else range(4 - bits // 8, 4)
+        data = np.frombuffer(wide, np.uint8).reshape(-1, 4)[:, list(keep)].tobytes()
+    else:
+        subtype = {"u8": "PCM_U8", "alaw": "ALAW", "mulaw": "ULAW"}[name]
+        data = encoded(ONE, "WAV", subtype)[-16_000:]
+    with AudioReader(save(tmp_path, "a.raw", data), Raw(16_000, 1, name)) as reader:
+        wave = np.concatenate(list(reader.blocks(3000)), 1)
+    np.testing.assert_allclose(wave[0], ONE, atol=0.03 if bits == 8 else 1e-4)
+
+
+def test_raw_is_said_in_words():
+    assert Raw.parse("48000, 2") == Raw(48_000, 2)
+    for text in ("", "fast", "16000,1,s12le", "100", "16000,9", "16000,1,u8,2"):
+        with pytest.raises(UsageError):
+            Raw.parse(text)

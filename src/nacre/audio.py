@@ -20,6 +20,7 @@ from nacre.io.files import check_free, output_file
 from nacre.io.ogg import ORDERS
 from nacre.io.reader import (
     KNOWN,
+    TAGS,
     AudioReader,
     Name,
     Sound,
@@ -28,6 +29,7 @@ from nacre.io.reader import (
     failure,
     named,
 )
+from nacre.io.stdio import printable
 
 __all__ = [
     "FORMATS",
@@ -64,11 +66,20 @@ BLOCK_SAMPLES = 1 << 14
 class AudioWriter:
     """A sound file that appears, whole, when its `with` ends well; "-" streams 16-bit WAV to standard output.
 
-    `subtype` is one of libsndfile's names for the format: PCM_16, PCM_24, FLOAT and so on.
+    `subtype` is one of libsndfile's names for the format: PCM_16, PCM_24, FLOAT and so on. `tags` are those of TAGS;
+    others, and formats that cannot have them, go without. `raw` leaves out the header, to standard output only.
     """
 
     def __init__(
-        self, target: Name, rate_hz: int, channels: int, *, overwrite: bool = False, subtype: str | None = None
+        self,
+        target: Name,
+        rate_hz: int,
+        channels: int,
+        *,
+        overwrite: bool = False,
+        subtype: str | None = None,
+        tags: dict[str, str] | None = None,
+        raw: bool = False,
     ):
         self.name = "standard output" if str(target) == "-" else str(target)
         self.target, self.rate_hz, self.channels, self.overwrite = target, rate_hz, channels, overwrite
@@ -76,15 +87,20 @@ class AudioWriter:
         self.container, self.subtype = _format_of(target, subtype)
         self._order = np.argsort(ORDERS[channels]) if self.container == "OGG" and channels in ORDERS else None
         self._sound: Sound | None = None
+        self._tags, self._raw = tags or {}, raw
+        if raw and str(target) != "-":
+            raise UsageError(f"{target}: raw", found="a file", wanted="'-' for standard output", next="name it x.wav")
         check_shape(self.name, rate_hz, channels)
 
     def __enter__(self) -> AudioWriter:
         with ExitStack() as stack:
             self._file = stack.enter_context(output_file(self.target, self.overwrite))
-            if str(self.target) == "-":
+            if str(self.target) == "-" and not self._raw:
                 self._file.write(_pipe_header(self.rate_hz, self.channels))
-            else:
+            elif str(self.target) != "-":
                 self._sound = self._open(self._file.name)
+                for name in TAGS & self._tags.keys():
+                    setattr(self._sound, name, printable(self._tags[name]))
                 stack.callback(_check_room, self._file)
                 stack.callback(self._sound.close)
             self._exits = stack.pop_all()

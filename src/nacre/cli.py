@@ -105,6 +105,9 @@ def encode(
     ] = "context",
     denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
     packet_bytes: Annotated[int | None, typer.Option(help="One size for all packets, instead of a bitrate.")] = None,
+    raw: Annotated[
+        str | None, typer.Option(metavar="RATE[,CHANNELS[,FORMAT]]", help="Input has no header: 16000,1,s16le say.")
+    ] = None,
     model: Model = "speech-16k",
     recursive: Recursive = False,
     files_from: FilesFrom = None,
@@ -122,6 +125,7 @@ def encode(
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
     settings |= {"packet_bytes": packet_bytes}
     options = {"settings": settings, "model": model, "force": force}
+    options |= {"raw": raw}
     task = Task(encode_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
     run_batch(task, _pairs(task, inputs, output, ".nacre", recursive, files_from))
 
@@ -131,6 +135,7 @@ def decode(
     inputs: Inputs = None,
     output: AnyOutput = None,
     rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
+    raw: Annotated[bool, typer.Option(help="Samples without a header to '-': 16 bits, little-endian.")] = False,
     model: AnyModel = None,
     recursive: Recursive = False,
     files_from: FilesFrom = None,
@@ -144,7 +149,7 @@ def decode(
 
     Damaged groups are concealed and named, the rest is kept, and the exit code is 1.
     """
-    options = {"rate_hz": rate, "model": model, "force": force}
+    options = {"rate_hz": rate, "model": model, "force": force, "raw": raw}
     task = Task(decode_file, options, None, jobs, quiet, skip_existing, report)
     run_batch(task, _pairs(task, inputs, output, ".wav", recursive, files_from))
 

@@ -29,17 +29,25 @@ PAUSE_S = 0.3  # between the steps of an interpolation in one file
 
 
 def encode_file(
-    source: str, target: str, settings: dict[str, Any], model: str, force: bool, tick: Callable[[float], None]
+    source: str,
+    target: str,
+    settings: dict[str, Any],
+    model: str,
+    force: bool,
+    tick: Callable[[float], None],
+    raw: str | None = None,
 ) -> Result:
     """Sound to a `.nacre` file; of a recording that is cut off all that there is, and the error in the result."""
     from nacre.audio import FORMATS, AudioReader, output_file
     from nacre.format.file import Writer
+    from nacre.format.tags import pack_tags
+    from nacre.io.raw import Raw
 
     if (suffix := Path(target).suffix.lower()) in FORMATS:
         raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
     codec = codec_of(model)
     started = time.perf_counter()
-    with AudioReader(source) as reader:
+    with AudioReader(source, Raw.parse(raw) if raw is not None else None) as reader:
         stream = codec.encoder(reader.rate_hz, reader.channels, **settings)
         with output_file(target, force) as file:
             counted = _Counted(file)
@@ -51,6 +59,9 @@ def encode_file(
             for packet in stream.flush():
                 writer.add(packet)
             writer.finish(stream.samples)
+            if reader.tags:
+                counted.write(pack_tags(reader.tags, modified_s(source)))
+    keep_time(source, target)
     duration_s = stream.samples / reader.rate_hz
     _note(reader.notes)
     text = _summary(source, duration_s, counted.size_bytes, started)
@@ -64,6 +75,7 @@ def decode_file(
     model: str | None,
     force: bool,
     tick: Callable[[float], None],
+    raw: bool = False,
 ) -> Result:
     """A `.nacre` file to sound; of a damaged one all that there is, and the error in the result."""
     from nacre.audio import AudioWriter
@@ -74,7 +86,8 @@ def decode_file(
     shape = streams[0].rate_hz, streams[0].header.channels
     alike = [stream for stream in streams if (stream.rate_hz, stream.header.channels) == shape]
     samples, written, lost, groups = sum(stream.samples for stream in alike), 0, 0, 0
-    with AudioWriter(target, *shape, overwrite=force) as writer:
+    tags = found[0][0].tags
+    with AudioWriter(target, *shape, overwrite=force, tags=tags, raw=raw) as writer:
         for stream in alike:
             start_s = written / shape[0]
             for block in stream.blocks():
@@ -84,6 +97,7 @@ def decode_file(
             report_damage(source, stream.damage, stream.contents, start_s)
             lost += len(stream.damage) + stream.contents.missing + stream.contents.truncated
             groups += len(stream.contents.packets) + stream.contents.missing
+    keep_time(source, target, found[0][0].modified_s)
     advice = f"{clock(written / shape[0])} of sound written"
     size_bytes, error = sum(contents.size_bytes for contents, _ in found), None
     if lost:
@@ -269,6 +283,19 @@ def _note(notes: list[str]) -> None:
         warn(f"warning: {note}")
 
 
+def modified_s(source: str) -> float | None:
+    """When a file was changed last, in seconds since 1970; None for pipes."""
+    return os.stat(source).st_mtime if os.path.isfile(source) else None
+
+
+def keep_time(source: str, target: str, then_s: float | None = None) -> None:
+    """Give an output the time of change that its input has, or had."""
+    then_s = modified_s(source) if then_s is None else then_s
+    if then_s is not None and os.path.isfile(target):
+        with suppress(OSError):
+            os.utime(target, (then_s, then_s))
+
+
 def _make_folder(target: str) -> None:
     try:
         Path(target).mkdir(parents=True, exist_ok=True)
@@ -443,8 +470,14 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
         "lost_groups": contents.lost,
         "levels": f"{min(levels)} to {max(levels)}" if levels else "none",
         "truncated": contents.truncated,
+        **({"tags": contents.tags} if contents.tags else {}),
+        **({"modified": _date(contents.modified_s)} if contents.modified_s is not None else {}),
         **_codebook_facts(codec, levels),
     }
+
+
+def _date(then_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(then_s))
 
 
 def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import functools
 from array import array
 from binascii import crc_hqx
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import numpy as np
 
 from nacre.core.errors import StreamError
 from nacre.core.kinds import MAGIC, Kind
+from nacre.format.tags import unpack_tags
 
 VERSION = 1
 HEADER_BYTES = 22
@@ -80,7 +81,7 @@ class Packet:
 
 @dataclass(frozen=True)
 class Contents:
-    """What was read. head_bytes + payload_bytes + skipped_bytes is the size of the file."""
+    """What was read. head_bytes + payload_bytes + skipped_bytes + tag_bytes is the size of the file."""
 
     header: Header
     samples: int | None  # the header's or the end packet's
@@ -90,11 +91,14 @@ class Contents:
     head_bytes: int  # header, packet heads, check values, end packet
     payload_bytes: int
     skipped_bytes: int  # damaged, or after the end
+    tags: dict[str, str] = field(default_factory=dict)  # title, artist and so on, where the file has a chunk of them
+    modified_s: float | None = None  # when the recording was changed last, in seconds since 1970
+    tag_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the whole file."""
-        return self.head_bytes + self.payload_bytes + self.skipped_bytes
+        return self.head_bytes + self.payload_bytes + self.skipped_bytes + self.tag_bytes
 
     @property
     def joined(self) -> int:
@@ -180,6 +184,8 @@ def pack_end(samples: int) -> bytes:
 def unpack(data: bytes, count_packets: Callable[[Header, int], int]) -> Contents:
     """A whole file -> what can be read of it. `count_packets(header, samples)` is the codec's knowledge."""
     header = unpack_header(data)
+    tags, modified_s, tag_bytes = unpack_tags(data[HEADER_BYTES:])
+    data = data[: len(data) - tag_bytes]
     samples, end, end_bytes = header.samples, len(data), 0
     if samples is None and (at := _find_end(data)) is not None:
         samples, end, end_bytes = _number(data[at + 3 : at + 8]), at, END_BYTES
@@ -191,7 +197,9 @@ def unpack(data: bytes, count_packets: Callable[[Header, int], int]) -> Contents
     missing = 0 if expected is None else expected - len(packets)
     truncated = samples is None or missing > 0
     skipped_bytes = len(data) - head_bytes - sum(sizes)
-    return Contents(header, samples, packets, missing, truncated, head_bytes, sum(sizes), skipped_bytes)
+    return Contents(
+        header, samples, packets, missing, truncated, head_bytes, sum(sizes), skipped_bytes, tags, modified_s, tag_bytes
+    )
 
 
 def _find_end(data: bytes) -> int | None:

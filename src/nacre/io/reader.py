@@ -20,8 +20,9 @@ import soundfile as sf
 from nacre.core.errors import AudioError
 from nacre.core.kinds import MAGIC
 from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, clock
-from nacre.io import aiff, flac, mpeg, ogg, riff
-from nacre.io.sniff import HEAD_BYTES, foreign
+from nacre.io import aiff, flac, mpeg, ogg, outside, riff
+from nacre.io.raw import Raw, raw_plan
+from nacre.io.sniff import HEAD_BYTES, foreign, no_sound
 from nacre.io.stdio import standard_input
 from nacre.io.view import Extent, Part, Plan, View, read_at, size_of
 
@@ -36,6 +37,7 @@ LONGEST_HOLE_S = 60  # of silence in place of what is missing; a longer one is a
 LOUDEST = 32.0  # a float sample above is no overshoot: it is on the scale of integers
 SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}  # by bits
 SCAN_SAMPLES = 1 << 16
+TAGS = frozenset({"title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license"})
 Name = str | Path
 
 
@@ -51,9 +53,11 @@ class AudioReader:
 
     `samples` is what the container states, a guess for some MP3, or None; `blocks` gives the true count. When all is
     read, `losses` says in words what the file has, or states, and `blocks` did not give; `notes` what was done to it.
+    `raw` describes samples without any header. `tags` are what the file says of itself, by the names in TAGS.
     """
 
-    def __init__(self, source: Name):
+    def __init__(self, source: Name, raw: Raw | None = None):
+        self._raw = raw
         self.name = "standard input" if str(source) == "-" else str(source)
         self.samples: int | None = None
         self.samples_read, self.losses, self.notes = 0, list[str](), list[str]()
@@ -79,12 +83,31 @@ class AudioReader:
                 raise failure(self.name, "an empty file", "sound", AGAIN)
             if head[: len(MAGIC)] == MAGIC:
                 raise failure(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
+            if kind := no_sound(head):
+                raise failure(f"{self.name}: not a sound file", kind, KNOWN, AGAIN)
             if kind := foreign(head):
-                raise failure(f"{self.name}: not a kind of sound file read here", kind, KNOWN, "convert it with ffmpeg")
-            self._start(_plan(self._file, head, path))
+                self._file.close()
+                self._convert(path, kind)
+            else:
+                self._start(raw_plan(self._file, self._raw) if self._raw else _plan(self._file, head, path))
         except BaseException:
             self._file.close()
             raise
+
+    def _convert(self, path: Name, kind: str) -> None:
+        """Have ffmpeg read what is not read here."""
+        ffmpeg = outside.program()
+        if ffmpeg is None:
+            advice = f"install ffmpeg, or convert it to one of {KNOWN}"
+            raise failure(f"{self.name}: ffmpeg reads it, and is not here", kind, "ffmpeg on the PATH", advice)
+        with tempfile.NamedTemporaryFile(suffix=".wav") as spool:
+            complaint = outside.to_wav(ffmpeg, path, spool.name)
+            if os.path.getsize(spool.name) == 0:
+                place = f"{self.name}: {kind}, in which ffmpeg finds no sound"
+                raise failure(place, complaint, "sound", AGAIN)
+            self._open(spool.name)
+        if complaint:
+            self.losses.append(f"what ffmpeg could read ({complaint})")
 
     def _start(self, plan: Plan) -> None:
         self._parts, self._order = deque(plan.parts), plan.order
@@ -102,6 +125,7 @@ class AudioReader:
         if plan.parts[0].pieces is None and not plan.parts[0].kind:
             stated = STATED.search(sound.extra_info)
             self._ends_early |= stated is not None and int(stated[2]) < int(stated[1]) < UNKNOWN_BYTES
+        self.tags = {name: text for name, text in sound.copy_metadata().items() if name in TAGS and text}
         if self.subtype in ("FLOAT", "DOUBLE"):
             self._scale = self._scale_of(plan)
 
@@ -184,7 +208,8 @@ class AudioReader:
             )
         what = f"cut off after {clock(read_s)}, less than the file states"
         place = what if self._ends_early else f"not all could be read, {clock(read_s)} of sound came out"
-        return failure(f"{self.name}: {place}", "; ".join(found), "a whole file of one recording", AGAIN)
+        wanted = "a whole file of one recording"
+        return AudioError(f"{self.name}: {place}", found="; ".join(found), wanted=wanted, next=AGAIN)
 
     def _read(self, block_samples: int) -> np.ndarray:
         """[N, C] float32 of the next samples, none at the end."""

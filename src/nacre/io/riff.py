@@ -71,7 +71,7 @@ def plan(file: BinaryIO) -> Plan | None:
         return None
     found = Plan(parts=[])
     same = [sound for sound in sounds if sound.form == first.form and sound.size]
-    found.parts = [Part(_whole(sound)) for sound in same]
+    found.parts = [Part(whole(sound)) for sound in same]
     for sound in sounds:
         if sound.form and sound.form != first.form and sound.size:
             found.losses.append(f"another recording of {sound.size} bytes behind it, of another kind")
@@ -182,7 +182,7 @@ def _behind(file: BinaryIO, start: int, size: int, end: int, sound: Sound) -> in
     return even
 
 
-def _whole(sound: Sound) -> tuple[Piece, ...]:
+def whole(sound: Sound) -> tuple[Piece, ...]:
     """A WAV as it should have been written, of what was found."""
     order, plain = sound.order, _tag(sound) in PLAIN
     size = sound.size // sound.frame_bytes * sound.frame_bytes if plain else sound.size

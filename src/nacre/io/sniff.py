@@ -27,6 +27,9 @@ _STARTS = [
     (b".RMF", "RealMedia"),
     (b"ADIF", "AAC"),
     (b"\x00\x00\x01\xba", "an MPEG film"),
+    (b"\x0b\x77", "AC-3"),
+]
+_SILENT = [
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"%PDF", "a PDF"),
@@ -63,3 +66,8 @@ def foreign(head: bytes) -> str | None:
         start = 27 + head[26] if len(head) > 26 else 27
         return next((name for mark, name in _OGG if head[start : start + len(mark)] == mark), None)
     return next((name for mark, name in _STARTS if head.startswith(mark)), None)
+
+
+def no_sound(head: bytes) -> str | None:
+    """The name of a kind of file that holds no sound at all."""
+    return next((name for mark, name in _SILENT if head.startswith(mark)), None)
