@@ -77,3 +77,20 @@ def test_recipes_named_in_documents_exist() -> None:
         assert (ROOT / name).is_file(), name
     for name in set(re.findall(r"\]\(((?:docs|src)/[^)#]+)\)", README)):
         assert (ROOT / name).exists(), name
+
+
+def test_archive_guide_runs_as_written(shell, tmp_path: Path) -> None:
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    guide = (ROOT / "docs" / "guides" / "archive.md").read_text()
+    blocks = re.findall(r"<!-- tested(?:: (\d))? -->\n```bash\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 5
+    for code, script in blocks:
+        done = shell(script)
+        assert done.returncode == int(code or 0), (script, done.stderr)
+    names = ["1998/tapes/Rede", "1998/tapes/interview", "phone/cut", "phone/note"]
+    for folder, suffix in (("coded", ".nacre"), ("listen", ".wav")):
+        found = sorted(path.relative_to(tmp_path / folder) for path in (tmp_path / folder).rglob(f"*{suffix}"))
+        assert [str(path.with_suffix("")) for path in found] == names
+    report = (tmp_path / "coded.csv").read_text()
+    assert report.count(",done,") == 3
+    assert report.count(",not all,") == 1

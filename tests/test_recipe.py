@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch", exc_type=ImportError)
 
+from nacre import recipes
 from nacre.core.errors import BundleError, TrainError
 from nacre.train.recipe import PARTS, Recipe, load_recipe, recipe_of
 
@@ -230,3 +231,14 @@ def test_stages_follow_one_another(recipe_file):
     text = SMALL + '[[stage]]\nname = "late"\nsteps = 5\n'
     recipe = load_recipe(recipe_file(text))
     assert [recipe.stage_at(step) for step in (0, 9, 10, 14, 15)] == [(0, 0), (0, 9), (1, 0), (1, 4), (1, 5)]
+
+
+def test_recipes_by_name(nacre):
+    found = nacre("recipes")
+    assert found.rc == 0
+    assert b"speech-16k" in found.stdout
+    assert b"A Gaussian VAE" in found.stdout
+    assert recipes.find("speech-16k").name == "speech-16k.toml"
+    assert recipes.find("mine.toml") == Path("mine.toml")
+    with pytest.raises(TrainError, match="one of adversarial"):
+        recipes.find("speech")

@@ -221,6 +221,20 @@ def models() -> None:
 
 
 @app.command()
+def recipes() -> None:
+    """List the recipes inside this package, for `nacre train`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nacre import recipes as inside
+
+    table = Table("recipe", "what for", box=None)
+    for path in inside.bundled():
+        table.add_row(path.stem, inside.about(path))
+    Console(highlight=False).print(table)
+
+
+@app.command()
 def features(
     inputs: Inputs = None,
     output: Annotated[
@@ -288,7 +302,7 @@ def inspect(
 ) -> None:
     """Draw what is in a file: sound, bits by frame and dimension, latents, quality levels, damage.
 
-    Needs nacre\\[evaluate]. Exit code 1 if something is damaged; the picture is drawn all the same.
+    Needs nacre\\[plot]. Exit code 1 if something is damaged; the picture is drawn all the same.
     """
     from nacre import view
 
@@ -517,7 +531,7 @@ def evaluate(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, see recipes/*.toml.")],
+    recipe: Annotated[str, typer.Argument(help="Name from `nacre recipes`, or a file.")],
     data: Annotated[Path, typer.Option(help="Folder of recordings, any depth, format and rate.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
     noise: Noise = None,
@@ -532,13 +546,14 @@ def train(
 ) -> None:
     """Train a model on your own recordings. Needs `pip install nacre\\[train]`; see tensorboard --logdir OUT."""
     with _torch_room():
+        from nacre import recipes as recipes_inside
         from nacre.model import bundle as bundles
         from nacre.train.loop import train as run
         from nacre.train.recipe import load_recipe
         from nacre.train.start import start_from
 
         run(
-            load_recipe(recipe, tuple(changes or ())),
+            load_recipe(recipes_inside.find(recipe), tuple(changes or ())),
             data,
             out,
             noise,

@@ -181,7 +181,7 @@ def picture(seen: Seen) -> bytes:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        advice = "pip install 'nacre[evaluate]'"
+        advice = "pip install 'nacre[plot]'"
         raise NacreError("package matplotlib", found="not installed", wanted="for pictures", next=advice) from error
 
     shows = [_wave, *([_spectrum_before] if seen.original is not None else []), _spectrum_after]
