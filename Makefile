@@ -1,6 +1,6 @@
 # `make check` is the README's test command without its installation
 PYTHON ?= python
-.PHONY: check format test lint bench
+.PHONY: check format test lint bench docs
 
 check: lint test
 
@@ -15,6 +15,10 @@ format:
 
 test:
 	$(PYTHON) -m pytest
+
+# the documentation as a site in build/site: pip install '.[docs]'
+docs:
+	$(PYTHON) -m mkdocs build
 
 # the figures of a folder of speech, as a page and as dated rows of bench/history.csv: make bench DATA=FOLDER
 bench:
