@@ -22,6 +22,7 @@ from nacre.model import bundle as bundles
 
 TINY = Path(__file__).parent / "data" / "tiny"
 PACKAGE = Path(nacre.__file__).parent
+HUNG_S = 1200  # a process that hangs, not one that is slow on a busy machine
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def environment() -> dict[str, str]:
 def run(environment, tmp_path) -> Callable[..., Ran]:
     """`run("info", "a.nacre", stdin=b"...")` starts `python -m nacre` in the test's folder."""
 
-    def start(*arguments: object, stdin: bytes = b"", timeout_s: float = 60) -> Ran:
+    def start(*arguments: object, stdin: bytes = b"", timeout_s: float = HUNG_S) -> Ran:
         command = [sys.executable, "-m", "nacre", *map(str, arguments)]
         done = subprocess.run(
             command, input=stdin, capture_output=True, env=environment, cwd=tmp_path, timeout=timeout_s, check=False

@@ -190,7 +190,7 @@ def test_a_run_starts_from_a_model(cleaner, corpus):
         theirs, _ = codec.model.encoder_net.step(spectra.numpy(), level, codec.model.encoder_net.start())
         ours = net.encoder(spectra[None], torch.tensor([level]))[0][0].detach().numpy()
         np.testing.assert_allclose(ours, theirs, atol=0.01 * np.abs(theirs).max())
-    np.testing.assert_allclose(net.quantiser.steps().numpy(), bundle.steps, rtol=1e-5)
+    np.testing.assert_allclose(net.quantiser.steps().numpy(), bundle.quantiser().steps, rtol=1e-5)
     for name, value in net.state_dict().items():
         assert torch.equal(value, trainer.run.mean[name])
     weights = trainer.run.control.log_weight

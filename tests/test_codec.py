@@ -192,7 +192,7 @@ def test_groups_leave_no_seam(tiny, speech):
 
     data = tiny.encode(wave, 16_000, quality=100)
     symbols = symbols_of(tiny, tiny.parse(data))
-    latents = dequantise(np.concatenate(symbols), tiny.bundle.steps[3])
+    latents = dequantise(np.concatenate(symbols), tiny.model.quantiser.steps[3])
     for packet, at in zip(tiny.parse(data).packets, np.cumsum([0, *map(len, symbols)]), strict=False):
         if at and not packet.payload:  # sound before silence goes on until all of it has come out
             latents[at : at + DELAY // HOP] = latents[at - 1]
@@ -499,8 +499,8 @@ def test_latents_are_fifty_a_second(tiny, speech, rate_hz):
 def test_latents_are_what_is_quantised(tiny, speech):
     latents = tiny.latents(speech, 16_000, level=3)
     symbols = symbols_of(tiny, tiny.parse(tiny.encode(speech, 16_000, quality=100)))
-    coded = np.concatenate(symbols)[: len(latents)] * tiny.bundle.steps[3]
-    assert np.abs(coded - latents).max() < 1.5 * tiny.bundle.steps[3].max()
+    coded = np.concatenate(symbols)[: len(latents)] * tiny.model.quantiser.steps[3]
+    assert np.abs(coded - latents).max() < 1.5 * tiny.model.quantiser.steps[3].max()
     assert not np.array_equal(latents, tiny.latents(speech, 16_000, level=0))
 
 
@@ -545,7 +545,7 @@ def rewrite(folder: Path, **changes: object) -> Path:
 
 
 def test_file_of_another_model_names_both(tiny, model, speech):
-    steps = (tiny.bundle.steps * 1.5).tolist()
+    steps = (tiny.model.quantiser.steps * 1.5).tolist()
     other = nacre.load(rewrite(model, steps=steps, name="other"))
     assert other.bundle.fingerprint != tiny.bundle.fingerprint
     with pytest.raises(StreamError) as caught:

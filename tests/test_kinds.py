@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import once
+from conftest import HUNG_S, once
 
 pytest.importorskip("torch", exc_type=ImportError)
 
@@ -414,7 +414,7 @@ class TwoProcesses:
     """Two threads in the place of two processes: sums are made when both have come."""
 
     def __init__(self) -> None:
-        self.barrier, self.given, self.own = threading.Barrier(2, timeout=20), {}, threading.local()
+        self.barrier, self.given, self.own = threading.Barrier(2, timeout=HUNG_S), {}, threading.local()
 
     def is_initialized(self) -> bool:
         return True

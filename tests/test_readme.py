@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import HUNG_S
 
 import nacre
 
@@ -50,7 +51,7 @@ def shell(tmp_path: Path):
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
         options = {"cwd": tmp_path, "env": os.environ | {"PATH": path}, "capture_output": True, "text": True}
-        return subprocess.run(["bash", "-euo", "pipefail", "-c", script], **options, timeout=300)
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", script], **options, timeout=HUNG_S)
 
     return run
 

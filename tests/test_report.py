@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HUNG_S
 from test_demo import FETCHING, INSIDE, Page, png_pixels
 
 pytest.importorskip("jinja2")
@@ -418,7 +419,7 @@ def browse(text: str, folder: Path, width: int) -> dict:
     finally:
         limit.cancel()
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=HUNG_S)
     raise AssertionError("".join(log[-30:]))
 
 

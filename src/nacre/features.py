@@ -20,7 +20,6 @@ import numpy as np
 from nacre.audio import AudioReader, mono_blocks, output_file, resampled
 from nacre.codec.codec import Codec, load
 from nacre.core.errors import AudioError, NacreError, UsageError
-from nacre.core.kinds import Kind
 from nacre.core.types import Array
 from nacre.dsp import mel
 from nacre.dsp.wave import as_sound, check_shape
@@ -184,7 +183,7 @@ def _codec(model: str) -> Codec:
 
 
 def _check_order(codec: Codec) -> None:
-    if codec.bundle.kind == Kind.RVQ:  # numbers of codebook entries: their mean means nothing
+    if not codec.model.quantiser.ordered:  # numbers of codebook entries: their mean means nothing
         raise UsageError("pool of tokens", found=f"codebook entries of {codec.bundle.name}", wanted="kind latent")
 
 

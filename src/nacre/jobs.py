@@ -450,7 +450,7 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
     return {
         "file": file,
         "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
-        "kind": header.kind.name.lower(),
+        "kind": codec.model.quantiser.name,
         "prior": prior_of(codec.model, header),
         "duration_s": round(duration_s, 3),
         "samples": samples,

@@ -15,7 +15,6 @@ from nacre.codec.packets import CONTEXT, LOST, PRIORS, SIDE_BY_SIDE, STATIC, Gro
 from nacre.codec.rate_control import plan_rate
 from nacre.codec.state import Options, start_decoder, start_encoder
 from nacre.core.errors import AudioError, StreamError, UsageError
-from nacre.core.kinds import Kind
 from nacre.core.types import Array
 from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
 from nacre.dsp.gain import is_silent
@@ -161,7 +160,7 @@ class StreamEncoder:
 def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool) -> Header:
     mark = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
     coupling = Coupling.JOINED if alike else Coupling.APART
-    return Header(mark, rate_hz, channels, None, model.config.group_frames, Kind(model.bundle.kind), coupling)
+    return Header(mark, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling)
 
 
 @dataclass

@@ -1,16 +1,58 @@
-"""Kinds of latents, by the numbers that stand in files, and what files begin with."""
+"""What names and numbers in files and recipes stand for: registries that installed packages may add to."""
 
 from __future__ import annotations
 
-import enum
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from nacre.core.errors import NacreError
 
 MAGIC = b"NACR"  # what a .nacre file begins with
 
+Item = TypeVar("Item")
 
-class Kind(enum.IntEnum):
-    """Kind of latents, as written in the header."""
 
-    SCALAR = 1
-    GAUSSIAN = 2
-    RVQ = 3
-    FSQ = 4
+class Registry(Generic[Item]):
+    """Items by name. Besides those that are added here, packages offer theirs as entry points of the group.
+
+    An entry point's name is the item's; its object is what `add` would be given. It is loaded when it is asked for.
+    """
+
+    def __init__(self, group: str, **items: Item):
+        self.group, self._items = group, dict(items)
+        self._asked = False
+
+    def add(self, name: str, item: Item) -> None:
+        """Make an item known; raises NacreError where the name stands for another one."""
+        if self._items.setdefault(name, item) is not item:
+            raise NacreError(f"{self.group}: {name}", found="two of this name", wanted="names of their own")
+
+    def get(self, name: str) -> Item | None:
+        """The item of a name, None where there is none."""
+        if name not in self._items:
+            self._ask_packages()
+        return self._items.get(name)
+
+    def find(self, fits: Callable[[Item], bool]) -> Item | None:
+        """The first item that fits."""
+        found = next(filter(fits, self._items.values()), None)
+        return found if found or self._asked else next(filter(fits, map(self.__getitem__, self)), None)
+
+    def __getitem__(self, name: str) -> Item:
+        found = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        self._ask_packages()
+        return iter(list(self._items))
+
+    def _ask_packages(self) -> None:
+        if self._asked:
+            return
+        from importlib.metadata import entry_points  # takes time, and is seldom needed
+
+        self._asked = True
+        for point in entry_points(group=self.group):
+            self.add(point.name, point.load())

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from nacre.core.errors import StreamError
-from nacre.core.kinds import MAGIC, Kind
+from nacre.core.kinds import MAGIC
 from nacre.format.tags import unpack_tags
 
 VERSION = 1
@@ -21,6 +21,7 @@ HEADER_BYTES = 22
 HEAD_BYTES, CHECK_BYTES, END_BYTES = 3, 2, 10
 MOST_PAYLOAD_BYTES = 0x3FFE
 END_LENGTH = 0x3FFF
+MOST_KINDS = 15
 UNKNOWN_SAMPLES = (1 << 40) - 1  # as written; in Python an unknown count is None
 GAP_COST = 3  # packets a chain must bring before bytes are skipped to reach it
 END_WORTH = 3  # packets that ending exactly at the end counts for
@@ -50,7 +51,7 @@ class Header:
     channels: int
     samples: int | None
     group_frames: int
-    kind: Kind = Kind.SCALAR
+    kind: int = 1  # of latents, see nacre.quantise.registry
     coupling: Coupling = Coupling.APART
 
     def __post_init__(self) -> None:
@@ -59,6 +60,7 @@ class Header:
         _check_range("rate_hz", self.rate_hz, 8_000, 192_000)
         _check_range("channels", self.channels, 1, 8)
         _check_range("samples", self.samples or 0, 0, UNKNOWN_SAMPLES - 1)
+        _check_range("kind of latents", self.kind, 1, MOST_KINDS)
         _check_range("group_frames", self.group_frames, 1, 255)
         if self.coupling == Coupling.JOINED:
             _check_range("channels of a joined pair", self.channels, 2, 2)
@@ -136,13 +138,11 @@ def unpack_header(data: bytes) -> Header:
         facts = {"found": f"{found:04x}", "wanted": f"{wanted:04x}"}
         raise StreamError("header check failed", **facts, next="damaged bytes, get the file again")
     kind, coupling = data[5] & 15, data[5] >> 4
-    if kind not in Kind.__members__.values():
-        raise StreamError("kind of latents", found=kind, wanted="1 to 4", next="use a newer nacre")
     if coupling not in Coupling.__members__.values():
         raise StreamError("coupling of channels", found=coupling, wanted="0 or 1", next="use a newer nacre")
     samples = None if _number(data[14:19]) == UNKNOWN_SAMPLES else _number(data[14:19])
     mark, rate_hz, channels = bytes(data[6:10]), _number(data[10:13]), data[13]
-    return Header(mark, rate_hz, channels, samples, data[19], Kind(kind), Coupling(coupling))
+    return Header(mark, rate_hz, channels, samples, data[19], kind, Coupling(coupling))
 
 
 @functools.cache

@@ -4,7 +4,7 @@ model.json      settings, hashes, quantiser steps, measured rates, licence, trai
 encoder.onnx    spectra -> latents
 decoder.onnx    latents -> spectra
 prior.npz       integer count tables
-quantiser.npz   steps, codebooks or sizes, for all kinds but SCALAR, whose steps are in model.json
+quantiser.npz   steps, codebooks or sizes, for all kinds but scalar, whose steps are in model.json
 context.npz     integer network of the context prior, where the model has one
 refinement.npz  steps and integer tables of the refinement, where the highest levels have one
 
@@ -27,24 +27,23 @@ import numpy as np
 from nacre.core.config import CodecConfig
 from nacre.core.errors import BundleError, UsageError
 from nacre.core.types import Array
+from nacre.quantise.base import Quantiser
+from nacre.quantise.registry import kind_of
 
 FORMAT = 1
 MODELS = Path(__file__).parent.parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
-QUANTISER = "quantiser.npz"
 CONTEXT = "context.npz"
 REFINEMENT = "refinement.npz"
 ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
 LARGEST_JSON_BYTES = 1 << 20
-KINDS = (1, 2, 3, 4)  # container.Kind of those this version can run
-UNIFORM = 1
 HEAD = ("format", "name", "kind", "fingerprint", "sha256", "codec")  # of model.json, made by `save`; facts follow
 RATES_HZ = (8_000, 192_000)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked model folder. `rates_kbps` [L] and, of kind SCALAR, `steps` [L, D] are in its facts."""
+    """A checked model folder. Rates and what the kind keeps there are in its facts."""
 
     folder: Path
     name: str
@@ -73,16 +72,9 @@ class Bundle:
         """Whether the highest levels are refined."""
         return REFINEMENT in self.facts["sha256"]
 
-    @cached_property
-    def steps(self) -> Array:
-        """Quantiser steps [L, D] float32 of kind SCALAR."""
-        return np.asarray(self.facts["steps"], np.float32)
-
-    @cached_property
-    def dead_zone(self) -> Array:
-        """Dead zones [L, D] float32: rounding thresholds move outwards by this share of a step."""
-        column = np.asarray(self.facts["dead_zone"], np.float32)[:, None]
-        return np.ascontiguousarray(np.broadcast_to(column, self.steps.shape))
+    def quantiser(self) -> Quantiser:
+        """The quantiser of its kind. Raises BundleError."""
+        return kind_of(self.kind).load(self.folder, self.facts)
 
     @cached_property
     def rates_kbps(self) -> Array:
@@ -117,23 +109,22 @@ def _hash(path: Path) -> str:
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
     """Names of the files a model of this kind consists of, model.json apart; of those it may do without the `known`."""
-    needed = PARTS if kind == UNIFORM else (*PARTS, QUANTISER)
-    return (*needed, *(name for name in (CONTEXT, REFINEMENT) if name in known))
+    return (*PARTS, *kind_of(kind).parts, *(name for name in (CONTEXT, REFINEMENT) if name in known))
 
 
-def fingerprint(config: CodecConfig, kind: int, steps: list[list[float]], hashes: dict[str, str]) -> bytes:
-    """Four bytes that change with anything the decoder's output depends on; `steps` are empty but for kind SCALAR."""
-    parts = [config.to_dict(), kind, steps, [hashes[name] for name in parts_of(kind, hashes) if name not in ENCODES]]
+def fingerprint(config: CodecConfig, kind: int, meaning: Any, hashes: dict[str, str]) -> bytes:
+    """Four bytes that change with anything the decoder's output depends on; `meaning` is of `Quantiser.meaning`."""
+    parts = [config.to_dict(), kind, meaning, [hashes[name] for name in parts_of(kind, hashes) if name not in ENCODES]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()[:4]
 
 
 def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[str, Any]) -> Bundle:
     """Write model.json beside parts that are already in `folder`.
 
-    `facts` hold rates_kbps and, for kind SCALAR, steps and dead_zone; with a context prior static_rates_kbps too.
+    `facts` hold rates_kbps and what the quantiser's `save` gave; with a context prior static_rates_kbps too.
     """
     hashes = {part: _hash(folder / part) for part in parts_of(kind, {path.name for path in folder.iterdir()})}
-    mark = fingerprint(config, kind, facts.get("steps", []), hashes)
+    mark = fingerprint(config, kind, kind_of(kind).meaning(facts), hashes)
     head = {"format": FORMAT, "name": name, "kind": kind, "fingerprint": mark.hex(), "sha256": hashes}
     text = json.dumps(head | {"codec": config.to_dict()} | facts, indent=1)
     if "steps" in facts:  # one row a line: a matrix, not a column of a thousand numbers
@@ -149,19 +140,15 @@ def load(folder: Path) -> Bundle:
     try:
         config = CodecConfig.from_dict(facts["codec"])
         hashes, kind = dict(facts["sha256"]), int(facts["kind"])
-        if kind not in KINDS:
-            raise BundleError(f"{folder}/model.json: kind of latents", found=kind, wanted=KINDS, next="update nacre")
-        steps, without = facts["steps"] if kind == UNIFORM else [], hashes.copy()
+        meaning, without = kind_of(kind).meaning(facts), hashes.copy()
         without.pop(CONTEXT, None)
-        marks = fingerprint(config, kind, steps, hashes), fingerprint(config, kind, steps, without)
+        marks = fingerprint(config, kind, meaning, hashes), fingerprint(config, kind, meaning, without)
         bundle = Bundle(folder, str(facts["name"]), kind, config, *marks, facts)
-        rates = bundle.rates_kbps.shape == bundle.static_rates_kbps.shape == (config.levels,)
-        fits = rates and (kind != UNIFORM or _steps_fit(bundle))
+        fits = bundle.rates_kbps.shape == bundle.static_rates_kbps.shape == (config.levels,)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"{folder}/model.json", found=repr(error), wanted="all settings of a model") from error
     if not fits:
-        wanted = f"{config.levels} levels, steps and dead zones for {config.latent_dims} dims"
-        raise BundleError(f"{folder}/model.json: rates_kbps, steps, dead_zone", wanted=wanted)
+        raise BundleError(f"{folder}/model.json: rates_kbps", wanted=f"{config.levels} levels")
     _check_numbers(bundle)
     if config.cleans:
         _check_span(bundle)
@@ -173,12 +160,6 @@ def load(folder: Path) -> Bundle:
                 str(path), found=found[:12], wanted=str(hashes.get(part))[:12], next="copy the model again"
             )
     return bundle
-
-
-def _steps_fit(bundle: Bundle) -> bool:
-    steps, zones = bundle.steps, bundle.dead_zone
-    sized = steps.shape == zones.shape == (bundle.config.levels, bundle.config.latent_dims)
-    return sized and bool((np.isfinite(steps) & (steps > 0) & (zones >= 0) & (zones < 0.5)).all())
 
 
 def _check_span(bundle: Bundle) -> None:

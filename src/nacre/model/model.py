@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from nacre.core.config import CodecConfig
 from nacre.core.errors import BundleError, UsageError
-from nacre.core.kinds import Kind
 from nacre.core.types import Array
 from nacre.dsp.mel import LogMelAnalyser, LogMelSynthesiser
 from nacre.dsp.noise import NoiseSynthesiser
@@ -18,10 +17,6 @@ from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
 from nacre.model.runtime import Network
 from nacre.quantise.base import Quantiser
-from nacre.quantise.fsq import FiniteQuantiser
-from nacre.quantise.gaussian import PosteriorQuantiser
-from nacre.quantise.rvq import ResidualQuantiser
-from nacre.quantise.scalar import UniformQuantiser
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +43,15 @@ class Model:
             _check_context(self, self.context_prior)
         if self.refinement:
             _check_refinement(self, self.refinement)
-        if isinstance(self.quantiser, ResidualQuantiser):
-            _check_codebooks(self, self.quantiser)
+        try:
+            self.quantiser.check_tables(self.static_prior.counts)
+        except BundleError as error:
+            raise BundleError(f"{self.bundle.folder}: {error}") from error
 
     @classmethod
     def load(cls, bundle: Bundle, threads: int = 1) -> Model:
         """Everything in a bundle but its graphs, which are opened when they are needed. Raises BundleError."""
-        c, quantiser = bundle.config, quantiser_of(bundle)
+        c, quantiser = bundle.config, bundle.quantiser()
         encoder_widths = c.steps_per_frame * c.step_width, quantiser.width_in
         try:
             analyser, synthesiser = analyser_of(c), synthesiser_of(c)
@@ -122,24 +119,6 @@ def _check_refinement(model: Model, layer: Refinement) -> None:
     wanted = (model.config.levels, model.config.hop_samples)
     if found != wanted or model.config.mel_bands:
         raise BundleError(f"{model.bundle.folder}: refinement", found=found, wanted=f"levels, samples {wanted}")
-
-
-def _check_codebooks(model: Model, quantiser: ResidualQuantiser) -> None:
-    entries, counts = quantiser.codes.shape[1], model.static_prior.counts
-    used = [counts[level, : quantiser.used(level), :entries] for level in range(model.config.levels)]
-    outside = counts.shape[2] != 2 * (entries // 2) + 1 or counts[..., entries:].any()
-    if outside or not all((table > 0).all() for table in used):
-        raise BundleError(f"{model.bundle.folder}: tables", wanted=f"codes for indices of {entries} entries")
-
-
-def quantiser_of(bundle: Bundle) -> Quantiser:
-    """The quantiser of a bundle's kind; raises BundleError."""
-    if bundle.kind == Kind.SCALAR:
-        return UniformQuantiser(bundle.steps, bundle.dead_zone)
-    path = bundle.part(bundles.QUANTISER)
-    if bundle.kind == Kind.GAUSSIAN:
-        return PosteriorQuantiser.load(path)
-    return ResidualQuantiser.load(path) if bundle.kind == Kind.RVQ else FiniteQuantiser.load(path)
 
 
 def analyser_of(config: CodecConfig) -> Analyser | LogMelAnalyser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,33 +12,34 @@ from numpy.typing import NDArray
 from nacre.core.errors import BundleError
 from nacre.core.types import Floats, Ints
 from nacre.io.arrays import Members, read_arrays
-from nacre.quantise.base import MOST_BYTES, check_finite, check_used
+from nacre.quantise.base import FILE, MOST_BYTES, Quantiser, check_finite, check_used
 
 
 @dataclass(frozen=True)
-class FiniteQuantiser:
+class FiniteScalar(Quantiser):
     """Symbols -n..n in each of D dimensions, of latents squashed into that range; no codebook to learn.
 
     A level uses the first `dims` [L] dimensions (finite scalar quantisation: Mentzer et al., 2023).
     """
 
     reach: int
-    width_in: int
+    width: int
     dims: NDArray[np.uint8]
 
+    code, name = 4, "fsq"
     MEMBERS: ClassVar[Members] = {"sizes": ("<u2", 1), "dims": ("|u1", 1)}
 
     def __post_init__(self) -> None:
-        if not 1 <= self.reach <= 127 or not 1 <= self.width_in <= 255:
-            raise BundleError("quantiser", found=(self.reach, self.width_in), wanted="reach 1 to 127, 1 to 255 dims")
-        check_used(self.dims, self.width_in)
+        if not 1 <= self.reach <= 127 or not 1 <= self.width <= 255:
+            raise BundleError("quantiser", found=(self.reach, self.width), wanted="reach 1 to 127, 1 to 255 dims")
+        check_used(self.dims, self.width)
 
     @property
     def columns(self) -> int:
         """K = D."""
-        return self.width_in
+        return self.width
 
-    width_out = columns
+    width_in = width_out = columns
 
     @property
     def levels(self) -> int:
@@ -66,14 +67,20 @@ class FiniteQuantiser:
         """symbols [T, D] -> latents [T, D] within -1..1."""
         return symbols.astype(np.float32) / np.float32(self.reach)
 
-    def save(self, path: Path) -> None:
+    @property
+    def entries(self) -> int:
+        """Values of a dimension."""
+        return 2 * self.reach + 1
+
+    def save(self, folder: Path) -> dict[str, Any]:
         """Write an npz."""
-        np.savez_compressed(path, sizes=np.array([self.reach, self.width_in], "<u2"), dims=self.dims.astype("u1"))
+        np.savez_compressed(folder / FILE, sizes=np.array([self.reach, self.width], "<u2"), dims=self.dims.astype("u1"))
+        return {}
 
     @classmethod
-    def load(cls, path: Path) -> FiniteQuantiser:
+    def load(cls, folder: Path, facts: dict[str, Any]) -> FiniteScalar:
         """Read what `save` wrote. Raises BundleError."""
-        found = read_arrays(path, cls.MEMBERS, MOST_BYTES)
+        found = read_arrays(folder / FILE, cls.MEMBERS, MOST_BYTES)
         if found["sizes"].shape != (2,):
-            raise BundleError(f"{path}: sizes", found=found["sizes"].shape, wanted="two numbers")
+            raise BundleError(f"{folder / FILE}: sizes", found=found["sizes"].shape, wanted="two numbers")
         return cls(int(found["sizes"][0]), int(found["sizes"][1]), found["dims"])

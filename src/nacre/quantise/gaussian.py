@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nacre.core.errors import BundleError
 from nacre.core.types import Floats, Ints
 from nacre.io.arrays import Members, read_arrays
-from nacre.quantise.base import MOST_BYTES
+from nacre.quantise.base import FILE, MOST_BYTES, Quantiser
 from nacre.quantise.scalar import dequantise, quantise
 
 
 @dataclass(frozen=True)
-class PosteriorQuantiser:
+class GaussianQuantiser(Quantiser):
     """steps [L, D], rate_weight [L] float32; the encoder graph gives means and log standard deviations, X = 2 D.
 
     A symbol k is chosen by the least (k step - mean)^2 / (2 sd^2) + rate_weight ln 2 bits(k): where the posterior
@@ -26,6 +26,7 @@ class PosteriorQuantiser:
     steps: Floats
     rate_weight: Floats
 
+    code, name = 2, "gaussian"
     MEMBERS: ClassVar[Members] = {"steps": ("<f4", 2), "rate_weight": ("<f4", 1)}
 
     def __post_init__(self) -> None:
@@ -50,10 +51,6 @@ class PosteriorQuantiser:
         """L."""
         return len(self.steps)
 
-    def used(self, level: int) -> int:
-        """All of them."""
-        return self.columns
-
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
         """latents [T, 2 D] -> symbols [T, D]; the nearest ones where `costs` are not known yet."""
         mean, log_sd = latents[:, : self.columns], latents[:, self.columns :]
@@ -76,11 +73,18 @@ class PosteriorQuantiser:
         """symbols [T, D] -> latents [T, D]."""
         return dequantise(symbols, self.steps[level])
 
-    def save(self, path: Path) -> None:
+    @property
+    def counts_bits(self) -> bool:
+        """Whether a bit has a weight at any level."""
+        return bool(self.rate_weight.any())
+
+    def save(self, folder: Path) -> dict[str, Any]:
         """Write an npz."""
-        np.savez_compressed(path, steps=self.steps.astype("<f4"), rate_weight=self.rate_weight.astype("<f4"))
+        arrays = {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
+        np.savez_compressed(folder / FILE, **arrays)
+        return {}
 
     @classmethod
-    def load(cls, path: Path) -> PosteriorQuantiser:
+    def load(cls, folder: Path, facts: dict[str, Any]) -> GaussianQuantiser:
         """Read what `save` wrote. Raises BundleError."""
-        return cls(**read_arrays(path, cls.MEMBERS, MOST_BYTES))
+        return cls(**read_arrays(folder / FILE, cls.MEMBERS, MOST_BYTES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,14 @@ from nacre.core.errors import BundleError
 from nacre.core.types import Floats, Ints
 from nacre.dsp.blas import one_thread
 from nacre.io.arrays import Members, read_arrays
-from nacre.quantise.base import MOST_BYTES, check_finite, check_used
+from nacre.quantise.base import FILE, MOST_BYTES, Quantiser, check_finite, check_used
 
 MOST_CODES = (64, 4096, 64)  # codebooks, entries, dims of a code
 MOST_NUMBERS = 1 << 26  # of all codes as they are added to the latents
 
 
 @dataclass(frozen=True)
-class ResidualQuantiser:
+class ResidualVQ(Quantiser):
     """codes [K, A, d] float32 in a space that inward [K, D, d] leads to and outward [K, d, D] leads back from.
 
     A level uses the first `books` [L] of the K codebooks. Symbol = index - A // 2 (Zeghidour et al., 2021; codes of
@@ -35,6 +35,7 @@ class ResidualQuantiser:
     books: NDArray[np.uint8]
     rate_weight: Floats
 
+    code, name, ordered = 3, "rvq", False
     MEMBERS: ClassVar[Members] = {
         "codes": ("<f4", 3),
         "inward": ("<f4", 3),
@@ -102,10 +103,6 @@ class ResidualQuantiser:
             found[:, book] = index - len(codes) // 2
         return found
 
-    def unrounded(self, latents: Floats, level: int) -> Floats:
-        """As they are."""
-        return latents
-
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, K] -> latents [T, D]: the sum of the codes."""
         total = np.zeros((len(symbols), self.width_out), np.float32)
@@ -113,12 +110,39 @@ class ResidualQuantiser:
             total += self._vectors[book, symbols[:, book] + self.codes.shape[1] // 2]
         return total
 
-    def save(self, path: Path) -> None:
+    @property
+    def entries(self) -> int:
+        """Codes of a book, A."""
+        return int(self.codes.shape[1])
+
+    @property
+    def counts_bits(self) -> bool:
+        """Whether a bit has a weight."""
+        return bool(self.rate_weight.any())
+
+    def use(self, tokens: Ints) -> dict[str, Any]:
+        """The share of each codebook's entries that are seen, and perplexities [K]."""
+        shares = [np.bincount(column, minlength=self.entries) / len(tokens) for column in tokens.T]
+        perplexity = [float(2 ** -(share[share > 0] * np.log2(share[share > 0])).sum()) for share in shares]
+        used = [round(float((share > 0).mean()), 4) for share in shares]
+        perplexity = [round(value, 1) for value in perplexity]
+        return {"codebooks": {"entries": self.entries, "used": used, "perplexity": perplexity}}
+
+    def check_tables(self, counts: Ints) -> None:
+        """Every code of every book that a level uses has a count, and nothing else has one."""
+        entries = self.entries
+        used = [counts[level, : self.used(level), :entries] for level in range(self.levels)]
+        outside = counts.shape[2] != 2 * (entries // 2) + 1 or counts[..., entries:].any()
+        if outside or not all((table > 0).all() for table in used):
+            raise BundleError("tables", wanted=f"codes for indices of {entries} entries")
+
+    def save(self, folder: Path) -> dict[str, Any]:
         """Write an npz."""
         arrays = {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
-        np.savez_compressed(path, **arrays)
+        np.savez_compressed(folder / FILE, **arrays)
+        return {}
 
     @classmethod
-    def load(cls, path: Path) -> ResidualQuantiser:
+    def load(cls, folder: Path, facts: dict[str, Any]) -> ResidualVQ:
         """Read what `save` wrote. Raises BundleError."""
-        return cls(**read_arrays(path, cls.MEMBERS, MOST_BYTES))
+        return cls(**read_arrays(folder / FILE, cls.MEMBERS, MOST_BYTES))

@@ -9,6 +9,7 @@ With a dead zone z every threshold moves outwards by z steps:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,24 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Floats, Ints
-from nacre.quantise.base import check_finite
+from nacre.quantise.base import Quantiser, check_finite
 
 
 @dataclass(frozen=True)
-class UniformQuantiser:
-    """steps, dead_zone [L, D] float32."""
+class ScalarQuantiser(Quantiser):
+    """steps, dead_zone [L, D] float32; both stand in model.json."""
 
     steps: Floats
     dead_zone: Floats
+
+    code, name, parts = 1, "scalar", ()
+
+    def __post_init__(self) -> None:
+        steps, zones = self.steps, self.dead_zone
+        fits = steps.ndim == 2 and steps.shape == zones.shape and np.isfinite(steps).all()
+        if not fits or not ((steps > 0) & (zones >= 0) & (zones < 0.5)).all():
+            wanted = "[L, D] steps above 0, dead zones of 0 to below 0.5"
+            raise BundleError("steps, dead_zone", found=(steps.shape, zones.shape), wanted=wanted)
 
     @property
     def columns(self) -> int:
@@ -38,21 +48,39 @@ class UniformQuantiser:
         """L."""
         return len(self.steps)
 
-    def used(self, level: int) -> int:
-        """All of them."""
-        return self.columns
-
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
         """latents [T, D] -> symbols [T, D]."""
         return quantise(latents, self.steps[level], self.dead_zone[level], limits)
 
-    def unrounded(self, latents: Floats, level: int) -> Floats:
-        """As they are."""
-        return latents
-
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, D] -> latents [T, D]."""
         return dequantise(symbols, self.steps[level])
+
+    @property
+    def scales(self) -> Floats:
+        """The steps."""
+        return self.steps
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Facts for model.json, steps with six digits; there is no file."""
+        steps = [[float(f"{value:.6g}") for value in row] for row in self.steps.tolist()]
+        return {"steps": steps, "dead_zone": self.dead_zone[:, 0].tolist()}
+
+    @classmethod
+    def load(cls, folder: Path, facts: dict[str, Any]) -> ScalarQuantiser:
+        """From the facts of a model.json, where a level has one dead zone for all dimensions. Raises BundleError."""
+        try:
+            steps = np.asarray(facts["steps"], np.float32)
+            zones = np.asarray(facts["dead_zone"], np.float32)[:, None]
+            return cls(steps, np.ascontiguousarray(np.broadcast_to(zones, steps.shape)))
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            place = f"{folder}/model.json: steps, dead_zone"
+            raise BundleError(place, found=repr(error)[:80], wanted="a number for each level and dimension") from error
+
+    @classmethod
+    def meaning(cls, facts: dict[str, Any]) -> Any:
+        """The steps."""
+        return facts["steps"]
 
 
 def quantise(latents: Floats, steps: Floats, dead_zone: Floats, limits: Ints) -> Ints:

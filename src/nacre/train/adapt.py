@@ -17,7 +17,6 @@ from nacre.codec.codec import Codec
 from nacre.codec.encoder import analysed_groups
 from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
-from nacre.core.kinds import Kind
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.context import ContextConfig, train
@@ -59,8 +58,8 @@ def add_context(
     """
     check_free(out)
     bundle, config = bundles.find(model), config or ContextConfig()
-    if bundle.kind != Kind.SCALAR:
-        raise TrainError(f"model {bundle.name}", found=f"kind {Kind(bundle.kind).name}", wanted="kind SCALAR")
+    if (quantiser := bundle.quantiser()).scales is None:
+        raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar")
     if config.frames > EXCERPT_GROUPS * bundle.config.group_frames:
         raise TrainError("frames", found=config.frames, wanted=f"at most {EXCERPT_GROUPS} groups")
     with new_folder(out) as part:
@@ -108,7 +107,9 @@ def _learned(
             text = f"learning, {np.mean(recent):.1%} of the bits of static tables"
             bar.update(task, completed=step + 1, description=text)
 
-        prior = train(groups, bundle.steps, config, note)
+        scales = codec.model.quantiser.scales
+        assert scales is not None
+        prior = train(groups, scales, config, note)
     for name in (*bundles.PARTS, *([bundles.REFINEMENT] if bundle.has_refinement else [])):
         shutil.copyfile(bundle.part(name), part / name)
     prior.save(part / bundles.CONTEXT)

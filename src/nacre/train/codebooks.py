@@ -16,10 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nacre.core.config import CodecConfig
-from nacre.core.kinds import Kind
+from nacre.quantise import fsq, rvq
 from nacre.quantise.base import Quantiser
-from nacre.quantise.fsq import FiniteQuantiser
-from nacre.quantise.rvq import ResidualQuantiser
 from nacre.train.quantisers import Bottleneck, Quantised, QuantiserConfig, kept, used_columns
 
 KMEANS_ROUNDS = 15
@@ -33,7 +31,6 @@ class ResidualVQ(Bottleneck):
     `hits` [K, A] are moving averages of how often each code is chosen in a batch.
     """
 
-    file_kind = Kind.RVQ
     hits: Tensor
     books: Tensor
     codes: Tensor
@@ -161,7 +158,7 @@ class ResidualVQ(Bottleneck):
             value.detach().cpu().float().numpy() for value in (self.codes, self.inward, self.outward)
         )
         weight = np.array([self.config.rate_weight], np.float32)
-        return ResidualQuantiser(codes, inward, outward, self.books.cpu().numpy().astype(np.uint8), weight)
+        return rvq.ResidualVQ(codes, inward, outward, self.books.cpu().numpy().astype(np.uint8), weight)
 
 
 def nearest(values: Tensor, codes: Tensor, price: Tensor | float = 0.0) -> Tensor:
@@ -198,7 +195,6 @@ def _assigned(values: Tensor, codes: Tensor) -> Tensor:
 class FiniteScalar(Bottleneck):
     """Latents squashed into -1..1 and rounded to `values` values a dimension; a level uses the first dimensions."""
 
-    file_kind = Kind.FSQ
     dims: Tensor
 
     def __init__(self, codec: CodecConfig, config: QuantiserConfig):
@@ -224,4 +220,4 @@ class FiniteScalar(Bottleneck):
 
     def station(self) -> Quantiser:
         """For the codec."""
-        return FiniteQuantiser(self.reach, self.width_in, self.dims.cpu().numpy().astype(np.uint8))
+        return fsq.FiniteScalar(self.reach, self.width_in, self.dims.cpu().numpy().astype(np.uint8))

@@ -27,10 +27,6 @@ from nacre.core.units import kbps
 from nacre.format.file import pack_packet
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.quantise.fsq import FiniteQuantiser
-from nacre.quantise.gaussian import PosteriorQuantiser
-from nacre.quantise.rvq import ResidualQuantiser
-from nacre.quantise.scalar import UniformQuantiser
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
 from nacre.train.nets import CodecNet
@@ -219,16 +215,12 @@ def cleaning_span(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
     return [round(low, 4), round(max(high, low + 1e-3), 4)]
 
 
-def codebook_use(codec: Codec, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Of kind RVQ: the share of each codebook's entries seen on waves [B, N], and perplexities [K]."""
-    if not isinstance(codec.model.quantiser, ResidualQuantiser):
+def use(codec: Codec, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """What the quantiser has to say of the tokens of waves [B, N]: how much of its codebooks is in use."""
+    quantiser, rate_hz = codec.model.quantiser, codec.config.rate_hz
+    if not quantiser.entries:
         return {}
-    tokens = np.concatenate([codec.tokens(wave, codec.config.rate_hz) for wave in waves])
-    entries = codec.model.quantiser.codes.shape[1]
-    shares = [np.bincount(column, minlength=entries) / len(tokens) for column in tokens.T]
-    perplexity = [float(2 ** -(share[share > 0] * np.log2(share[share > 0])).sum()) for share in shares]
-    used = [round(float((share > 0).mean()), 4) for share in shares]
-    return {"codebooks": {"entries": entries, "used": used, "perplexity": [round(value, 1) for value in perplexity]}}
+    return quantiser.use(np.concatenate([codec.tokens(wave, rate_hz) for wave in waves]))
 
 
 @torch.no_grad()
@@ -279,23 +271,18 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
         net = averaged(run)
         write_graph(net, "encoder", part / "encoder.onnx")
         write_graph(net, "decoder", part / "decoder.onnx")
-        prior, kind = fit_prior(net, waves), net.quantiser.file_kind
+        prior, station = fit_prior(net, waves), net.quantiser.station()
         prior.save(part / "prior.npz")
         found: dict[str, Any] = {}
-        station = net.quantiser.station()
-        if isinstance(station, UniformQuantiser):
-            found["steps"] = [[float(f"{value:.6g}") for value in row] for row in station.steps.tolist()]
-            found["dead_zone"] = station.dead_zone[:, 0].tolist()
-        elif isinstance(station, PosteriorQuantiser | ResidualQuantiser | FiniteQuantiser):
-            station.save(part / bundles.QUANTISER)
+        found |= station.save(part)
         found["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
         if net.codec.cleans:
             found["cleaning_span"] = [0.0, 1.0]  # until there is a codec to measure it with
-        draft = bundles.save(part, name, kind, net.codec, found | facts)
+        draft = bundles.save(part, name, station.code, net.codec, found | facts)
         codec = Codec(Model.load(draft))
         found["rates_kbps"] = measured_rates(codec, waves)
         if net.codec.cleans:
             found["cleaning_span"] = cleaning_span(codec, waves)
-        found |= codebook_use(codec, waves) | kl_rates(net, waves)
-        bundles.save(part, name, kind, net.codec, found | facts)
+        found |= use(codec, waves) | kl_rates(net, waves)
+        bundles.save(part, name, station.code, net.codec, found | facts)
     return bundles.load(out)

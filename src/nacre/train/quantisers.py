@@ -18,10 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from nacre.core.config import CodecConfig
-from nacre.core.kinds import Kind
+from nacre.quantise import gaussian, scalar
 from nacre.quantise.base import Quantiser
-from nacre.quantise.gaussian import PosteriorQuantiser
-from nacre.quantise.scalar import UniformQuantiser
 from nacre.train.checks import check, not_negative, one_of, share
 
 HIGHEST_WEIGHT = 0.3  # of a bit against distortion
@@ -33,7 +31,7 @@ class QuantiserConfig:
     """Settings of the kinds; each reads its own.
 
     gaussian: `free_bits` a dimension and frame cost nothing (Kingma et al., 2016), `rate_weight` as in
-    PosteriorQuantiser. rvq: `rate_weight` as in ResidualQuantiser, in training too; `codebooks` of
+    the codec's quantiser. rvq: `rate_weight` likewise, in training too; `codebooks` of
     `codebook_size` codes in `code_dims` dimensions, learned by moving averages ("ema") or by gradients
     ("gradient"); codes chosen less than `revive_below` times a batch move to where data is. fsq: `values` a
     dimension, an odd number.
@@ -92,7 +90,6 @@ def kept(values: Tensor, inside: Tensor | None) -> Tensor:
 class Bottleneck(nn.Module):
     """What every kind offers to training. `steered`: it has a rate to weigh; `width_in`: numbers it takes a frame."""
 
-    file_kind: Kind
     steered = False
     width_in: int
 
@@ -127,7 +124,6 @@ class Bottleneck(nn.Module):
 class PlainQuantiser(Bottleneck):
     """No quantiser in training: a plain autoencoder, cut into steps afterwards."""
 
-    file_kind = Kind.SCALAR
     spread: Tensor
 
     def __init__(self, codec: CodecConfig, config: QuantiserConfig):
@@ -147,7 +143,7 @@ class PlainQuantiser(Bottleneck):
     def station(self) -> Quantiser:
         """For the codec: the same share of the spread in each dimension."""
         steps = (knobs(self.levels, 3.0, 0.05) * self.spread.cpu()).numpy()
-        return UniformQuantiser(steps, np.zeros_like(steps))
+        return scalar.ScalarQuantiser(steps, np.zeros_like(steps))
 
 
 class GaussianQuantiser(Bottleneck):
@@ -158,7 +154,6 @@ class GaussianQuantiser(Bottleneck):
     posterior variance in training: the quantiser's steps after it.
     """
 
-    file_kind = Kind.GAUSSIAN
     steered = True
     width: Tensor
 
@@ -207,7 +202,7 @@ class GaussianQuantiser(Bottleneck):
         """For the codec: a step has the variance of the posterior, width ** 2 = step ** 2 / 12."""
         factor = knobs(len(self.width), 4.0, 0.5) if self.one_rate else torch.ones(len(self.width), 1)
         steps = (factor * math.sqrt(12) * self.width.cpu()).numpy()
-        return PosteriorQuantiser(steps, np.full(len(steps), self.config.rate_weight, np.float32))
+        return gaussian.GaussianQuantiser(steps, np.full(len(steps), self.config.rate_weight, np.float32))
 
 
 def gaussian_kl_bits(mean: Tensor, log_sd: Tensor) -> Tensor:
@@ -231,7 +226,6 @@ def laplace_bits(symbols: Tensor, scale: Tensor) -> Tensor:
 class ScalarQuantiser(Bottleneck):
     """Uniform quantiser with a learned step and a learned Laplace scale for each level and latent dimension."""
 
-    file_kind = Kind.SCALAR
     steered = True
 
     def __init__(self, codec: CodecConfig, config: QuantiserConfig | None = None):
@@ -266,7 +260,7 @@ class ScalarQuantiser(Bottleneck):
         """For the codec: the learned steps, to the six digits that a model.json holds."""
         steps = [[float(f"{value:.6g}") for value in row] for row in self.steps().tolist()]
         found = np.array(steps, np.float32)
-        return UniformQuantiser(found, np.full_like(found, DEAD_ZONE))
+        return scalar.ScalarQuantiser(found, np.full_like(found, DEAD_ZONE))
 
 
 class RateControl:

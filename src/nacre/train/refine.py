@@ -22,7 +22,6 @@ from nacre.codec.refiner import decoded_groups, refine_group
 from nacre.codec.state import Sent, start_encoder, start_sound
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
-from nacre.core.kinds import Kind
 from nacre.core.units import ceil_div
 from nacre.entropy.context_prior import ContextPrior
 from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, Refinement
@@ -92,9 +91,9 @@ def add_refinement(
     """
     check_free(out)
     bundle, config = bundles.find(model), config or RefineConfig()
-    kinds, found = "kind SCALAR of sound", f"kind {Kind(bundle.kind).name}"
-    if bundle.kind != Kind.SCALAR or bundle.config.mel_bands:
-        raise TrainError(f"model {bundle.name}", found=found, wanted=kinds)
+    quantiser = bundle.quantiser()
+    if quantiser.scales is None or bundle.config.mel_bands:
+        raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar of sound")
     if bundle.has_refinement:
         raise TrainError(
             f"model {bundle.name}",

@@ -19,10 +19,10 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
-from nacre.core.kinds import Kind
 from nacre.entropy.static_prior import TOTAL, StaticPrior
 from nacre.model.bundle import Bundle
 from nacre.model.runtime import Network
+from nacre.quantise import scalar
 from nacre.train.export import write_graph
 from nacre.train.loop import Trainer
 from nacre.train.nets import CodecNet
@@ -82,8 +82,9 @@ def calibrate(trainer: Trainer, items: int = 32) -> None:
 
 def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
     """Give a run the weights of a model; its averaged weights too."""
-    if bundle.kind != Kind.SCALAR or not isinstance(run.net.quantiser, ScalarQuantiser):
-        raise TrainError(f"model {bundle.name}", found=f"kind {Kind(bundle.kind).name}", wanted="kind SCALAR")
+    quantiser = bundle.quantiser()
+    if not isinstance(quantiser, scalar.ScalarQuantiser) or not isinstance(run.net.quantiser, ScalarQuantiser):
+        raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar")
     if bundle.config.levels != recipe.codec.levels or (bundle.config.cleans and not recipe.codec.cleans):
         found = (bundle.config.levels, bundle.config.cleans)
         raise TrainError("model's levels, cleans", found=found, wanted=(recipe.codec.levels, recipe.codec.cleans))
@@ -94,7 +95,7 @@ def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
     prior = StaticPrior.load(bundle.part("prior.npz"))
     sizes = np.abs(np.arange(prior.counts.shape[2]) - prior.counts.shape[2] // 2)
     spread = (prior.counts * sizes).sum(2) / TOTAL  # the scale of a Laplace density is its mean size
-    source.quantiser.log_gain.data = -torch.from_numpy(bundle.steps).log()
+    source.quantiser.log_gain.data = -torch.from_numpy(quantiser.steps).log()
     source.quantiser.log_scale.data = torch.from_numpy(np.log(spread + math.exp(-3.5))).float()
     weights = run.net.state_dict()
     for name, value in source.state_dict().items():

@@ -12,10 +12,6 @@ from torch import nn
 from nacre.core.units import kbps
 from nacre.entropy import range_coder
 from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
-from nacre.quantise.base import Quantiser
-from nacre.quantise.fsq import FiniteQuantiser
-from nacre.quantise.gaussian import PosteriorQuantiser
-from nacre.quantise.rvq import ResidualQuantiser
 from nacre.train.nets import CodecNet
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -35,15 +31,14 @@ class Validation:
 def fit_prior(net: CodecNet, waves: Array) -> StaticPrior:
     """Count tables of every level from the symbols of waves [B, N] float32, coded as the encoder would."""
     prior = _tables(net, waves, None)
-    found = net.quantiser.station()
-    if isinstance(found, PosteriorQuantiser | ResidualQuantiser) and found.rate_weight.any():
+    if net.quantiser.station().counts_bits:
         prior = _tables(net, waves, prior)  # choices depend on what bits cost, and the other way round
     return prior
 
 
 def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPrior:
     found = net.quantiser.station()
-    entries = entries_of(found)
+    entries = found.entries
     reach = entries // 2 if entries else REACH
     limits = np.full(found.columns, reach, np.int32)
     counts = np.zeros((found.levels, found.columns, 2 * reach + 1), np.int32)
@@ -60,13 +55,6 @@ def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPri
             else:
                 counts[level, column] = fit_counts(histogram)
     return StaticPrior(counts)
-
-
-def entries_of(quantiser: Quantiser) -> int:
-    """How many symbols every column has: all of them get a code. 0 where there is no end to them."""
-    if isinstance(quantiser, ResidualQuantiser):
-        return int(quantiser.codes.shape[1])
-    return 2 * quantiser.reach + 1 if isinstance(quantiser, FiniteQuantiser) else 0
 
 
 def _latents(net: CodecNet, wave: Array, level: int) -> Array:
