@@ -638,13 +638,18 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the recipe's.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Model the run began from: keep all but its decoder, so that files stay the same."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
     with _torch_room():
         from nacre.train.export import export_run
+        from nacre.train.graft import export_decoder
 
-        found = export_run(run, output, name)
+        found = export_decoder(run, base, output, name) if base else export_run(run, output, name)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
         tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")

@@ -290,7 +290,8 @@ class StreamDecoder:
 
 def prior_of(model: Model, header: Header) -> str:
     """Which prior wrote a file of this model."""
-    return CONTEXT if model.context_prior and header.fingerprint == model.bundle.fingerprint else STATIC
+    written = model.bundle.reads.get(CONTEXT, []) if model.context_prior else []
+    return CONTEXT if header.fingerprint.hex() in written else STATIC
 
 
 def packet_count(model: Model, header: Header, samples: int) -> int:

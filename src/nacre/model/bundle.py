@@ -58,9 +58,16 @@ class Bundle:
         return self.folder / name
 
     @property
-    def marks(self) -> tuple[bytes, bytes]:
-        """Fingerprints of the files that this model reads."""
-        return self.fingerprint, self.static_fingerprint
+    def reads(self) -> dict[str, list[str]]:
+        """Fingerprints of the files that this model reads, its own and earlier ones of the same bytes, by prior."""
+        earlier = self.facts.get("reads", {})
+        own = {"static": self.static_fingerprint} | ({"context": self.fingerprint} if self.has_context else {})
+        return {prior: [mark.hex(), *earlier.get(prior, [])] for prior, mark in own.items()}
+
+    @property
+    def marks(self) -> tuple[bytes, ...]:
+        """All of these."""
+        return tuple(bytes.fromhex(mark) for marks in self.reads.values() for mark in marks)
 
     @property
     def has_context(self) -> bool:
@@ -150,6 +157,7 @@ def load(folder: Path) -> Bundle:
     if not fits:
         raise BundleError(f"{folder}/model.json: rates_kbps", wanted=f"{config.levels} levels")
     _check_numbers(bundle)
+    _check_reads(bundle)
     if config.cleans:
         _check_span(bundle)
     for part in parts_of(kind, hashes):
@@ -169,6 +177,16 @@ def _check_span(bundle: Bundle) -> None:
         raise BundleError(f"{bundle.folder}/model.json: cleaning_span", wanted="two numbers") from error
     if not 0 <= low < high < float("inf"):
         raise BundleError(f"{bundle.folder}/model.json: cleaning_span", found=(low, high), wanted="0 or more, rising")
+
+
+def _check_reads(bundle: Bundle) -> None:
+    try:
+        fits = all(len(mark) == 4 for mark in bundle.marks)
+    except (TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        wanted = "fingerprints of 8 hexadecimal digits, by prior"
+        raise BundleError(f"{bundle.folder}/model.json: reads", found=bundle.facts.get("reads"), wanted=wanted)
 
 
 def _check_numbers(bundle: Bundle) -> None:
