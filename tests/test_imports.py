@@ -18,9 +18,11 @@ PACKAGES = [  # whole ranks: a package imports lower ones, files inside a packag
     {"model"},
     {"codec"},
     {"page"},
-    {"generate", "sampling", "restore", "demo", "features", "view", "train", "evaluate"},
+    {"line"},
+    {"generate", "sampling", "restore", "demo", "features", "view", "train", "evaluate", "pipes", "network"},
     {"batch"},
     {"jobs"},
+    {"cli_live"},
     {"cli"},
     {"__main__"},
     {"__init__"},
@@ -48,7 +50,7 @@ HOME = {
     "jiwer": {"evaluate"},
     "pocketsphinx": {"evaluate"},
     "sklearn": {"features"},  # for its tags, when it asks for them
-    "typer": {"cli", "batch"},
+    "typer": {"cli", "cli_live", "batch"},
     "rich": {"cli", "batch", "demo", "train", "evaluate"},
     "numpy": {package for package, rank in RANK.items() if rank < RANK["batch"]} - {"core"} | {"core/types"},
 }

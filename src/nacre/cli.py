@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nacre import cli_live
 from nacre.batch.messages import complain, console, is_terminal, tell, warn
 from nacre.batch.report import check_report
 from nacre.batch.run import Task, run_batch
@@ -46,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cli_live.register(app)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]

@@ -115,6 +115,10 @@ class Codec:
         `source` is the sender's number in the packets, by default drawn by lot. Raises AudioError, UsageError.
         """
         settings = LiveSettings(bitrate_kbps, frames, loss, reach_ms, redundant)
+        return self.live_encoder_of(rate_hz, settings, source)
+
+    def live_encoder_of(self, rate_hz: float, settings: LiveSettings, source: int | None = None) -> LiveEncoder:
+        """The same by settings."""
         return LiveEncoder(self.model, rate_hz, settings, source)
 
     def live_decoder(

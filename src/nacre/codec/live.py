@@ -31,11 +31,13 @@ from nacre.format.live import RtpPacket, pack_rtp
 from nacre.model.model import Model
 
 REFRESH = ((0.003, 50), (0.02, 10), (0.05, 4))  # up to this share of loss a key in so many packets; above, each is one
-FIRST_ANNOUNCED = 6  # packets at the start that say which model they are for, so that one of them arrives
+ANNOUNCED = (0, 2, 8)  # packets at the start that say which model they are for, so that one of them arrives
 ANNOUNCE_PACKETS = 50
 COPIES_FROM = 0.01  # share of loss from which copies are sent
+SILENT_FRAMES = 10  # without sound that are coded like sound, so that no word is cut
 QUIET_PACKETS = 20  # while there is silence one packet in so many is sent
-OVERHEAD = 1.08  # of packets over files, a first guess
+FIRST_LEVEL = LevelState(-26.0, 14)  # of speech as it is usually recorded, before any has come
+CHAINED, KEYED, COPIED_KBPS = 1.06, 1.28, 1.0  # first guesses: packets over files, the rate of copies
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,15 @@ class LiveEncoder:
         self.payload_bytes, self.packets = 0, 0
         self._plan = plan_rate(model, 1, settings.bitrate_kbps, None)
         self._plan.spent_bytes = 0
-        self._plan.activity *= OVERHEAD
+        self._plan.activity = self._overhead()
         self._coder, self._resampler = PayloadCoder(model), Resampler(self.rate_hz, model.config.rate_hz, 1)
         self._primary = start_encoder(model, refine=self._plan.highest >= model.plain_levels)
-        self._coarse, self._loudness = start_encoder(model), LevelState()
+        self._coarse, self._loudness = start_encoder(model), FIRST_LEVEL
         self._context: Context | None = None
         self._frames = 0  # given to packets so far
         self._old: deque[Frame] = deque(maxlen=REACHES[-1] + 2 * MOST_FRAMES)
-        self._second_bytes, self._quiet, self._level = 0, 0, self._plan.choose()
+        self._second_bytes, self._level = 0, self._plan.choose()
+        self._still = self._quiet = 0  # frames without sound, packets that said so
         self._waiting = np.zeros(0, np.float32)
 
     @property
@@ -119,7 +122,8 @@ class LiveEncoder:
     def _packet(self, wave: Array) -> bytes | None:
         """One packet of wave [frames * hop]; None in silence, where nothing need be sent."""
         config, frames, at = self.model.config, self.settings.frames, self._frames
-        silent = is_silent(wave, config.hop_samples)
+        self._still = self._still + frames if is_silent(wave, config.hop_samples) else 0
+        silent = self._still > SILENT_FRAMES
         marker, self._quiet = self._quiet > 1 and not silent, self._quiet + 1 if silent else 0
         payload = self._payload(wave, silent)
         self._frames += frames
@@ -131,6 +135,13 @@ class LiveEncoder:
         self.payload_bytes += len(data)
         self._account(len(data), at, frames)
         return pack_rtp(rtp)
+
+    def _overhead(self) -> Array:
+        """What packets are thought to cost over what files cost at each level [L], before any was written."""
+        rates, loss = self._plan.rates_kbps, self.settings.loss
+        packets = CHAINED if loss <= REFRESH[1][0] else KEYED
+        copied = COPIED_KBPS if self.settings.redundant and loss >= COPIES_FROM else 0.0
+        return packets + copied / rates
 
     def _account(self, size_bytes: int, at: int, frames: int) -> None:
         """Once a second the level is chosen anew, so that the mean rate meets the target."""
@@ -170,7 +181,7 @@ class LiveEncoder:
     def _mode(self, silent: bool, code: int) -> Mode:
         if silent:
             return Mode.SILENCE
-        if self.packets < FIRST_ANNOUNCED or self.packets % ANNOUNCE_PACKETS == 0:
+        if self.packets in ANNOUNCED or self.packets % ANNOUNCE_PACKETS == 0:
             return Mode.ANNOUNCE
         every = next((count for share, count in REFRESH if self.settings.loss <= share), 1)
         if self._context is None or self.packets % every == 0 or self._level != self._context.level:

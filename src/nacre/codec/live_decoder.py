@@ -22,6 +22,7 @@ from nacre.model.model import Model
 SETTLE = 2  # packets of another sender, one after the other, before it is followed
 IDLE_S = 1.0  # a sender that has said nothing for so long gives way at once
 MOST_AT_ONCE_S = 2.0  # of sound from one call: a clock that jumps further is set anew
+ROUNDING_S = 1e-6
 COPIES_COUNT_S = 10.0  # after a loss the clock waits for copies so long
 
 
@@ -63,7 +64,7 @@ class LiveDecoder:
         if now - self.clock.due_s(self._inbox.next_frame) > MOST_AT_ONCE_S:
             self.clock.start(self._inbox.next_frame, now)
         waves = []
-        while self.clock.due_s(self._inbox.next_frame) <= now:
+        while self.clock.due_s(self._inbox.next_frame) <= now + ROUNDING_S:
             waves += self._frame(now)
         wave = np.concatenate(waves) if waves else np.zeros(0, np.float32)
         sound: Array = np.clip(self._resampler.push(wave[None])[0], -1, 1)

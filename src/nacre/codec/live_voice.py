@@ -55,6 +55,8 @@ class Voice:
         group = silent if group.symbols is None else self._believed(group, after)
         if self.missed:
             self.state = replace(self.state, factor=self._shown)
+        if group.symbols is None and self._silent:
+            return self._mute()
         wave, self.state = decode_frames(self.model, self.state, group, 1)
         self.missed, self._shown, self._silent = 0, 1.0, group.symbols is None
         wave = self._limited(wave)
@@ -67,8 +69,7 @@ class Voice:
         """wave [hop] float32 of a frame that is missing; `after` is the next one where that is in hand."""
         state, self.missed = self.state, self.missed + 1
         if self._silent or state.code is None:
-            wave, self.state = render(self.model, state, np.zeros_like(state.sound.last), state.level, None)
-            return wave
+            return self._mute()
         before, latents = self._shown, state.sound.last
         if self.missed == 1 and after is not None and after.symbols is not None:
             latents = (latents + self.model.latents(after.symbols, after.level)) / 2
@@ -83,6 +84,12 @@ class Voice:
         curve = np.linspace(before, self._shown, self.model.config.hop_samples, dtype=np.float32)
         wave, self.state = render(self.model, state, latents, state.level, state.code, curve)
         return self._limited(wave)
+
+    def _mute(self) -> Array:
+        """wave [hop] of a frame of silence behind another."""
+        state = self.state
+        wave, self.state = render(self.model, state, np.zeros_like(state.sound.last), state.level, None)
+        return wave
 
     def _believed(self, group: Group, after: Group | None) -> Group:
         """The group at a gain to be believed: a sudden rise in loudness counts once a second packet says so too."""

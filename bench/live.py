@@ -1,0 +1,123 @@
+"""Live packets against files, and calls over bad lines: payload, quality, time a frame, loss curves."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import soundfile as sf
+import typer
+from common import RATE_HZ, numbers
+
+import nacre
+from nacre.audio import AudioReader, mono_blocks
+from nacre.codec.live import LiveSettings
+from nacre.codec.stream import StreamEncoder
+from nacre.evaluate.choice import find_clips
+from nacre.line import Line, call
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def clips_of(folder: Path, limit: int) -> dict[str, np.ndarray]:
+    """Name -> wave [N], this many clips spread over all."""
+    found = {}
+    for clip in find_clips(folder, limit):
+        with AudioReader(folder / clip) as reader:
+            found[Path(clip).stem] = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
+    return found
+
+
+def live_at(codec, wave: np.ndarray, level: int, frames: int) -> tuple[int, int]:
+    """(bytes of payloads, packets) at one quality level."""
+    from nacre.codec.rate_control import RatePlan
+
+    encoder = codec.live_encoder_of(RATE_HZ, LiveSettings(frames=frames), 1)
+    encoder._plan = RatePlan(codec.bundle.rates_kbps, None, level)
+    encoder._level = level
+    packets = encoder.push(wave) + encoder.flush()
+    return encoder.payload_bytes, len(packets)
+
+
+def file_at(codec, wave: np.ndarray, level: int) -> int:
+    """Bytes of payloads of a file at one quality level."""
+    quality = 100 * level / (codec.config.levels - 1)
+    from nacre.codec.stream import Settings
+
+    stream = StreamEncoder(codec.model, RATE_HZ, 1, Settings(quality=quality))
+    return sum(len(packet.payload) for packet in [*stream.push(wave), *stream.flush()])
+
+
+@app.command()
+def payload(data: Path, level: int = 9, limit: int = 12, model: str = "speech-16k") -> None:
+    """Bytes of live payloads over those of files at the same quality level, by frames a packet."""
+    codec, total = nacre.load(model), {"file": 0, 1: 0, 2: 0, 3: 0}
+    seconds = 0.0
+    for wave in clips_of(data, limit).values():
+        seconds += len(wave) / RATE_HZ
+        total["file"] += file_at(codec, wave, level)
+        for frames in (1, 2, 3):
+            total[frames] += live_at(codec, wave, level, frames)[0]
+    for what, size in total.items():
+        name = what if what == "file" else f"{what} frame(s) a packet"
+        print(f"{name:22s} {size * 8 / seconds / 1000:6.3f} kb/s  {100 * size / total['file'] - 100:+6.1f} %")
+
+
+@app.command()
+def speed(data: Path, kbps: float = 6.0, loss: float = 0.0, limit: int = 4, model: str = "speech-16k") -> None:
+    """Milliseconds of CPU a frame, each way."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    codec, spent = nacre.load(model), {"encode": [], "decode": []}
+    for wave in clips_of(data, limit).values():
+        encoder = codec.live_encoder(RATE_HZ, bitrate_kbps=kbps, loss=loss)
+        decoder = codec.live_decoder(depth_ms=40)
+        for at in range(0, len(wave) // 320):
+            start = time.thread_time()
+            packets = encoder.push(wave[320 * at : 320 * at + 320])
+            middle = time.thread_time()
+            for packet in packets:
+                decoder.push(packet, 0.02 * at)
+            spent["encode"].append(middle - start)
+            spent["decode"].append(time.thread_time() - middle)
+    for way, times in spent.items():
+        median, high = 1000 * np.percentile(times, [50, 99])
+        print(f"{way}: median {median:.2f} ms, p99 {high:.2f} ms of CPU a frame, {len(times)} frames")
+
+
+@app.command()
+def curves(
+    data: Path,
+    out: Path,
+    kbps: float = 6.0,
+    losses: str = "0,5,10,20,30",
+    bursts: str = "1,3",
+    ways: str = "copies,plain",
+    depth: Annotated[float, typer.Option(help="ms that a packet waits")] = 80.0,
+    limit: int = 12,
+    model: str = "speech-16k",
+) -> None:
+    """Calls at each loss and burst, with and without copies, as wav files to be judged: OUT/WAY-LOSS-BURST/CLIP.wav."""
+    codec, rates = nacre.load(model), {}
+    for name, wave in clips_of(data, limit).items():
+        for loss in numbers(losses):
+            for burst in numbers(bursts) if loss else [1.0]:
+                for way in ways.split(","):
+                    settings = LiveSettings(kbps, loss=loss / 100, redundant=way == "copies")
+                    line = Line(loss / 100, burst, seed=sum(map(ord, name)))
+                    found = call(codec, wave, RATE_HZ, settings, line, depth)
+                    folder = out / f"{way}-{loss:g}-{burst:g}"
+                    folder.mkdir(parents=True, exist_ok=True)
+                    sf.write(folder / f"{name}.wav", found.wave, RATE_HZ)
+                    rates.setdefault(folder.name, []).append(found.payload_kbps)
+        reference = out / "reference"
+        reference.mkdir(exist_ok=True)
+        sf.write(reference / f"{name}.wav", wave, RATE_HZ)
+    (out / "rates.json").write_text(json.dumps({way: float(np.mean(rate)) for way, rate in rates.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,221 @@
+"""Commands of live speech: pipes, calls over UDP, and calls over a line that is made up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nacre.batch.messages import tell, warn
+from nacre.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nacre.core.types import Array
+    from nacre.line import Line
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
+Bitrate = Annotated[float, typer.Option(help="kb/s of the payloads, copies included.")]
+Frames = Annotated[int, typer.Option(min=1, max=3, help="Frames of 20 ms in a packet.")]
+Expect = Annotated[float, typer.Option(help="Loss in % to be ready for: sets keys and copies.")]
+Reach = Annotated[float, typer.Option(help="How far back copies reach, 40 to 1000 ms.")]
+Copies = Annotated[bool, typer.Option(help="Send coarse copies of earlier frames when packets are lost.")]
+Loss = Annotated[float, typer.Option(help="Packets that the line loses, in %.")]
+Burst = Annotated[float, typer.Option(min=1, help="Mean length of runs of lost packets.")]
+Jitter = Annotated[float, typer.Option(min=0, help="Mean of a random delay, ms.")]
+Seed = Annotated[int, typer.Option(help="The same gives the same losses.")]
+Depth = Annotated[float | None, typer.Option(help="How long packets wait, ms. Default: follows the line.")]
+Rate = Annotated[int, typer.Option(help="Rate in Hz.")]
+
+stream = typer.Typer(help="Live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.")
+
+
+@stream.command("encode")
+def stream_encode(
+    bitrate: Bitrate = 6.0,
+    frames: Frames = 1,
+    expect_loss: Expect = 0.0,
+    reach: Reach = 80.0,
+    copies: Copies = True,
+    rate: Rate = 16_000,
+    model: Model = "speech-16k",
+    quiet: Quiet = False,
+) -> None:
+    """Standard input, raw 16-bit mono at --rate or a wav, to packets on standard output, 20 ms after their sound.
+
+    arecord -t raw -f S16_LE -r 16000 | nacre stream encode | nacre stream decode | aplay -t raw -f S16_LE -r 16000
+    """
+    from nacre.codec.codec import load
+    from nacre.codec.live import LiveSettings
+    from nacre.io.stdio import standard_input, standard_output
+    from nacre.pipes import encode_pipe
+
+    settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies)
+    found = encode_pipe(load(model), standard_input(), standard_output(), rate, settings)
+    if not quiet:
+        tell(f"{found:.2f} kb/s of payloads")
+
+
+@stream.command("decode")
+def stream_decode(
+    rate: Rate = 16_000,
+    depth: Annotated[float, typer.Option(help="How long packets wait for copies of those that are missing, ms.")] = 0.0,
+    wav: Annotated[bool, typer.Option("--wav", help="Write a wav without a length instead of raw samples.")] = False,
+    model: Model = "speech-16k",
+    quiet: Quiet = False,
+) -> None:
+    """Packets from standard input to 16-bit mono samples on standard output; what is missing is concealed."""
+    from nacre.codec.codec import load
+    from nacre.io.stdio import standard_input, standard_output
+    from nacre.pipes import decode_pipe
+
+    stats = decode_pipe(load(model), standard_input(), standard_output(), rate, depth, wav)
+    if stats.foreign and not stats.received:
+        warn(f"{stats.foreign} packets, none of them for model {model}")
+        raise typer.Exit(1)
+    if not quiet:
+        tell(
+            f"{stats.received} packets, {stats.lost} lost, {stats.restored} frames restored, {stats.concealed} guessed"
+        )
+
+
+def send(
+    to: Annotated[str, typer.Argument(metavar="HOST:PORT")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="Sound file; '-' is 16-bit samples at --rate, or a wav.")],
+    bitrate: Bitrate = 6.0,
+    frames: Frames = 1,
+    expect_loss: Expect = 0.0,
+    reach: Reach = 80.0,
+    copies: Copies = True,
+    rate: Rate = 16_000,
+    loss: Loss = 0.0,
+    burst: Burst = 1.0,
+    jitter: Jitter = 0.0,
+    seed: Seed = 0,
+    model: Model = "speech-16k",
+    quiet: Quiet = False,
+) -> None:
+    """Speak to `nacre receive` over UDP, at the pace of speech. --loss and --jitter make the line worse, for a try.
+
+    nacre send 127.0.0.1:5004 talk.wav --loss 10
+    """
+    from nacre import network
+    from nacre.audio import AudioReader, mono_blocks
+    from nacre.codec.codec import load
+    from nacre.codec.live import LiveSettings
+    from nacre.io.stdio import standard_input
+    from nacre.pipes import PcmReader
+
+    settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies)
+    line, where, codec = _line(loss, burst, 0.0, jitter, 0.0, seed), network.address_of(to), load(model)
+
+    def go(pieces: Iterator[Array], rate_hz: int) -> None:
+        asyncio.run(network.send(codec, pieces, rate_hz, where, settings, line, _telling(quiet)))
+
+    if source == "-":
+        reader = PcmReader(standard_input(), rate)
+        go(reader.pieces(), reader.rate_hz)
+        return
+    with AudioReader(source) as sound:
+        go(mono_blocks(sound, codec.config.rate_hz), codec.config.rate_hz)
+
+
+def receive(
+    output: Annotated[str, typer.Option("--output", "-o", help="Sound file; '-' is a wav on standard output.")],
+    at: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:5004",
+    rate: Rate = 16_000,
+    depth: Depth = None,
+    idle: Annotated[float, typer.Option(min=0.1, help="Stop after so many seconds without a packet.")] = 5.0,
+    seconds: Annotated[float | None, typer.Option(help="Listen no longer than this.")] = None,
+    model: Model = "speech-16k",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Listen for `nacre send` and write what is heard; figures once a second, reports to the sender.
+
+    nacre receive -o heard.wav --listen 0.0.0.0:5004
+    """
+    from nacre import network
+    from nacre.audio import AudioWriter
+    from nacre.codec.codec import load
+
+    codec, where = load(model), network.address_of(at)
+    with AudioWriter(output, rate, 1, overwrite=force) as file:
+        write, told = (lambda wave: file.write(wave[None])), _telling(quiet)
+        work = network.receive(codec, where, rate, write, told, depth_ms=depth, idle_s=idle, seconds=seconds)
+        decoder = asyncio.run(work)
+    if not decoder.stats.played and not decoder.stats.restored:
+        warn(f"nothing was heard at {at}; {decoder.stats.foreign} packets were not for model {model}")
+        raise typer.Exit(1)
+
+
+def simulate(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Sound file.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="What is heard at the other end.")],
+    loss: Loss = 10.0,
+    burst: Burst = 1.0,
+    delay: Annotated[float, typer.Option(min=0, help="Delay of the line, ms.")] = 50.0,
+    jitter: Jitter = 0.0,
+    drift: Annotated[float, typer.Option(help="How much faster the receiver's clock goes, ppm.")] = 0.0,
+    seed: Seed = 0,
+    bitrate: Bitrate = 6.0,
+    frames: Frames = 1,
+    expect_loss: Annotated[float | None, typer.Option(help="Loss in % to be ready for. Default: --loss.")] = None,
+    reach: Reach = 80.0,
+    copies: Copies = True,
+    depth: Depth = None,
+    figure: Annotated[str | None, typer.Option(help="OUT.png: quality over loss 0 to 30 %. Needs [evaluate].")] = None,
+    model: Model = "speech-16k",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """A call over a made-up line: what the other end hears, and what it took.
+
+    nacre simulate talk.wav -o heard.wav --loss 20 --burst 3 --jitter 15 --figure curve.png
+    """
+    from nacre import audio
+    from nacre.codec.codec import load
+    from nacre.codec.live import LiveSettings
+    from nacre.line import call
+
+    line = _line(loss, burst, delay, jitter, drift, seed)
+    settings = LiveSettings(bitrate, frames, (loss if expect_loss is None else expect_loss) / 100, reach, copies)
+    codec, (wave, rate_hz) = load(model), audio.read(source)
+    mono = wave.mean(0)
+    found = call(codec, mono, rate_hz, settings, line, depth)
+    audio.write(output, found.wave[None], rate_hz, overwrite=force)
+    if figure is not None:
+        from nacre.evaluate.loss import draw
+
+        draw(codec, mono, rate_hz, settings, line, Path(figure), force)
+    if quiet:
+        return
+    tell(f"{found.sent} packets sent, {found.arrived} arrived, {found.payload_kbps:.2f} kb/s of payloads")
+    stats = asdict(found.stats)
+    names = ("played", "restored", "concealed", "late", "inserted", "dropped")
+    tell("frames: " + ", ".join(f"{stats[name]} {name}" for name in names))
+    tell(f"sound to sound {found.latency_ms:.0f} ms: line {delay:g} ms, wait {found.depth_ms:.0f} ms, the rest codec")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(stream, name="stream")
+    for command in (send, receive, simulate):
+        app.command()(command)
+
+
+def _line(loss: float, burst: float, delay: float, jitter: float, drift: float, seed: int) -> Line:
+    from nacre.line import Line
+
+    if not 0 <= loss <= 100:
+        raise UsageError("loss", found=f"{loss:g} %", wanted="0 to 100 %")
+    return Line(loss / 100, burst, delay, jitter, drift, seed)
+
+
+def _telling(quiet: bool) -> Callable[[str], None]:
+    return (lambda text: None) if quiet else tell

@@ -1,0 +1,177 @@
+"""Calls over UDP: send and receive with figures once a second, and reports back to the sender."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
+
+import numpy as np
+
+from nacre.codec.codec import Codec
+from nacre.codec.live import LiveEncoder, LiveSettings
+from nacre.codec.live_decoder import LiveDecoder
+from nacre.core.errors import StreamError, UsageError
+from nacre.core.types import Array
+from nacre.core.units import kbps
+from nacre.format.live import pack_report, unpack_report
+from nacre.line import Line, arrivals
+
+Tell = Callable[[str], None]
+Address = tuple[str, int]
+
+TICK_S = 0.01
+DEFAULT_PORT = 5004
+
+
+def address_of(text: str, host: str = "127.0.0.1") -> Address:
+    """HOST:PORT, HOST or :PORT as a pair. Raises UsageError.
+
+    >>> address_of("example.org:5006"), address_of(":7000")
+    (('example.org', 5006), ('127.0.0.1', 7000))
+    """
+    name, _, port = text.rpartition(":") if ":" in text else (text, "", str(DEFAULT_PORT))
+    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise UsageError("address", found=text, wanted="HOST:PORT, PORT from 1 to 65535")
+    return name.strip("[]") or host, int(port)
+
+
+class _Sender(asyncio.DatagramProtocol):
+    """Takes reports of the receiver."""
+
+    def __init__(self, encoder: LiveEncoder):
+        self.encoder, self.reports, self.loss = encoder, 0, 0.0
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        try:
+            report = unpack_report(data)
+        except StreamError:
+            return
+        if report.source == self.encoder.source:
+            self.reports, self.loss = self.reports + 1, report.lost_share
+            self.encoder.report(report.lost_share, report.burst)
+
+    def error_received(self, exc: Exception) -> None:
+        """Nobody listens there yet: packets go on, as on any line."""
+
+
+async def paced(pieces: Iterator[Array], rate_hz: int) -> AsyncIterator[Array]:
+    """Pieces [N] of 20 ms, none before its time."""
+    start, done = time.monotonic(), 0
+    step = max(1, rate_hz // 50)
+    for wave in pieces:
+        for at in range(0, len(wave), step):
+            piece = wave[at : at + step]
+            done += len(piece)
+            await asyncio.sleep(max(0.0, start + done / rate_hz - time.monotonic()))
+            yield piece
+
+
+async def send(
+    codec: Codec, pieces: Iterator[Array], rate_hz: int, to: Address, settings: LiveSettings, line: Line, tell: Tell
+) -> None:
+    """Sound as packets to an address, at the pace of speech, over a line made worse by `line`. Raises OSError."""
+    loop, encoder, way = asyncio.get_running_loop(), codec.live_encoder_of(rate_hz, settings), arrivals(line)
+    transport, sender = await loop.create_datagram_endpoint(lambda: _Sender(encoder), remote_addr=to)
+    second = time.monotonic() + 1
+    try:
+        async for wave in paced(pieces, rate_hz):
+            for packet in encoder.push(wave):
+                _launch(loop, transport, packet, next(way))
+            if time.monotonic() >= second:
+                second += 1
+                tell(
+                    f"sent {encoder.packets} packets, {encoder.rate_kbps:.2f} kb/s, "
+                    f"the receiver reports {100 * sender.loss:.0f} % lost"
+                )
+        for packet in encoder.flush():
+            _launch(loop, transport, packet, next(way))
+            await asyncio.sleep(0.02 * settings.frames)
+        await asyncio.sleep((line.delay_ms + 10 * line.jitter_ms) / 1000)
+    finally:
+        transport.close()
+    tell(f"sent {encoder.packets} packets, {encoder.rate_kbps:.2f} kb/s, {sender.reports} reports came back")
+
+
+def _launch(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.DatagramTransport, packet: bytes, delay_s: float | None
+) -> None:
+    if delay_s is not None:
+        loop.call_later(delay_s, transport.sendto, packet)
+
+
+class _Receiver(asyncio.DatagramProtocol):
+    """Gives packets to the decoder as they come."""
+
+    def __init__(self, decoder: LiveDecoder):
+        self.decoder, self.last_s = decoder, time.monotonic()
+        self.waves: list[Array] = []
+        self.peer: Address | None = None
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Address | None) -> None:
+        self.last_s = time.monotonic()
+        self.peer = addr
+        self.waves.append(self.decoder.push(data, self.last_s))
+
+    def taken(self) -> Array:
+        """Sound [N] that has become due."""
+        self.waves.append(self.decoder.push(None, time.monotonic()))
+        wave = np.concatenate(self.waves)
+        self.waves.clear()
+        return wave
+
+
+async def receive(
+    codec: Codec,
+    at: Address,
+    rate_hz: int,
+    write: Callable[[Array], None],
+    tell: Tell,
+    *,
+    depth_ms: float | None = None,
+    idle_s: float = 5.0,
+    seconds: float | None = None,
+) -> LiveDecoder:
+    """Packets that come to an address as sound to `write`, until none has come for `idle_s` after the first.
+
+    `seconds` is the longest it listens. Raises OSError where the address cannot be had.
+    """
+    decoder = codec.live_decoder(rate_hz, depth_ms=depth_ms)
+    loop, start = asyncio.get_running_loop(), time.monotonic()
+    transport, receiver = await loop.create_datagram_endpoint(lambda: _Receiver(decoder), local_addr=at)
+    second, before = start + 1, 0
+    try:
+        while (now := time.monotonic()) - start < (seconds or float("inf")):
+            await asyncio.sleep(TICK_S)
+            if len(wave := receiver.taken()):
+                write(wave)
+            if decoder.stats.received and now - receiver.last_s > idle_s:
+                break
+            if now >= second and decoder.stats.received:
+                second = now + 1
+                tell(figures(decoder, decoder.stats.payload_bytes - before))
+                before = decoder.stats.payload_bytes
+                if receiver.peer:
+                    transport.sendto(pack_report(decoder.report()), receiver.peer)
+    finally:
+        transport.close()
+    return decoder
+
+
+def figures(decoder: LiveDecoder, second_bytes: int) -> str:
+    """A line of what a decoder has done."""
+    stats = asdict(decoder.stats)
+    named = [f"{stats[name]} {name}" for name in ("received", "lost", "late", "restored", "concealed")]
+    odd = [f"{stats[name]} {name}" for name in ("damaged", "foreign", "duplicate", "restarts") if stats[name]]
+    return f"{kbps(second_bytes, 1.0):.2f} kb/s, {', '.join(named + odd)}, depth {decoder.depth_ms:.0f} ms"
