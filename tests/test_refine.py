@@ -18,6 +18,7 @@ from nacre.codec.rate_control import RatePlan
 from nacre.codec.state import start_decoder, start_encoder
 from nacre.core.errors import BundleError, StreamError
 from nacre.dsp.mdct import Lapped
+from nacre.dsp.tonality import is_tonal
 from nacre.entropy import range_coder, residual
 from nacre.entropy.residual import Refinement
 from nacre.entropy.symbols import LARGEST
@@ -426,3 +427,40 @@ def test_levels_must_fit_the_model(fine_model, tmp_path):
     bundles.save(tmp_path / "m", "m", found["kind"], nacre.load(fine_model).config, facts)
     with pytest.raises(BundleError, match="refinement"):
         nacre.load(tmp_path / "m")
+
+
+# ---- which level a group takes
+
+
+def keys(seconds: float) -> np.ndarray:
+    """Two tones at a time, 80 ms on and 80 ms off, at 16 kHz."""
+    at = np.arange(round(16_000 * seconds)) / 16_000
+    tones = np.sin(2 * np.pi * 770 * at) + np.sin(2 * np.pi * 1477 * at)
+    return (0.2 * tones * (at % 0.16 < 0.08)).astype(np.float32)
+
+
+def test_tones_are_told_from_speech(speech):
+    assert is_tonal(keys(1.0), 16_000)
+    assert is_tonal(0.1 * np.sin(np.arange(16_000) * 0.4), 16_000)
+    assert not any(is_tonal(speech[at : at + 16_000], 16_000) for at in range(0, 64_000, 16_000))
+    assert not is_tonal(np.random.default_rng(0).standard_normal(16_000), 16_000)
+    assert not is_tonal(np.zeros(16_000, np.float32), 16_000)
+    assert not is_tonal(np.zeros(3, np.float32), 16_000)
+
+
+def test_tones_take_a_refined_level():
+    shipped = nacre.load()
+    contents = shipped.parse(shipped.encode(keys(3.0), 16_000))
+    assert {packet.level for packet in contents.packets if packet.payload} == {shipped.model.plain_levels}
+    low = shipped.parse(shipped.encode(keys(3.0), 16_000, bitrate_kbps=1.5))
+    assert max(packet.level for packet in low.packets) < shipped.model.plain_levels  # there it would cost too much
+
+
+def test_what_is_hardly_heard_takes_lower_levels():
+    def plan():
+        return RatePlan(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), 8.0, 3, reach=5)
+
+    assert plan().choose(-60.0) == 3  # alone it is what there is to hear
+    after = plan()
+    assert after.choose(-20.0) == 3
+    assert [after.choose(level_db) for level_db in (-39.0, -45.0, -80.0, -20.0)] == [3, 2, 0, 3]

@@ -15,6 +15,9 @@ from nacre.model.model import Model
 
 DEFAULT_KBPS = 6.0  # a channel
 HORIZON_S = 3.0  # rate control aims to be back on target after this long
+MASKED_DB, DB_A_LEVEL, MOST_LOWER = 20.0, 4.0, 6  # sound so far below the loudest of late takes lower levels
+FORGET_DB = 0.5  # a group, of the loudest of late
+TONES_REACH = 3  # levels below the refined ones from which tones still take one of those
 
 
 @dataclass
@@ -31,6 +34,7 @@ class RatePlan:
     duration_s: float = 0.0
     reach: int = 5  # levels above or below the first that a group may take
     plain_levels: int = 0  # from here on levels are refined: other sound costs more there than speech
+    loudest_db: float = -120.0  # of late
     first: int = field(init=False)
     activity: Array = field(init=False)  # [L] what this sound costs against what the model expects
 
@@ -44,14 +48,26 @@ class RatePlan:
         """The highest level that a group may take."""
         return self.level if self.target_kbps is None else min(self.first + self.reach, len(self.rates_kbps) - 1)
 
-    def choose(self) -> int:
-        """Level of the next group."""
+    @property
+    def refines_tones(self) -> bool:
+        """Whether tones, which the networks do not know, take a refined level though others do not."""
+        return self.plain_levels - TONES_REACH <= self.first < self.plain_levels < len(self.rates_kbps)
+
+    def choose(self, loudness_db: float = 0.0, tonal: bool = False) -> int:
+        """Level of the next group, whose active level this is: lower where it is hardly audible after what came."""
+        self.loudest_db = max(loudness_db, self.loudest_db - FORGET_DB)
+        if tonal and self.refines_tones:
+            self.level = self.plain_levels
+            return self.level
         if self.target_kbps is None:
+            self.level = self.first
             return self.level
         goal_bytes = self.target_kbps * 125 * (self.duration_s + HORIZON_S)
         wanted_kbps = max(1e-3, (goal_bytes - self.spent_bytes) / 125 / HORIZON_S)
         level = int(np.abs(np.log(self.rates_kbps * self.activity / wanted_kbps)).argmin())
-        self.level = int(np.clip(level, self.first - self.reach, self.first + self.reach))
+        level = int(np.clip(level, self.first - self.reach, self.first + self.reach))
+        below_db = self.loudest_db - loudness_db - MASKED_DB
+        self.level = max(0, level - int(np.clip(below_db / DB_A_LEVEL, 0, MOST_LOWER)))
         return self.level
 
     def record(self, size_bytes: int, duration_s: float) -> None:

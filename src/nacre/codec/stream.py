@@ -17,8 +17,9 @@ from nacre.codec.state import Options, start_decoder, start_encoder
 from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
-from nacre.dsp.gain import is_silent
+from nacre.dsp.gain import active_level_db, is_silent
 from nacre.dsp.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
+from nacre.dsp.tonality import is_tonal
 from nacre.dsp.wave import as_sound, check_shape, pad
 from nacre.format import file as container
 from nacre.format.file import Contents, Coupling, Header, Packet
@@ -76,7 +77,9 @@ class StreamEncoder:
             plan.reach += JOINED_REACH
         self.model, self.header, self.plan = model, _header(model, rate_hz, channels, settings.prior, alike), plan
         self.samples, self._settings, self._options = 0, settings, Options(settings.prior)
-        refine = not settings.denoise if settings.packet_bytes else plan.highest >= model.plain_levels
+        refine = (
+            not settings.denoise if settings.packet_bytes else plan.highest >= model.plain_levels or plan.refines_tones
+        )
         start = start_encoder(model, denoise=settings.denoise, refine=refine)
         self._states, self._levels = channels * [start], channels * [plan.level]
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
@@ -118,7 +121,7 @@ class StreamEncoder:
         return packets
 
     def _code(self, waves: Array) -> list[Packet]:
-        level, balance = self.plan.choose(), self._balance(waves)
+        level, balance = self._level(waves), self._balance(waves)
         if balance == APART:
             packets = [self._channel(index, wave, level) for index, wave in enumerate(waves)]
         else:
@@ -126,6 +129,13 @@ class StreamEncoder:
         size = sum(len(container.pack_packet(packet)) for packet in packets)
         self.plan.record(size, waves.shape[1] / self.model.config.rate_hz)
         return packets
+
+    def _level(self, waves: Array) -> int:
+        """Quality level of a group waves [C, N]."""
+        config = self.model.config
+        loudness_db = max(active_level_db(wave, config.hop_samples) for wave in waves)
+        tonal = self.plan.refines_tones and any(is_tonal(wave, config.rate_hz) for wave in waves)
+        return self.plan.choose(loudness_db, tonal)
 
     def _channel(self, channel: int, wave: Array, level: int) -> Packet:
         state, size_bytes = self._states[channel], self._settings.packet_bytes
