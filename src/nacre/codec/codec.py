@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from nacre.codec import latents as arrays
 from nacre.codec import stream as streams
@@ -14,7 +15,7 @@ from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
 from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
 from nacre.core.config import CodecConfig
-from nacre.core.errors import AudioError
+from nacre.core.errors import AudioError, StreamError
 from nacre.core.types import Array
 from nacre.dsp.stereo import AUTO
 from nacre.dsp.wave import as_sound
@@ -39,6 +40,10 @@ class Codec:
     def config(self) -> CodecConfig:
         """The model's settings."""
         return self.model.config
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, and copied, as the folder of its model."""
+        return load, (str(self.bundle.folder),)
 
     def encode(
         self,
@@ -129,7 +134,11 @@ class Codec:
 
     def parse(self, data: bytes) -> Contents:
         """Packets of a file, checked to be for this model. Raises StreamError."""
-        return streams.parse(self.model, data)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise StreamError(
+                "file", found=type(data).__name__, wanted="bytes", next="read it: open(name, 'rb').read()"
+            )
+        return streams.parse(self.model, bytes(data))
 
     def verify(self, contents: Contents) -> list[Damage]:
         """The damaged groups of a file, found from the symbols alone, without rendering sound."""

@@ -41,6 +41,11 @@ class Settings:
 
     def check(self, model: Model) -> None:
         """Raise UsageError for what cannot be asked of a model."""
+        for name in ("bitrate_kbps", "quality", "packet_bytes"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            if value is not None and not number:
+                raise UsageError(name, found=repr(value)[:40], wanted="a number")
         if self.stereo not in WAYS:
             raise UsageError("stereo", found=self.stereo, wanted=" or ".join(WAYS))
         if self.prior not in PRIORS:

@@ -34,7 +34,12 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         sizes = {name: size for name, size in asdict(self).items() if (name, size) not in LATER.items()}
-        bad = [name for name, value in sizes.items() if not isinstance(value, int) or value <= 0]
+        flags = {name for name, rest in LATER.items() if isinstance(rest, bool)}
+        bad = [
+            name
+            for name, value in sizes.items()
+            if not isinstance(value, int) or isinstance(value, bool) != (name in flags) or value <= 0
+        ]
         if bad:
             raise BundleError(f"codec setting {bad[0]}", found=sizes[bad[0]], wanted="a whole number above 0")
         if self.hop_samples % self.step_samples or self.window_samples % self.step_samples:

@@ -13,7 +13,10 @@ from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 
 def as_sound(wave: Array) -> Array:
     """wave [N] or [C, N] of floats as float32 [C, N]; raises AudioError for anything else."""
-    given = np.asarray(wave)
+    try:
+        given = np.asarray(wave)
+    except (TypeError, ValueError) as error:
+        raise AudioError("wave", found=type(wave).__name__, wanted="an array [N] or [C, N]") from error
     if given.dtype.kind != "f":
         advice = "divide 16-bit samples by 32768"
         raise AudioError("wave", found=given.dtype, wanted="floats from -1 to 1", next=advice)
@@ -28,7 +31,8 @@ def as_sound(wave: Array) -> Array:
 
 def check_shape(rate_hz: float, channels: int) -> int:
     """The rate as a whole number; raises AudioError where rate or channels cannot be coded."""
-    fits = MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and rate_hz == int(rate_hz)
+    known = isinstance(rate_hz, (int, float, np.integer, np.floating)) and not isinstance(rate_hz, bool)
+    fits = known and MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and rate_hz == int(rate_hz)
     if not fits or not 1 <= channels <= MAX_CHANNELS:
         wanted = f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, 1 to {MAX_CHANNELS} channels"
         raise AudioError("sound", found=f"{rate_hz} Hz, {channels} channels", wanted=wanted)

@@ -24,6 +24,8 @@ END_LENGTH = 0x3FFF
 MOST_KINDS = 15
 UNKNOWN_SAMPLES = (1 << 40) - 1  # as written; in Python an unknown count is None
 GAP_COST = 3  # packets a chain must bring before bytes are skipped to reach it
+MOST_PACKETS = 1 << 21  # of a file: 24 days of one channel
+FALSE_HEADS_IN = 48  # bytes of noise there is at most one that looks like a head
 END_WORTH = 3  # packets that ending exactly at the end counts for
 
 
@@ -221,8 +223,19 @@ def _packet_stop(data: bytes, at: int, end: int) -> int | None:
     return stop if valid and stop <= end else None
 
 
+def _too_many() -> StreamError:
+    return StreamError("packets", found=f"more than {MOST_PACKETS}", wanted="a file of a recording")
+
+
+@functools.cache
+def _silence(level: int) -> Packet:
+    return Packet(level, b"")
+
+
 def _packet_at(data: bytes, at: int, stop: int) -> Packet:
     level = (data[at + 1] >> 6) | (data[at + 2] & 3) << 2
+    if stop == at + HEAD_BYTES:
+        return _silence(level)
     check = _number(data[at + 3 : min(at + 5, stop)])
     return Packet(level, bytes(data[at + 5 : stop]), check)
 
@@ -235,13 +248,15 @@ def _hop(data: bytes, end: int, expected: int | None) -> np.ndarray | None:
         if stop is None:
             return None
         edges.append(stop)
+        if len(edges) > MOST_PACKETS:
+            raise _too_many()
     return np.array((edges[:-1], edges[1:])) if expected in (None, len(edges) - 1) else None
 
 
 def _all_heads(data: bytes, end: int, block_bytes: int = 1 << 20) -> np.ndarray:
     """Starts and stops [2, P] of the file's header and of every valid head whose packet fits."""
     checks = np.frombuffer(_head_checks(), np.uint8)
-    pairs = [np.array([[0], [HEADER_BYTES]])]
+    pairs, found = [np.array([[0], [HEADER_BYTES]])], 0
     for first in range(HEADER_BYTES, end - HEAD_BYTES + 1, block_bytes):
         octets = np.frombuffer(data[first : min(first + block_bytes + 2, end)], np.uint8).astype(np.uint32)
         words = octets[:-2] | octets[1:-1] << 8 | octets[2:] << 16
@@ -250,6 +265,9 @@ def _all_heads(data: bytes, end: int, block_bytes: int = 1 << 20) -> np.ndarray:
         stops = first + at + HEAD_BYTES + np.where(lengths > 0, lengths + CHECK_BYTES, 0)
         fits = (lengths != END_LENGTH) & (stops <= end)
         pairs.append(np.stack((first + at[fits], stops[fits])))
+        found += len(pairs[-1][0])
+        if found > MOST_PACKETS + end // FALSE_HEADS_IN:  # no sound is like that, and all of them would not fit
+            raise _too_many()
     return np.concatenate(pairs, axis=1)
 
 

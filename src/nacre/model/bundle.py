@@ -36,9 +36,10 @@ PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 CONTEXT = "context.npz"
 REFINEMENT = "refinement.npz"
 ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
-LARGEST_JSON_BYTES = 1 << 20
+LARGEST_JSON_BYTES, LARGEST_PART_BYTES = 1 << 20, 256 << 20
 HEAD = ("format", "name", "kind", "fingerprint", "sha256", "codec")  # of model.json, made by `save`; facts follow
 RATES_HZ = (8_000, 192_000)
+NUMBERS = ("rates_kbps", "static_rates_kbps", "steps", "dead_zone", "cleaning_span")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,14 @@ class Bundle:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a part. Raises BundleError for one that is far too large, before it is read."""
+    if path.stat().st_size > LARGEST_PART_BYTES:
+        raise BundleError(str(path), found="a huge file", wanted=f"at most {LARGEST_PART_BYTES >> 20} MB")
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
@@ -147,6 +155,8 @@ def load(folder: Path) -> Bundle:
     try:
         config = CodecConfig.from_dict(facts["codec"])
         hashes, kind = dict(facts["sha256"]), int(facts["kind"])
+        if isinstance(facts["kind"], bool) or _has_bools([facts.get(name) for name in NUMBERS]):
+            raise TypeError("true or false in place of a number")
         meaning, without = kind_of(kind).meaning(facts), hashes.copy()
         without.pop(CONTEXT, None)
         marks = fingerprint(config, kind, meaning, hashes), fingerprint(config, kind, meaning, without)
@@ -168,6 +178,11 @@ def load(folder: Path) -> Bundle:
                 str(path), found=found[:12], wanted=str(hashes.get(part))[:12], next="copy the model again"
             )
     return bundle
+
+
+def _has_bools(values: Any) -> bool:
+    """Whether true or false stand anywhere in lists of numbers: Python takes them for 1 and 0."""
+    return any(_has_bools(value) for value in values) if isinstance(values, list) else isinstance(values, bool)
 
 
 def _check_span(bundle: Bundle) -> None:

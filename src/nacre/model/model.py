@@ -60,7 +60,7 @@ class Model:
         return cls(
             bundle,
             Network(bundle.part("encoder.onnx"), threads, encoder_widths),
-            Network(bundle.part("decoder.onnx"), threads, (c.latent_dims, c.decoder_width)),
+            Network(bundle.part("decoder.onnx"), threads, (c.latent_dims, c.decoder_width), c.steps_per_frame),
             analyser,
             synthesiser,
             quantiser,

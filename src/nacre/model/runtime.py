@@ -14,16 +14,25 @@ import onnxruntime as ort
 from nacre.core.errors import BundleError
 from nacre.core.types import Array
 
+MOST_BYTES = 256 << 20
+REFUSED = {  # fields of the file with what no model needs
+    b"\x22\x04Loop": "a loop",
+    b"\x22\x04Scan": "a loop",
+    b"\x22\x02If": "a branch",
+    b"\x0a\x08location": "numbers in other files",
+}
+
 
 class Network:
     """One graph: (frames [1, T, X], level [1], past [1, P, W]) -> (frames [1, T', Y], past [1, P, W]).
 
     It is opened by its first use: commands that only encode do not wait for the decoder's. Opening raises BundleError,
-    also where the graph does not take and give `widths`, (X, Y).
+    also where the graph does not take and give `widths`, (X, Y), holds a loop, or has its numbers in other files; a
+    step does where T' is not `rows` T, or numbers are none.
     """
 
-    def __init__(self, path: Path, threads: int = 1, widths: tuple[int, int] | None = None):
-        self.path, self._threads, self._wanted = path, threads, widths
+    def __init__(self, path: Path, threads: int = 1, widths: tuple[int, int] | None = None, rows: int = 1):
+        self.path, self._threads, self._wanted, self._rows = path, threads, widths, rows
 
     @cached_property
     def _session(self) -> ort.InferenceSession:
@@ -32,8 +41,9 @@ class Network:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        data = _graph(self.path)
         try:
-            session = ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own classes, which share no base
             found, wanted = str(error)[:200], "a graph that onnxruntime opens"
             raise BundleError(str(self.path), found=found, wanted=wanted) from error
@@ -70,5 +80,28 @@ class Network:
     def step(self, frames: Array, level: int, past: Array) -> tuple[Array, Array]:
         """frames [T, X] float32 at one quality level -> (frames [T', Y], past)."""
         feed = {"frames": frames[None], "level": np.array([level], np.int64), "past": past}
-        out, after = self._session.run(None, feed)
+        try:
+            out, after = self._session.run(None, feed)
+        except Exception as error:  # onnxruntime's own classes, again
+            raise BundleError(str(self.path), found=str(error)[:200], wanted="a graph that runs") from error
+        rows, wanted = self._rows * len(frames), (past.shape, self.width_out)
+        if out.shape != (1, rows, wanted[1]) or after.shape != wanted[0]:
+            found = f"{out.shape} and {after.shape} for {len(frames)} frames"
+            raise BundleError(f"{self.path}: what it gives", found=found, wanted=f"{(1, rows, wanted[1])}, {wanted[0]}")
+        if not (np.isfinite(out).all() and np.isfinite(after).all()):
+            raise BundleError(f"{self.path}: what it gives", found="NaN or infinite numbers", wanted="finite numbers")
         return out[0], after
+
+
+def _graph(path: Path) -> bytes:
+    """The bytes of a graph that stands alone and comes to an end. Raises BundleError."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BundleError(str(path), found="a huge file", wanted=f"at most {MOST_BYTES >> 20} MB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(str(path), found=error.strerror, wanted="a graph") from error
+    for mark, what in REFUSED.items():
+        if mark in data:
+            raise BundleError(f"{path}: graph", found=what, wanted="layers alone, all in this file")
+    return data
