@@ -748,6 +748,14 @@ def test_every_depth_format_and_rate(recordings, tmp_path):
     assert found.sources[1].samples[1600] == pytest.approx(0.2 * 32767, rel=0.01)
 
 
+def test_several_folders_are_one_corpus(recordings, tmp_path):
+    tone(tmp_path / "more" / "b" / "five.wav", 0.3, 1000)
+    found = load_corpus([recordings, tmp_path / "more"], tmp_path / "cache", 16_000, quiet=True)
+    assert {s.name: len(s.samples) for s in found.sources} == {"a": 5000, "b": 4200}
+    with pytest.raises(TrainError, match=r"none: found no such folder"):
+        load_corpus([recordings, tmp_path / "none"], tmp_path / "cache", 16_000, quiet=True)
+
+
 def test_sources_do_not_mix(recordings, tmp_path):
     tone(recordings / "0.wav", 0.3, 1000)
     tone(recordings / "aa.wav", 0.3, 1000)

@@ -535,7 +535,7 @@ def evaluate(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name from `nacre recipes`, or a file.")],
-    data: Annotated[Path, typer.Option(help="Folder of recordings, any depth, format and rate.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings, any depth and format; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
     noise: Noise = None,
     valid: Valid = None,
@@ -571,7 +571,7 @@ def train(
 @app.command()
 def finetune(
     model: Annotated[str, typer.Argument(help="A model of kind scalar: name of one in the package, or its folder.")],
-    data: Annotated[Path, typer.Option(help="Folder of your recordings, any depth, format and rate.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of your recordings; repeat it for several.")],
     out: Annotated[Path, typer.Option(help="Folder of the run, for `nacre export`.")],
     noise: Noise = None,
     valid: Valid = None,
@@ -595,7 +595,7 @@ def finetune(
 @app.command()
 def prior(
     model: Annotated[str, typer.Argument(help="A model: the name of one in the package, or its folder.")],
-    data: Annotated[Path, typer.Option(help="Folder of recordings such as the model will be used for.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its prior.")],
     noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Excerpts coded at each level.")] = 2.4,
@@ -617,7 +617,7 @@ def prior(
 @app.command()
 def refine(
     model: Annotated[str, typer.Argument(help="A model without refinement: a name in the package, or a folder.")],
-    data: Annotated[Path, typer.Option(help="Folder of recordings such as the model will be used for.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the refined model.")],
     noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=1, help="Excerpts coded at each refined level.")] = 0.25,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +46,7 @@ def symbols_of(model: Model, waves: Array, level: int) -> Array:
 
 def add_context(
     model: str | Path,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     noise: Path | None = None,
     hours: float = 2.4,
@@ -75,7 +76,7 @@ def add_context(
 
 def _learned(
     codec: Codec,
-    data: Path,
+    data: Path | Sequence[Path],
     noise: Path | None,
     cache: Path,
     hours: float,

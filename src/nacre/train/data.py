@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,22 @@ class Corpus:
         return sum(len(source.samples) for source in self.sources) / self.rate_hz
 
 
-def load_corpus(folder: Path, cache: Path, rate_hz: int, quiet: bool = False) -> Corpus:
-    """Corpus below `folder`, read from `cache` where the list of files and their sizes is unchanged."""
-    if not folder.is_dir():
-        raise TrainError(str(folder), found="no such folder", wanted="a folder of recordings", next="check the name")
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    files.sort(key=lambda path: (_source(path, folder), path))  # a source's samples lie in one row
-    if not files:
-        raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --help")
-    listing = [[str(p.relative_to(folder)), p.stat().st_size] for p in files]
+def load_corpus(folders: Path | Sequence[Path], cache: Path, rate_hz: int, quiet: bool = False) -> Corpus:
+    """Corpus below one folder or several, read from `cache` where the list of files and their sizes is unchanged.
+
+    Raises TrainError for a folder that is none, or that has no sound.
+    """
+    files: list[tuple[str, Path]] = []
+    for folder in [folders] if isinstance(folders, Path) else folders:
+        if not folder.is_dir():
+            advice = "check the name"
+            raise TrainError(str(folder), found="no such folder", wanted="a folder of recordings", next=advice)
+        found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        if not found:
+            raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --help")
+        files += [(_source(path, folder), path) for path in found]
+    files.sort()  # a source's samples lie in one row
+    listing = [[str(path), path.stat().st_size] for _, path in files]
     wanted = {"listing": listing, "rate_hz": rate_hz}
     index_path = cache.with_suffix(".json")
     try:
@@ -83,7 +91,7 @@ def load_corpus(folder: Path, cache: Path, rate_hz: int, quiet: bool = False) ->
     except (OSError, ValueError, AttributeError, TrainError):
         pass  # none yet, or one that a kill left unfinished
     index_path.unlink(missing_ok=True)  # before its samples change
-    index = _decode(folder, files, cache.with_suffix(".i16"), rate_hz, quiet) | wanted
+    index = _decode(files, cache.with_suffix(".i16"), rate_hz, quiet) | wanted
     part = index_path.with_suffix(".part")
     part.write_text(json.dumps(index))
     os.replace(part, index_path)
@@ -117,24 +125,23 @@ def _source(path: Path, folder: Path) -> str:
     return parts[0] if len(parts) > 1 else "."
 
 
-def _decode(folder: Path, files: list[Path], data_path: Path, rate_hz: int, quiet: bool) -> dict[str, Any]:
+def _decode(files: list[tuple[str, Path]], data_path: Path, rate_hz: int, quiet: bool) -> dict[str, Any]:
     counts: dict[str, int] = {}
     lengths: dict[str, list[int]] = {}
     skipped = []
     data_path.parent.mkdir(parents=True, exist_ok=True)
     with data_path.open("wb") as out:
-        for path in track(files, "reading recordings", disable=quiet):
+        for name, path in track(files, "reading recordings", disable=quiet):
             try:
                 mono = _mono(path, rate_hz)
             except AudioError as error:
                 skipped.append(str(error))
                 continue
-            name = _source(path, folder)
             counts[name] = counts.get(name, 0) + len(mono)
             lengths.setdefault(name, []).append(len(mono))
             out.write(np.clip(np.round(mono * 32767), -32768, 32767).astype("<i2").tobytes())
     if not counts:
-        raise TrainError(str(folder), found="no readable audio", wanted="recordings", next=f"the first: {skipped[0]}")
+        raise TrainError("data", found="no readable audio", wanted="recordings", next=f"the first: {skipped[0]}")
     return {"counts": counts, "lengths": lengths, "skipped": skipped}
 
 

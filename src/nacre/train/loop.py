@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -222,7 +222,7 @@ class Trainer:
 
 def train(
     recipe: Recipe,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     noise: Path | None = None,
     valid: Path | None = None,
@@ -232,7 +232,9 @@ def train(
     quiet: bool = False,
     begin: Callable[[Trainer], None] | None = None,
 ) -> Run:
-    """Train a recipe into the folder `out`; `resume` goes on from its checkpoint, `begin` sets up a run that is new.
+    """Train a recipe on a folder or several into the folder `out`.
+
+    `resume` goes on from its checkpoint, `begin` sets up a run that is new.
 
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """

@@ -6,6 +6,7 @@ part of one level, `base`, and spend the rest on the coefficients of nacre.entro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,7 +79,7 @@ def _falling(steps: tuple[float, ...]) -> bool:
 
 def add_refinement(
     model: str | Path,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     noise: Path | None = None,
     hours: float = 0.25,
