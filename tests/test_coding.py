@@ -13,6 +13,7 @@ from test_context import speechlike
 
 import nacre
 from nacre.codec.codec import Codec
+from nacre.codec.fixed_size import MIN_PACKET_BYTES
 from nacre.codec.packets import CONTEXT, PRIORS, SIDE_BY_SIDE, STATIC, Group, PacketCoder
 from nacre.core.errors import BundleError, StreamError, UsageError
 from nacre.format import file as container
@@ -164,7 +165,7 @@ def test_command_line(run, both_model, speech, tmp_path):
     assert (wrong.rc, "context or static" in wrong.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("size", [40, 60, 200])
+@pytest.mark.parametrize("size", [64, 60, 200])
 def test_packets_of_one_size(both, speech, size):
     wave = np.stack([speech[:30_000], np.zeros(30_000, np.float32)])
     wave[0, 12_000:20_000] = 0
@@ -190,7 +191,19 @@ def test_packets_of_one_size_keep_what_a_level_keeps(tiny, speech):
     np.testing.assert_array_equal(tiny.decode(roomy)[0], tiny.decode(best)[0])
 
 
-@pytest.mark.parametrize("settings", [{"packet_bytes": 39}, {"packet_bytes": 9000}, {"packet_bytes": 99, "quality": 3}])
+@pytest.mark.parametrize("settings", [{"packet_bytes": 63}, {"packet_bytes": 9000}, {"packet_bytes": 99, "quality": 3}])
 def test_packets_of_an_impossible_size(both, settings):
     with pytest.raises(UsageError, match="packet_bytes"):
         both.encode(np.zeros(400, np.float32), 16_000, **settings)
+
+
+@pytest.mark.parametrize("sound", ["noise", "signs", "tone"])
+def test_the_smallest_size_holds_any_sound(sound):
+    rng, codec = np.random.default_rng(0), nacre.load()
+    waves = {
+        "noise": 0.1 * rng.standard_normal(32_000),
+        "signs": np.sign(rng.standard_normal(32_000)),
+        "tone": np.sin(0.3 * np.arange(32_000)),
+    }
+    data = codec.encode(waves[sound], 16_000, packet_bytes=MIN_PACKET_BYTES)
+    assert {len(packet.payload) for packet in codec.parse(data).packets} == {MIN_PACKET_BYTES - 5}

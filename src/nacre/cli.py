@@ -25,6 +25,7 @@ from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
 from nacre.core.errors import NacreError, TrainError, UsageError
 from nacre.core.units import clock
 from nacre.jobs import (
+    advise_size,
     codec_of,
     conceal_file,
     decode_file,
@@ -127,6 +128,8 @@ def encode(
     """
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
     settings |= {"packet_bytes": packet_bytes}
+    if packet_bytes is not None and not quiet:
+        advise_size(model, packet_bytes)
     options = {"settings": settings, "model": model, "force": force}
     options |= {"raw": raw}
     task = Task(encode_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)

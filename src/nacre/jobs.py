@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -267,6 +268,18 @@ def sample_file(
         lengths = f"{end}, then {lengths}"
     text = f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
     return Result(text, seconds, error=found.loss if found else None, kept=True)
+
+
+def advise_size(model: str, packet_bytes: int) -> None:
+    """Say so where packets of this size cannot hold what the model's lowest level asks for."""
+    from nacre.model import bundle as bundles
+
+    bundle = bundles.find(model)
+    seconds = bundle.config.group_samples / bundle.config.rate_hz
+    least = math.ceil(float(bundle.rates_kbps[0]) * 125 * seconds)
+    if packet_bytes < least:
+        text = f"packets of {packet_bytes} bytes are smaller than the lowest level of {bundle.name} needs for speech"
+        warn(f"warning: {text}, {least}: it will mumble")
 
 
 def _heard(source: str) -> Recording:

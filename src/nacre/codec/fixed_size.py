@@ -15,7 +15,7 @@ from nacre.core.types import Array
 from nacre.format.file import CHECK_BYTES, HEAD_BYTES, Packet
 from nacre.model.model import Model
 
-MIN_PACKET_BYTES, MAX_PACKET_BYTES = 40, 8192
+MIN_PACKET_BYTES, MAX_PACKET_BYTES = 64, 8192  # the first holds a second of zeros of any model's, with its head
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.0)  # of symbols, tried one after another
 
 
