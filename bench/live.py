@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
+import live_opus
 import numpy as np
 import soundfile as sf
 import typer
@@ -18,7 +20,7 @@ from nacre.audio import AudioReader, mono_blocks
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
 from nacre.evaluate.choice import find_clips
-from nacre.line import Line, call
+from nacre.line import Line, arrivals, call
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -95,28 +97,45 @@ def curves(
     kbps: float = 6.0,
     losses: str = "0,5,10,20,30",
     bursts: str = "1,3",
-    ways: str = "copies,plain",
+    ways: Annotated[str, typer.Option(help="Of copies, plain, zeros (silence) and opus.")] = "copies,plain",
     depth: Annotated[float, typer.Option(help="ms that a packet waits")] = 80.0,
+    seconds: Annotated[float, typer.Option(help="of each clip")] = 10.0,
     limit: int = 12,
     model: str = "speech-16k",
 ) -> None:
-    """Calls at each loss and burst, with and without copies, as wav files to be judged: OUT/WAY-LOSS-BURST/CLIP.wav."""
+    """Calls at each loss and burst as wav files to be judged: OUT/WAY-LOSS-BURST/CLIP.wav, beside OUT/reference."""
     codec, rates = nacre.load(model), {}
     for name, wave in clips_of(data, limit).items():
+        wave = wave[: round(seconds * RATE_HZ)]
+        save(out / "reference" / f"{name}.wav", wave)
         for loss in numbers(losses):
             for burst in numbers(bursts) if loss else [1.0]:
                 for way in ways.split(","):
-                    settings = LiveSettings(kbps, loss=loss / 100, redundant=way == "copies")
                     line = Line(loss / 100, burst, seed=sum(map(ord, name)))
-                    found = call(codec, wave, RATE_HZ, settings, line, depth)
-                    folder = out / f"{way}-{loss:g}-{burst:g}"
-                    folder.mkdir(parents=True, exist_ok=True)
-                    sf.write(folder / f"{name}.wav", found.wave, RATE_HZ)
-                    rates.setdefault(folder.name, []).append(found.payload_kbps)
-        reference = out / "reference"
-        reference.mkdir(exist_ok=True)
-        sf.write(reference / f"{name}.wav", wave, RATE_HZ)
-    (out / "rates.json").write_text(json.dumps({way: float(np.mean(rate)) for way, rate in rates.items()}, indent=1))
+                    heard, rate = one(codec, way, wave, kbps, line, depth)
+                    folder = f"{way}-{loss:g}-{burst:g}"
+                    save(out / folder / f"{name}.wav", heard)
+                    rates.setdefault(folder, []).append(rate)
+    told = out / "rates.json"
+    kept = json.loads(told.read_text()) if told.exists() else {}
+    told.write_text(json.dumps(kept | {way: float(np.mean(rate)) for way, rate in rates.items()}, indent=1))
+
+
+def one(codec, way: str, wave: np.ndarray, kbps: float, line: Line, depth_ms: float) -> tuple[np.ndarray, float]:
+    """(what is heard [N], kb/s of payloads) of one call."""
+    if way == "opus":
+        return live_opus.call(live_opus.library(), wave, kbps, line)
+    settings = LiveSettings(kbps, loss=line.loss, redundant=way == "copies")
+    found = call(codec, wave, RATE_HZ, settings, line, depth_ms)
+    if way != "zeros":
+        return found.wave, found.payload_kbps
+    mask = np.array([delay is not None for delay in islice(arrivals(line), len(wave) // 320 + 1)], np.float32)
+    return found.wave * np.repeat(mask, 320)[: len(wave)], found.payload_kbps
+
+
+def save(path: Path, wave: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, wave, RATE_HZ)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,13 @@ class LiveEncoder:
         """What packets are thought to cost over what files cost at each level [L], before any was written."""
         rates, loss = self._plan.rates_kbps, self.settings.loss
         packets = CHAINED if loss <= REFRESH[1][0] else KEYED
-        copied = COPIED_KBPS if self.settings.redundant and loss >= COPIES_FROM else 0.0
+        copied = COPIED_KBPS if self._copying else 0.0
         return packets + copied / rates
+
+    @property
+    def _copying(self) -> bool:
+        """Whether packets carry copies."""
+        return self.settings.redundant and self.settings.loss >= COPIES_FROM
 
     def _account(self, size_bytes: int, at: int, frames: int) -> None:
         """Once a second the level is chosen anew, so that the mean rate meets the target."""
@@ -172,7 +177,7 @@ class LiveEncoder:
         coded, self._primary = code_frames(
             self.model, self._primary, wave, level, Options(code_silence=not silent), code
         )
-        if self.settings.redundant:
+        if self._copying:
             coarse = self.settings.copy_level
             analysed, self._coarse = analyse_frames(self.model, self._coarse, wave, coarse, code)
             self._old.append(Frame(coarse, code, None if silent else self.model.symbols(analysed.latents, coarse)))
@@ -195,7 +200,8 @@ class LiveEncoder:
 
     def _copies(self) -> tuple[Frame, ...]:
         """Copies for the next packet: of two frames in every other packet of one frame, else of as many as it has."""
-        if not self.settings.redundant or self.settings.loss < COPIES_FROM:
+        if not self._copying:
+            self._old.clear()
             return ()
         single, newest = self.settings.frames == 1, len(self._old) - self._reach()
         if newest < 0 or (single and self.packets % 2):

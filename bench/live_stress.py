@@ -1,0 +1,103 @@
+"""A live decoder under strain: damaged packets by the ten thousand, and a call of any length over a bad line."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import typer
+from common import RATE_HZ, looped_speech
+
+import nacre
+from nacre.line import Line, arrivals
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+HOP = 320
+
+
+@app.command()
+def mutate(data: Path, packets: int = 10_000, bits: int = 2, seed: int = 0, model: str = "speech-16k") -> None:
+    """Packets of a call of which half have `bits` bits flipped, head included, or are cut or made up; no exception is
+    allowed. Says how loud the loudest 20 ms became beside the loudest of the original."""
+    codec, rng = nacre.load(model), np.random.default_rng(seed)
+    encoder, decoder = codec.live_encoder(RATE_HZ, loss=0.1, source=1), codec.live_decoder(depth_ms=40)
+    clean = codec.live_decoder(depth_ms=40)
+    loudest, heard, plain, done, clock = 0.0, [], [], 0, 0.0
+    blocks = looped_speech(data, 1e9)
+    while done < packets:
+        wave = next(blocks)
+        for at in range(0, len(wave) - HOP, HOP):
+            loudest = max(loudest, size_db(wave[at : at + HOP]))
+        for packet in encoder.push(wave):
+            clock += 0.02
+            plain.append(peak_db(clean.push(packet, clock)))
+            heard.append(peak_db(decoder.push(broken(packet, rng, bits) if rng.random() < 0.5 else packet, clock)))
+            done += 1
+    print(f"{done} packets, half of them damaged: {asdict(decoder.stats)}")
+    tail = np.percentile(heard, [99, 99.9, 100]).round(1)
+    print(f"20 ms blocks: loudest original {loudest:.1f} dB, decoded {max(plain):.1f} dB, damaged {tail.tolist()} dB")
+    print(f"blocks above the loudest original: {sum(level > loudest for level in heard)}")
+
+
+def broken(packet: bytes, rng: np.random.Generator, bits: int) -> bytes:
+    """A packet with bits flipped, cut short, lengthened, or of noise."""
+    data, way = bytearray(packet), rng.integers(10)
+    if way == 0:
+        return bytes(data[: rng.integers(len(data))])
+    if way == 1:
+        return bytes(data) + rng.bytes(int(rng.integers(1, 20)))
+    if way == 2:
+        return bytes(data[:12]) + rng.bytes(int(rng.integers(0, 40)))
+    first = 0 if way == 3 else 12
+    for place in rng.integers(8 * first, 8 * len(data), bits):
+        data[place // 8] ^= 1 << (place % 8)
+    return bytes(data)
+
+
+def size_db(wave: np.ndarray) -> float:
+    """Level of wave [N] in dB."""
+    return float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64)) + 1e-12))
+
+
+def peak_db(wave: np.ndarray) -> float:
+    """Level of the loudest 20 ms of wave [N]."""
+    return max((size_db(wave[at : at + HOP]) for at in range(0, len(wave) - HOP + 1, HOP)), default=-120.0)
+
+
+@app.command()
+def long(
+    data: Path, minutes: float = 60.0, loss: float = 20.0, jitter: float = 20.0, drift: float = 100.0,
+    model: str = "speech-16k",
+) -> None:  # fmt: skip
+    """A call: memory each tenth, how far the receiver is behind, and what came of its frames."""
+    codec, line = nacre.load(model), Line(loss / 100, jitter_ms=jitter, drift_ppm=drift, seed=5)
+    kbps = 6.0 if codec.bundle.rates_kbps[-1] > 6 else float(codec.bundle.rates_kbps[-1])
+    encoder, decoder = codec.live_encoder(RATE_HZ, bitrate_kbps=kbps, loss=loss / 100, source=1), codec.live_decoder()
+    way, flying, tick, out, start = arrivals(line), [], 0, 0, time.process_time()
+    ticks, told = round(minutes * 3000), Counter()
+    for wave in looped_speech(data, 60 * minutes):
+        for at in range(0, len(wave) - HOP + 1, HOP):
+            tick += 1
+            now = 0.02 * tick
+            for packet in encoder.push(wave[at : at + HOP]):
+                if (delay_s := next(way)) is not None:
+                    flying.append((now + delay_s, packet))
+            flying.sort()
+            while flying and flying[0][0] <= now:
+                arrival_s, packet = flying.pop(0)
+                out += len(decoder.push(packet, arrival_s * (1 + 1e-6 * drift)))
+            out += len(decoder.push(None, now * (1 + 1e-6 * drift)))
+            if tick % (ticks // 10) == 0:
+                mb = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+                behind_ms = 1000 * (now * (1 + 1e-6 * drift) - out / RATE_HZ)
+                print(f"{now / 60:6.1f} min: {mb:.0f} MB, {behind_ms:.0f} ms behind, depth {decoder.depth_ms:.0f} ms")
+    told.update({name: count for name, count in asdict(decoder.stats).items() if count})
+    print(dict(told), f"{encoder.rate_kbps:.2f} kb/s, {1000 * (time.process_time() - start) / tick:.2f} ms CPU a frame")
+
+
+if __name__ == "__main__":
+    app()
