@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import live_opus
 import numpy as np
 import soundfile as sf
 import typer
@@ -19,6 +18,7 @@ import nacre
 from nacre.audio import AudioReader, mono_blocks
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
+from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
 from nacre.line import Line, arrivals, call
 
@@ -124,7 +124,7 @@ def curves(
 def one(codec, way: str, wave: np.ndarray, kbps: float, line: Line, depth_ms: float) -> tuple[np.ndarray, float]:
     """(what is heard [N], kb/s of payloads) of one call."""
     if way == "opus":
-        return live_opus.call(live_opus.library(), wave, kbps, line)
+        return opus_line.call(opus_line.library(), wave, kbps, line)
     settings = LiveSettings(kbps, loss=line.loss, redundant=way == "copies")
     found = call(codec, wave, RATE_HZ, settings, line, depth_ms)
     if way != "zeros":

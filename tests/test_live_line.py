@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 from itertools import islice
 
 import numpy as np
@@ -162,3 +163,16 @@ def test_simulate_writes_what_is_heard(nacre, both_model, speech, tmp_path):
     assert sf.info(tmp_path / "out.wav").frames == 32_000
     assert nacre("simulate", "in.wav", "-o", "out.wav", *options).rc != 0
     assert nacre("simulate", "in.wav", "-o", "b.wav", "--loss", "200", "--model", both_model).rc == 2
+
+
+def test_evaluate_tells_quality_over_loss(nacre, both_model, speech, tmp_path):
+    (tmp_path / "speech").mkdir()
+    sf.write(tmp_path / "speech" / "a.wav", speech[16_000:48_000], 16_000)
+    options = ["--loss", "0,20", "--burst", "3", "--metrics", "logmel_db", "--model", both_model, "--json", "out.json"]
+    assert nacre("evaluate", "speech", *options).rc == 2  # several bitrates
+    done = nacre("evaluate", "speech", *options, "--bitrates", "1")
+    assert done.rc == 0, done.stderr
+    points = json.loads((tmp_path / "out.json").read_text())
+    assert {(point["loss"], point["burst"]) for point in points} == {(0.0, 1.0), (0.2, 3.0)}
+    assert {point["system"] for point in points} >= {"nacre", "nacre, no copies"}
+    assert all(point["figures"]["logmel_db"] > 0 for point in points)

@@ -496,6 +496,10 @@ def evaluate(
     as_json: Annotated[Path | None, typer.Option("--json", help="Rows, means, intervals and facts.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Names with commas, or all. Default: the usual ones.")] = None,
     asr: Annotated[bool, typer.Option("--asr", help="Word error of a recogniser as well; slow, English.")] = False,
+    loss: Annotated[
+        str | None, typer.Option(help="Calls over lines that lose so many %, such as 0,5,10,20,30, not files.")
+    ] = None,
+    burst: Annotated[str, typer.Option(help="Mean runs of lost packets, with --loss.")] = "1,3",
     examples: Annotated[int, typer.Option(min=0, help="Clips to hear on the page.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="So many clips, spread over all.")] = None,
     jobs: Jobs = 2,
@@ -506,8 +510,21 @@ def evaluate(
     """Measure rate, quality and speed on a folder of speech, beside other codecs. Needs nacre\\[evaluate].
 
     nacre evaluate speech --peers opus,codec2,speex,amr-wb --report out.html
+    nacre evaluate speech --bitrates 6 --loss 0,10,20 --burst 1,3
     Exit code 1 if a clip was left out or a codec failed.
     """
+    if loss is not None:
+        from nacre.evaluate.loss import evaluate_loss
+
+        rates, named = _numbers(bitrates), models or ["speech-16k"]
+        if len(rates) > 1 or len(named) > 1:
+            raise UsageError("--loss", found="several bitrates or models", wanted="one of each, such as --bitrates 6")
+        shares, runs = [at / 100 for at in _numbers(loss, "loss")], _numbers(burst, "burst")
+        codec, out = codec_of(named[0]), console()
+        evaluate_loss(
+            codec, folder, rates[0], shares, runs, out, metrics=metrics, limit=limit, target=as_json, force=force
+        )
+        return
     from nacre.evaluate.choice import Options
     from nacre.evaluate.run import evaluate as run
 

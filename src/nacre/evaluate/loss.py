@@ -1,22 +1,112 @@
-"""Quality over the loss of a line, drawn: calls with copies of earlier frames and without. Needs matplotlib."""
+"""Quality over the loss of a line: calls with copies of earlier frames, without, and by Opus with its FEC."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from nacre.audio import resampled
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from nacre.audio import AudioReader, mono_blocks, resampled
 from nacre.codec.codec import Codec
 from nacre.codec.live import LiveSettings
+from nacre.core.errors import NacreError
 from nacre.core.types import Array
+from nacre.evaluate import opus_line
+from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import RATE_HZ
-from nacre.evaluate.metrics import METRICS, available, pieces, require, score
+from nacre.evaluate.metrics import METRICS, available, choose, pieces, require, score
 from nacre.io.files import Name, output_file
 from nacre.line import Line, call
 
 LOSSES = (0.0, 0.05, 0.1, 0.2, 0.3)
-WAYS = {"with copies": True, "without": False}
 DEPTH_MS = 80.0  # long enough for copies
 SHOWN = ("pesq_wb", "estoi")
+Way = Callable[[Array, Line], tuple[Array, float]]  # wave [N] at 16 kHz, line -> (what is heard [N], kb/s)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One system on one kind of line: means over clips."""
+
+    system: str
+    loss: float
+    burst: float
+    kbps: float
+    figures: dict[str, float]
+
+
+def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
+    """nacre with copies and without, and Opus at the same rate where a libopus is to be had."""
+
+    def ours(redundant: bool) -> Way:
+        def over(wave: Array, line: Line) -> tuple[Array, float]:
+            told = replace(settings, redundant=redundant, loss=line.loss)
+            found = call(codec, wave, RATE_HZ, told, line, DEPTH_MS)
+            return found.wave, found.payload_kbps
+
+        return over
+
+    ways = {"nacre": ours(True), "nacre, no copies": ours(False)}
+    try:
+        opus = opus_line.library()
+    except (NacreError, OSError):
+        return ways
+    name = opus.opus_get_version_string().decode()
+    return ways | {f"{name}, FEC": lambda wave, line: opus_line.call(opus, wave, settings.bitrate_kbps, line)}
+
+
+def measure(
+    ways: dict[str, Way], clips: dict[str, Array], losses: Sequence[float], bursts: Sequence[float], names: list[str]
+) -> list[Point]:
+    """Every way at each loss and burst over waves [N] at 16 kHz; a clip's losses are the same for all ways."""
+    points = []
+    for loss in losses:
+        for burst in bursts if loss else bursts[:1]:
+            for system, way in ways.items():
+                rows, rates = [], []
+                for seed, wave in enumerate(clips.values()):
+                    heard, rate = way(wave, Line(loss, burst if loss else 1.0, seed=seed))
+                    rows.append(score(pieces(wave), heard, names)[0])
+                    rates.append(rate)
+                means = {name: float(np.mean([row[name] for row in rows if name in row] or [np.nan])) for name in names}
+                points.append(Point(system, loss, burst if loss else 1.0, float(np.mean(rates)), means))
+    return points
+
+
+def evaluate_loss(
+    codec: Codec,
+    folder: Path,
+    bitrate_kbps: float,
+    losses: Sequence[float],
+    bursts: Sequence[float],
+    console: Console,
+    *,
+    metrics: str | None = None,
+    limit: int | None = None,
+    target: Path | None = None,
+    force: bool = False,
+) -> list[Point]:
+    """Table of quality over loss for a folder of speech, and a JSON file of it. Raises NacreError, UsageError."""
+    names = available(choose(metrics, False) if metrics else SHOWN, [])
+    clips = {}
+    for name in find_clips(folder, limit):
+        with AudioReader(folder / name) as reader:
+            clips[str(name)] = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
+    points = measure(ways_of(codec, LiveSettings(bitrate_kbps)), clips, losses, bursts, names)
+    table = Table("system", "lost %", "burst", "kb/s", *(METRICS[name].label for name in names), box=None)
+    for point in points:
+        figures = (f"{point.figures[name]:.3f}" for name in names)
+        table.add_row(point.system, f"{100 * point.loss:g}", f"{point.burst:g}", f"{point.kbps:.2f}", *figures)
+    console.print(table)
+    if target is not None:
+        with output_file(target, force) as file:
+            file.write(json.dumps([asdict(point) for point in points], indent=1).encode())
+    return points
 
 
 def draw(
@@ -28,28 +118,18 @@ def draw(
     from matplotlib.figure import Figure
 
     names = available(SHOWN, [])
+    clips = {"call": resampled(wave, rate_hz, RATE_HZ)}
+    points = measure(ways_of(codec, settings), clips, LOSSES, [line.burst], names)
     figure = Figure(figsize=(4.2 * len(names), 3.4), dpi=110, layout="constrained")
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for system in dict.fromkeys(point.system for point in points):
+            mine = [point for point in points if point.system == system]
+            losses, values = [100 * point.loss for point in mine], [point.figures[name] for point in mine]
+            panel.plot(losses, values, marker="o", label=system)
+        panel.set(xlabel="packets lost, %", ylabel=METRICS[name].label)
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.suptitle(f"{settings.bitrate_kbps:g} kb/s, bursts of {line.burst:g}", fontsize=10)
     with output_file(target, force) as file:
-        for way, redundant in WAYS.items():
-            rows = [scores(codec, wave, rate_hz, replace(settings, redundant=redundant), line, at) for at in LOSSES]
-            for panel, name in zip(panels, names, strict=True):
-                panel.plot([100 * at for at in LOSSES], [row.get(name) for row in rows], marker="o", label=way)
-        for panel, name in zip(panels, names, strict=True):
-            panel.set(xlabel="packets lost, %", ylabel=METRICS[name].label)
-            panel.grid(alpha=0.3)
-            panel.legend()
-        figure.suptitle(f"{settings.bitrate_kbps:g} kb/s, bursts of {line.burst:g}", fontsize=10)
         FigureCanvasAgg(figure)
         figure.savefig(file, format="png")
-
-
-def scores(
-    codec: Codec, wave: Array, rate_hz: int, settings: LiveSettings, line: Line, loss: float
-) -> dict[str, float]:
-    """Figures of one call at a loss, for which the sender is ready."""
-    burst = line.burst if loss else 1.0
-    found = call(codec, wave, rate_hz, replace(settings, loss=loss), replace(line, loss=loss, burst=burst), DEPTH_MS)
-    before, after = (resampled(sound, rate_hz, RATE_HZ) for sound in (wave, found.wave))
-    figures, _ = score(pieces(before), after, available(SHOWN, []))
-    return figures
