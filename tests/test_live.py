@@ -228,3 +228,12 @@ def test_a_report_of_loss_brings_keys_and_copies(both, speech):
     assert all(found.mode.alone for found in modes)
     assert sum(bool(found.copies) for found in modes) >= 20
     assert len(calm) == len(rough)
+
+
+def test_a_line_that_becomes_slow_is_followed(both, speech):
+    """A second later from one packet to the next: after some that come too late the rest is heard."""
+    packets = sent(both, speech[16_000:64_000])
+    arrivals = [(time + (1.5 if at >= 40 else 0), packet) for at, (time, packet) in enumerate(on_time(packets))]
+    decoder = both.live_decoder(depth_ms=40)
+    heard(decoder, arrivals, 5.0)
+    assert decoder.stats.played >= len(packets) - 20

@@ -42,11 +42,6 @@ class _Sender(asyncio.DatagramProtocol):
 
     def __init__(self, encoder: LiveEncoder):
         self.encoder, self.reports, self.loss = encoder, 0, 0.0
-        self.transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         try:
@@ -113,11 +108,6 @@ class _Receiver(asyncio.DatagramProtocol):
         self.decoder, self.last_s = decoder, time.monotonic()
         self.waves: list[Array] = []
         self.peer: Address | None = None
-        self.transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Address | None) -> None:
         self.last_s = time.monotonic()

@@ -20,6 +20,7 @@ from nacre.format.live import Report, RtpPacket, unpack_rtp
 from nacre.model.model import Model
 
 SETTLE = 2  # packets of another sender, one after the other, before it is followed
+BEHIND = 15  # packets that come late in a row set the clock anew: the line or the sender has become slower
 IDLE_S = 1.0  # a sender that has said nothing for so long gives way at once
 MOST_AT_ONCE_S = 2.0  # of sound from one call: a clock that jumps further is set anew
 ROUNDING_S = 1e-6
@@ -43,7 +44,7 @@ class LiveDecoder:
         self._stranger: tuple[int, int] | None = None  # another sender, and its packets so far
         self._heard_s = self._lost_s = -math.inf  # of the last packet, of the last loss
         self._sequence, self._timestamp = 0, 0  # newest, not wrapped
-        self._late = 0
+        self._late = self._behind = 0  # packets that came late, and how many of them in a row
         self._recent: deque[tuple[int, int]] = deque(maxlen=250)  # received and lost so far, after each packet
 
     @property
@@ -130,7 +131,13 @@ class LiveDecoder:
             self._inbox.skip_to(frame)
             self.clock.start(frame, now)
         self._sequence, self._timestamp = max(sequence, self._sequence), max(timestamp, self._timestamp)
+        late = self.stats.late
         self._inbox.place(sequence, frame, packet)
+        self._behind = self._behind + 1 if self.stats.late > late else 0
+        if self._behind >= BEHIND:
+            self._behind = 0
+            self._inbox.skip_to(frame)
+            self.clock.start(frame, now)
         self.clock.arrived(frame, now)
         self._heard_s = now
         self.stats.payload_bytes += len(packet.payload)
