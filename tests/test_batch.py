@@ -147,6 +147,12 @@ def test_info_and_features_and_denoise_of_folders(run, tiny_model, tmp_path, tre
     assert [facts["file"] for facts in json.loads(found.stdout)] == [f"coded/{name}" for name in found_order()]
     assert run("features", "-r", "in", "-o", "arrays", "-k", "logmel").rc == 0
     assert below(tmp_path / "arrays") == coded(TREE, ".npy")
+    (tree / "cut.wav").write_bytes((tree / "one.wav").read_bytes()[:9000])
+    found = run("features", "-r", "in", "-o", "all.npz", "-k", "logmel", "--pool", "mean")
+    assert found.rc == 1
+    assert "cut.wav: cut off after" in found.stderr
+    with np.load(tmp_path / "all.npz") as arrays:
+        assert sorted(arrays) == coded([*TREE, "cut.wav"], "")
 
 
 def found_order() -> list[str]:

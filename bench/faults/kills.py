@@ -85,6 +85,7 @@ def main(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Half the moments lie in the first 0.3 s, while modules are still being imported."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
     random, bad = np.random.default_rng(seed), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

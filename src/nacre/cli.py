@@ -290,7 +290,7 @@ def features(
             done = [Path(pair.target) for pair in pairs if Path(pair.target).exists()]
             if failed and not done:
                 raise failed
-            room.pack(file, done)
+            room.pack(file, done, Path(passing))
     if failed:
         raise failed
 

@@ -80,10 +80,14 @@ def from_file(
     *,
     model: str | Path = "speech-16k",
     level: int | None = None,
+    losses: list[AudioError] | None = None,
 ) -> Array:
-    """`extract` of a sound file, or of what a `.nacre` file of this model decodes to; "-" is standard input."""
+    """`extract` of a sound file, or of what a `.nacre` file of this model decodes to; "-" is standard input.
+
+    What is missing of a sound file that is cut off or damaged is added to `losses`.
+    """
     check(kind, pool, level)
-    wave, rate_hz = _read(path, str(model))
+    wave, rate_hz = _read(path, str(model), [] if losses is None else losses)
     try:
         return extract(wave, rate_hz, kind, pool, model=model, level=level)
     except AudioError as error:
@@ -152,14 +156,14 @@ def save(path: str | Path, values: Array, overwrite: bool = False) -> None:
         file.write(np.ascontiguousarray(values).data)  # np.save itself needs a file that knows where it is
 
 
-def pack(file: BinaryIO, arrays: Iterable[Path]) -> None:
-    """`.npy` files as one `.npz` that `numpy.load` opens, each under its stem; never more than one in memory."""
+def pack(file: BinaryIO, arrays: Iterable[Path], folder: Path) -> None:
+    """`.npy` files as one `.npz` that `numpy.load` opens, each by its place in a folder; one at a time in memory."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         for path in arrays:
-            archive.write(path, printable(path.name))
+            archive.write(path, printable(path.relative_to(folder).as_posix()))
 
 
-def _read(path: str | Path, model: str) -> tuple[Array, int]:
+def _read(path: str | Path, model: str, losses: list[AudioError]) -> tuple[Array, int]:
     """Sound of a file: [C, N] of a `.nacre` file, [N] at 16 kHz of any other."""
     if begins_coded(path):
         codec = _codec(model)
@@ -173,7 +177,9 @@ def _read(path: str | Path, model: str) -> tuple[Array, int]:
             raise AudioError(str(path), found="a damaged .nacre file", wanted="a whole one", next="see `nacre verify`")
         return wave, stream.rate_hz
     with AudioReader(path) as reader:
-        return np.concatenate(list(mono_blocks(reader, RATE_HZ))), RATE_HZ
+        wave = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
+        losses += filter(None, [reader.loss()])
+        return wave, RATE_HZ
 
 
 @functools.lru_cache(maxsize=2)

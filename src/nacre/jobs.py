@@ -141,11 +141,13 @@ def features_file(
     """Sound or a `.nacre` file to an array in a `.npy` file."""
     from nacre import features as room
 
-    values = room.from_file(source, kind, pool, model=model, level=level)
+    losses: list[AudioError] = []
+    values = room.from_file(source, kind, pool, model=model, level=level, losses=losses)
     room.save(target, values, force)
     tick(1.0)
     pace = "one row" if pool else f"{room.frame_rate_hz(kind, model):g} frames a second"
-    return Result(f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}")
+    text = f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}"
+    return Result(text, error=losses[0] if losses else None, kept=True)
 
 
 def conceal_file(
