@@ -134,7 +134,8 @@ def _weights(path: Path) -> list[np.ndarray]:
 
 def _check(net: CodecNet, part: str, path: Path) -> None:
     """Raise TrainError unless the network gives what the graph gives."""
-    graph, side, rng = Network(path), getattr(net, part), np.random.default_rng(0)
+    rows = net.codec.steps_per_frame if part == "decoder" else 1
+    graph, side, rng = Network(path, rows=rows), getattr(net, part), np.random.default_rng(0)
     frames = rng.standard_normal((20, graph.width_in)).astype(np.float32)
     theirs, _ = graph.step(frames, 1, graph.start())
     with torch.no_grad():
