@@ -256,6 +256,16 @@ def test_a_bad_page_is_silence_in_its_place(tmp_path, subtype, lead):
             wave = lossy(save(tmp_path, "a.ogg", hurt), 288_000, "lost in 1 place")
             np.testing.assert_allclose(wave[:, : start - 2000], wanted[:, : start - 2000], atol=1e-4)
             np.testing.assert_allclose(wave[:, stop + 9600 :], wanted[:, stop + 9600 :], atol=0.02)
+    at = sum(map(len, found[:2]))
+    late = read_with_facts(save(tmp_path, "a.ogg", data[:at] + data[at + len(found[2]) :]))
+    assert "beginning" in str(late.loss)
+    stop = granule(found[2]) - lead
+    np.testing.assert_allclose(
+        late.wave[:, 9600:], wanted[:, stop + 9600 :][:, -late.wave.shape[1] + 9600 :], atol=0.02
+    )
+    bad = bytearray(data)
+    bad[40] ^= 1
+    assert "damaged headers" in str(read_with_facts(save(tmp_path, "a.ogg", bytes(bad))).loss)
     junk = data[: len(found[0])] + b"junk" * 9 + data[len(found[0]) :]
     whole(save(tmp_path, "a.ogg", junk), wanted)
 
@@ -266,6 +276,11 @@ def test_joined_ogg(tmp_path, subtype, lead):
     wanted = read_with_facts(save(tmp_path, "a.ogg", data)).wave
     for two in (data + data, edited(data, no_end) + data):
         whole(save(tmp_path, "a.ogg", two), np.concatenate([wanted, wanted], 1))
+    bad = bytearray(data)
+    bad[30] ^= 1
+    found = read_with_facts(save(tmp_path, "a.ogg", bytes(bad) + data))
+    np.testing.assert_array_equal(found.wave, wanted)
+    assert "first page is damaged" in str(found.loss)
 
 
 def test_opus_without_rate_is_opus_own(tmp_path):

@@ -14,6 +14,7 @@ HEAD_BYTES = 27
 CONTINUED, BEGIN, END = 1, 2, 4  # flags of a page
 OPUS_HZ = 48_000
 OPUS_SILK, OPUS_HYBRID, OPUS_CELT = (480, 960, 1920, 2880), (480, 960), (120, 240, 480, 960)  # samples a frame
+DAMAGED = "damaged"
 NO_SERIAL = -1  # of a page that breaks off in its head
 STARTS = {b"\x01vorbis": "vorbis", b"OpusHead": "opus", b"\x7fFLAC": "flac"}
 HEADERS = {"vorbis": 3, "opus": 2}  # packets before the sound
@@ -65,12 +66,15 @@ def check_value(page: bytes) -> int:
 
 def plan(file: BinaryIO) -> Plan | None:
     """How the sound of an Ogg file is read; None where there is none that is known."""
-    links = _links(file)
+    every = _links(file)
+    links = [link for link in every if link.codec != DAMAGED]
     if not links:
         return None
     first = links[0]
     found = Plan(parts=[])
     found.losses = [f"another recording in {link.codec} behind it" for link in links if link.codec != first.codec]
+    if len(links) < len(every):
+        found.losses.append("a recording whose first page is damaged")
     for link in links:
         if link.codec == first.codec == "flac":
             found.parts.append(Part(_native_flac(file, link), kind="flac"))
@@ -91,9 +95,9 @@ def _links(file: BinaryIO) -> list[Link]:
     for page in _pages(file):
         if page.flags & BEGIN and (not links or len(links[-1].pages) > 1):
             codec = next((name for mark, name in STARTS.items() if read_at(file, page.body, len(mark)) == mark), None)
-            if codec:
+            if codec or not page.good:
                 serial = page.serial
-                links.append(Link(codec))
+                links.append(Link(codec or DAMAGED))
         if links and page.serial in (serial, NO_SERIAL):
             _take(links[-1], page, page.offset + page.size > end)
     return links
@@ -135,14 +139,18 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
 def _add(file: BinaryIO, link: Link, found: Plan) -> None:
     """Parts of a link, one more behind every hole, each with an end of its own."""
     heads = _head_pages(link)
+    if not all(page.good for page in link.pages[: 1 if link.codec == "opus" else heads]):
+        found.losses.append("damaged headers, taken as they are")
     edges = [heads, *sorted(hole for hole in link.holes if heads < hole < len(link.pages)), len(link.pages)]
+    if starts_late := heads in link.holes:
+        found.losses.append("pages at its beginning are missing")
     for start, stop in pairwise(edges):
         if pages := _closed(link.pages[start:stop]):
             alone = start > heads and len(pages) == 1 and link.codec == "opus"
             final, spare = _with_end(file, pages[-1]), 0
             if alone:
                 final, spare = _from_zero(file, pages[-1], link.pages[start - 1].granule)
-            first = (_mended(file, page, link.codec, start > heads) for page in link.pages[:heads])
+            first = (_mended(file, page, link.codec, starts_late or start > heads) for page in link.pages[:heads])
             pieces = *first, *(Extent(page.offset, page.size) for page in pages[:-1]), final
             clock_hz = OPUS_HZ if link.codec == "opus" else None
             ends_at, fresh = pages[-1].granule, start == heads
