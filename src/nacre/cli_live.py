@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -104,6 +103,8 @@ def send(
 
     nacre send 127.0.0.1:5004 talk.wav --loss 10
     """
+    from asyncio import run
+
     from nacre import network
     from nacre.audio import AudioReader, mono_blocks
     from nacre.codec.codec import load
@@ -115,7 +116,7 @@ def send(
     line, where, codec = _line(loss, burst, 0.0, jitter, 0.0, seed), network.address_of(to), load(model)
 
     def go(pieces: Iterator[Array], rate_hz: int) -> None:
-        asyncio.run(network.send(codec, pieces, rate_hz, where, settings, line, _telling(quiet)))
+        run(network.send(codec, pieces, rate_hz, where, settings, line, _telling(quiet)))
 
     if source == "-":
         reader = PcmReader(standard_input(), rate)
@@ -140,6 +141,8 @@ def receive(
 
     nacre receive -o heard.wav --listen 0.0.0.0:5004
     """
+    from asyncio import run
+
     from nacre import network
     from nacre.audio import AudioWriter
     from nacre.codec.codec import load
@@ -148,7 +151,7 @@ def receive(
     with AudioWriter(output, rate, 1, overwrite=force) as file:
         write, told = (lambda wave: file.write(wave[None])), _telling(quiet)
         work = network.receive(codec, where, rate, write, told, depth_ms=depth, idle_s=idle, seconds=seconds)
-        decoder = asyncio.run(work)
+        decoder = run(work)
     if not decoder.stats.played and not decoder.stats.restored:
         warn(f"nothing was heard at {at}; {decoder.stats.foreign} packets were not for model {model}")
         raise typer.Exit(1)
