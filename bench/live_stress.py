@@ -73,11 +73,11 @@ def long(
     data: Path, minutes: float = 60.0, loss: float = 20.0, jitter: float = 20.0, drift: float = 100.0,
     model: str = "speech-16k",
 ) -> None:  # fmt: skip
-    """A call: memory each tenth, how far the receiver is behind, and what came of its frames."""
+    """A call: memory and the wait of packets each tenth of it, and what came of its frames."""
     codec, line = nacre.load(model), Line(loss / 100, jitter_ms=jitter, drift_ppm=drift, seed=5)
     kbps = 6.0 if codec.bundle.rates_kbps[-1] > 6 else float(codec.bundle.rates_kbps[-1])
     encoder, decoder = codec.live_encoder(RATE_HZ, bitrate_kbps=kbps, loss=loss / 100, source=1), codec.live_decoder()
-    way, flying, tick, out, start = arrivals(line), [], 0, 0, time.process_time()
+    way, flying, tick, start = arrivals(line), [], 0, time.process_time()
     ticks, told = round(minutes * 3000), Counter()
     for wave in looped_speech(data, 60 * minutes):
         for at in range(0, len(wave) - HOP + 1, HOP):
@@ -89,12 +89,11 @@ def long(
             flying.sort()
             while flying and flying[0][0] <= now:
                 arrival_s, packet = flying.pop(0)
-                out += len(decoder.push(packet, arrival_s * (1 + 1e-6 * drift)))
-            out += len(decoder.push(None, now * (1 + 1e-6 * drift)))
+                decoder.push(packet, arrival_s * (1 + 1e-6 * drift))
+            decoder.push(None, now * (1 + 1e-6 * drift))
             if tick % (ticks // 10) == 0:
                 mb = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-                behind_ms = 1000 * (now * (1 + 1e-6 * drift) - out / RATE_HZ)
-                print(f"{now / 60:6.1f} min: {mb:.0f} MB, {behind_ms:.0f} ms behind, depth {decoder.depth_ms:.0f} ms")
+                print(f"{now / 60:6.1f} min: {mb:.0f} MB, packets wait {decoder.depth_ms:.0f} ms")
     told.update({name: count for name, count in asdict(decoder.stats).items() if count})
     print(dict(told), f"{encoder.rate_kbps:.2f} kb/s, {1000 * (time.process_time() - start) / tick:.2f} ms CPU a frame")
 

@@ -108,7 +108,7 @@ class Codec:
         self,
         rate_hz: float,
         *,
-        bitrate_kbps: float = 6.0,
+        bitrate_kbps: float | None = None,
         frames: int = 1,
         loss: float = 0.0,
         reach_ms: float = 80.0,

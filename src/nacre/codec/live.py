@@ -44,12 +44,12 @@ CHAINED, KEYED, COPIED_KBPS = 1.06, 1.28, 1.0  # first guesses: packets over fil
 class LiveSettings:
     """What a caller may ask of a live encoder.
 
-    `bitrate_kbps` counts payloads, copies included; `frames` of 20 ms go into a packet; `loss` is the share of packets
-    that the line is thought to lose, which sets keys and copies; copies reach back `reach_ms`, and are left out
-    where `redundant` is False.
+    `bitrate_kbps` counts payloads, copies included; None is what files have by default. `frames` of 20 ms go into a
+    packet; `loss` is the share of packets that the line is thought to lose, which sets keys and copies; copies reach
+    back `reach_ms`, and are left out where `redundant` is False.
     """
 
-    bitrate_kbps: float = 6.0
+    bitrate_kbps: float | None = None
     frames: int = 1
     loss: float = 0.0
     reach_ms: float = 80.0

@@ -14,6 +14,7 @@ from rich.table import Table
 from nacre.audio import AudioReader, mono_blocks, resampled
 from nacre.codec.codec import Codec
 from nacre.codec.live import LiveSettings
+from nacre.codec.rate_control import DEFAULT_KBPS
 from nacre.core.errors import NacreError
 from nacre.core.types import Array
 from nacre.evaluate import opus_line
@@ -56,8 +57,9 @@ def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
         opus = opus_line.library()
     except (NacreError, OSError):
         return ways
+    rate = DEFAULT_KBPS if settings.bitrate_kbps is None else settings.bitrate_kbps
     name = opus.opus_get_version_string().decode()
-    return ways | {f"{name}, FEC": lambda wave, line: opus_line.call(opus, wave, settings.bitrate_kbps, line)}
+    return ways | {f"{name}, FEC": lambda wave, line: opus_line.call(opus, wave, rate, line)}
 
 
 def measure(
@@ -129,7 +131,7 @@ def draw(
         panel.set(xlabel="packets lost, %", ylabel=METRICS[name].label)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
-    figure.suptitle(f"{settings.bitrate_kbps:g} kb/s, bursts of {line.burst:g}", fontsize=10)
+    figure.suptitle(f"{points[0].kbps:.1f} kb/s, bursts of {line.burst:g}", fontsize=10)
     with output_file(target, force) as file:
         FigureCanvasAgg(figure)
         figure.savefig(file, format="png")
