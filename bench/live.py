@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -125,8 +126,9 @@ def one(codec, way: str, wave: np.ndarray, kbps: float, line: Line, depth_ms: fl
     """(what is heard [N], kb/s of payloads) of one call."""
     if way == "opus":
         return opus_line.call(opus_line.library(), wave, kbps, line)
-    settings = LiveSettings(kbps, loss=line.loss, redundant=way == "copies")
-    found = call(codec, wave, RATE_HZ, settings, line, depth_ms)
+    loss = 0.0 if way == "zeros" else line.loss
+    settings = LiveSettings(kbps, loss=loss, redundant=way == "copies")
+    found = call(codec, wave, RATE_HZ, settings, replace(line, loss=loss, burst=line.burst if loss else 1.0), depth_ms)
     if way != "zeros":
         return found.wave, found.payload_kbps
     mask = np.array([delay is not None for delay in islice(arrivals(line), len(wave) // 320 + 1)], np.float32)

@@ -26,7 +26,7 @@ def mutate(data: Path, packets: int = 10_000, bits: int = 2, seed: int = 0, mode
     codec, rng = nacre.load(model), np.random.default_rng(seed)
     encoder, decoder = codec.live_encoder(RATE_HZ, loss=0.1, source=1), codec.live_decoder(depth_ms=40)
     clean = codec.live_decoder(depth_ms=40)
-    loudest, heard, plain, done, clock = 0.0, [], [], 0, 0.0
+    loudest, heard, plain, done, clock = -120.0, [], [], 0, 0.0
     blocks = looped_speech(data, 1e9)
     while done < packets:
         wave = next(blocks)

@@ -110,7 +110,8 @@ def call(
         if played >= len(wave) + codec.config.delay_samples * rate_hz / codec.config.rate_hz and not flying:
             break
     lag = round(codec.config.delay_samples * rate_hz / codec.config.rate_hz)
-    sound = np.concatenate(heard)[lag:][: len(wave)] if heard else np.zeros(0, np.float32)
+    missed = decoder.first_sample * rate_hz // codec.config.rate_hz  # before the first packet that arrived
+    sound = np.concatenate([np.zeros(missed, np.float32), np.concatenate(heard)[lag:]])[: len(wave)]
     sound = np.pad(sound, (0, len(wave) - len(sound)))
     latency_ms = 1000 * codec.config.delay_samples / codec.config.rate_hz + 20 * settings.frames
     rate = kbps(encoder.payload_bytes, seconds)

@@ -40,6 +40,7 @@ class LiveDecoder:
         self.clock = Clock(None if depth_ms is None else depth_ms / 1000)
         self._inbox, self._voice = Inbox(model, self.stats), Voice(model)
         self._resampler = Resampler(model.config.rate_hz, self.rate_hz, 1)
+        self.first_sample = 0  # timestamp of the first frame that was played
         self._source: int | None = None
         self._stranger: tuple[int, int] | None = None  # another sender, and its packets so far
         self._heard_s = self._lost_s = -math.inf  # of the last packet, of the last loss
@@ -106,13 +107,16 @@ class LiveDecoder:
 
     def _begin(self, packet: RtpPacket, now: float) -> None:
         """Listen to a sender from this packet on."""
-        hop = self.model.config.hop_samples
+        hop, announced = self.model.config.hop_samples, self._announced
         if self._source is not None:
             self.stats.restarts += 1
+            announced |= packet.source == self._source and self._inbox.announced
+        else:
+            self.first_sample = packet.timestamp
         self._source, self._stranger = packet.source, None
         self._sequence, self._timestamp = packet.sequence + (1 << 16), packet.timestamp + (1 << 32)
         self._inbox = Inbox(self.model, self.stats)
-        self._inbox.announced = self._announced
+        self._inbox.announced = announced
         self._inbox.skip_to(self._timestamp // hop)
         self.clock.start(self._timestamp // hop, now)
 
