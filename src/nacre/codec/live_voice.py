@@ -23,7 +23,7 @@ NOISE_SHARE = 0.7  # of the background's amplitude
 QUIET_DB = 6.0  # frames this near to the quietest of late are background
 RISE_DB = 0.02  # a frame: how fast the quietest is forgotten
 STEADY_FRAMES = 5  # of background before its latents are learnt
-SUSPECT_DB = 12.0  # a rise in loudness that the next packet must confirm
+SUSPECT_DB = 6.0  # a rise in loudness that the next packet must confirm
 LOUDEST_DB = TARGET_DB + 5.5  # of a frame, at the gain of its packet: the encoder lets none be louder
 LAG_FRAMES = 4  # for which a gain still counts: the sound comes out later
 
