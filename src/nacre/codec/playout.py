@@ -50,7 +50,7 @@ class Clock:
         ordered = sorted(self._delays)
         covered = ordered[math.ceil(LATE_SHARE * len(ordered)) - 1]
         wanted = min(MOST_DEPTH_S, covered + reserve_s)
-        if self.depth_s < wanted - 0.002 and (pause or late or wanted - self.depth_s > 2 * FRAME_S):
+        if self.depth_s < wanted - 0.002 and (pause or late or reserve_s > 0 or wanted - self.depth_s > 2 * FRAME_S):
             self.depth_s += FRAME_S
             return 1
         if self.depth_s > wanted + SLACK_S and (pause or self.depth_s > wanted + 10 * SLACK_S):
