@@ -16,12 +16,13 @@ from common import RATE_HZ, numbers, wide_console, workers
 from rich.progress import track
 from rich.table import Table
 
-from nacre import audio, load
+from nacre import load
 from nacre.core.units import db_to_gain, kbps
 from nacre.dsp.stereo import AUTO, LEFT_RIGHT
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import Sound, logmel_db, pesq_wb
 from nacre.evaluate.peers import builtin
+from nacre.io import audio
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 Model = Annotated[str, typer.Option(help="bundled model or a model folder")]

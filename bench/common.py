@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nacre.audio import AudioReader, mono_blocks
 from nacre.core.errors import NacreError
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.tables import wide_console
 from nacre.evaluate.work import RATE_HZ, workers
+from nacre.io.audio import AudioReader, mono_blocks
 
 __all__ = ["RATE_HZ", "looped_speech", "numbers", "wide_console", "workers"]
 

@@ -15,10 +15,11 @@ from common import RATE_HZ, numbers, wide_console
 from rich.progress import track
 from rich.table import Table
 
-from nacre import audio, load
+from nacre import load
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import Sound, intelligibility, pesq_wb
-from nacre.restore import conceal, spans
+from nacre.io import audio
+from nacre.tools.restore import conceal, spans
 
 LONGEST_S = 6.0  # of each clip
 RUN = 3.0  # gaps in a row on average, where losses come in bursts

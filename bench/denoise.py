@@ -17,8 +17,8 @@ from common import RATE_HZ, numbers, wide_console, workers
 from rich.progress import track
 from rich.table import Table
 
-from nacre import audio
 from nacre.evaluate.choice import find_clips
+from nacre.io import audio
 
 LONGEST_S = 6.0  # of each clip
 KINDS = ("recorded", "babble", "white")
@@ -50,7 +50,7 @@ def clip_rows(index: int, data: Path, clip: str, others: list[str], noise: list[
 
     from nacre import load
     from nacre.evaluate.measures import Sound, dnsmos, intelligibility, pesq_wb, si_sdr_db
-    from nacre.restore import denoise
+    from nacre.tools.restore import denoise
 
     codec, rows = load(model), []
     wave = mono(data / clip)[: round(LONGEST_S * RATE_HZ)]

@@ -15,9 +15,10 @@ from common import RATE_HZ, numbers, wide_console
 from rich.progress import track
 from rich.table import Table
 
-from nacre import audio, load
+from nacre import load
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.hiss import again, band_db, changes_db, hissing, level_db
+from nacre.io import audio
 
 
 def main(

@@ -11,7 +11,9 @@ import typer
 from common import RATE_HZ
 
 import nacre
-from nacre import audio, generate, restore, sampling
+from nacre.io import audio
+from nacre.tools import edit, restore
+from nacre.tools import sample as sampling
 
 CLIPS = Path(nacre.__file__).parent / "clips"
 SECONDS = 4.0
@@ -44,9 +46,9 @@ def main(
         "denoised": restore.denoise(codec, noisy, RATE_HZ),
         "with gaps of 60 and 120 ms": holes,
         "concealed": restore.conceal(codec, holes, RATE_HZ, GAPS),
-        "said again, speed 0.8": generate.resynthesise(codec, wave, RATE_HZ, speed=0.8),
-        "said again, 4 semitones higher": generate.resynthesise(codec, wave, RATE_HZ, semitones=4.0),
-        "half-way to a German voice": list(generate.between(codec, (wave, RATE_HZ), (voices["german"], RATE_HZ), 3))[1],
+        "said again, speed 0.8": edit.resynthesise(codec, wave, RATE_HZ, speed=0.8),
+        "said again, 4 semitones higher": edit.resynthesise(codec, wave, RATE_HZ, semitones=4.0),
+        "half-way to a German voice": list(edit.between(codec, (wave, RATE_HZ), (voices["german"], RATE_HZ), 3))[1],
         "drawn from the prior, seed 7": sampling.sample(codec, SECONDS, seed=7).wave,
     }
     figure, axes = pyplot.subplots(3, 3, figsize=(13, 8), layout="constrained", sharey=True)

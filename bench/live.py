@@ -16,7 +16,7 @@ import typer
 from common import RATE_HZ, numbers
 
 import nacre
-from nacre.audio import AudioReader, mono_blocks
+from nacre.io.audio import AudioReader, mono_blocks
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
 from nacre.evaluate import opus_line

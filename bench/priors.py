@@ -13,8 +13,8 @@ from common import RATE_HZ, numbers, wide_console, workers
 from rich.progress import track
 from rich.table import Table
 
-from nacre import audio
 from nacre.evaluate.choice import find_clips
+from nacre.io import audio
 
 
 def clip_row(clip: Path, model: str, levels: list[int]) -> np.ndarray:

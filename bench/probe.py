@@ -75,8 +75,9 @@ def corpus(data: Path) -> dict[str, list[dict[str, str]]]:
 
 def features_of(job: tuple[str, Path, dict[str, str], str, list[str], list[str]]) -> list[Item]:
     """The items of one recording."""
-    from nacre import audio, features
     from nacre.dsp import mel
+    from nacre.io import audio
+    from nacre.tools import features
 
     task, data, row, model, rates, pools = job
     codec = features._codec(model)

@@ -12,10 +12,11 @@ from common import RATE_HZ, numbers, wide_console
 from rich.progress import track
 from rich.table import Table
 
-from nacre import audio, load
+from nacre import load
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import Sound, dnsmos, mel_powers
-from nacre.sampling import LEVEL_SHARE, TEMPERATURE, TOP_P, draw_symbols, sample
+from nacre.io import audio
+from nacre.tools.sample import LEVEL_SHARE, TEMPERATURE, TOP_P, draw_symbols, sample
 
 PIECE_S, PROMPT_S = 10.0, 3.0
 PAUSE_DB = 30.0  # below the loudest tenth

@@ -127,7 +127,7 @@ def measure(model: str, data: Path | None, seconds: float, rates_hz: list[int], 
 def installed(model: str, data: Path | None, seconds: float, kbps: float, repeats: int) -> list[Timing]:
     """The commands as users start them: processes of their own, on all cores, with start and file reading."""
     import nacre
-    from nacre.audio import write
+    from nacre.io.audio import write
 
     wave = np.concatenate(list(looped_speech(data or Path(nacre.__file__).parent, seconds, RATE_HZ)))
     rows = []

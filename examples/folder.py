@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import nacre
-from nacre import audio
+from nacre.io import audio
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 

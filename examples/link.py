@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import nacre
-from nacre import audio
 from nacre.codec.decoder import decode_frames
 from nacre.codec.encoder import encode_frames
 from nacre.codec.state import start_decoder, start_encoder
+from nacre.io import audio
 
 
 def main() -> None:

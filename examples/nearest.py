@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nacre.features import from_file
+from nacre.tools.features import from_file
 
 
 def main() -> None:

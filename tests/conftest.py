@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre import audio, cli
+from nacre import cli
 from nacre.codec.codec import Codec
 from nacre.entropy import context_prior
 from nacre.entropy.context_prior import ContextPrior, Sizes
+from nacre.io import audio
 from nacre.model import bundle as bundles
 
 TINY = Path(__file__).parent / "data" / "tiny"

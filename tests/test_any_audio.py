@@ -9,12 +9,12 @@ import pytest
 from conftest import once
 
 import nacre
-from nacre import audio
 from nacre.codec.codec import Codec
 from nacre.core.config import CodecConfig
 from nacre.core.units import db_to_gain, kbps
 from nacre.dsp.gain import is_silent
 from nacre.dsp.stft import Analyser, Synthesiser
+from nacre.io import audio
 
 MUSIC = Path(__file__).parents[1] / "recipes" / "music-48k.toml"
 RATES_HZ = (8000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000)

@@ -17,10 +17,10 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre import audio
-from nacre.audio import AudioReader, AudioWriter, Resampler, output_file, read, write
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.units import resampled_count
+from nacre.io import audio
+from nacre.io.audio import AudioReader, AudioWriter, Resampler, output_file, read, write
 
 RATES_HZ = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000]
 LENGTHS = [0, 1, 2, 159, 160, 161, 1000, 12_345]
@@ -363,7 +363,7 @@ def test_full_disk(tmp_path, suffix):
 
 LIMITED = """
 import os, resource, sys, numpy as np
-from nacre.audio import write
+from nacre.io.audio import write
 from nacre.core.errors import AudioError
 folder, wave = sys.argv[1], np.random.default_rng(0).standard_normal((1, 20000)).astype(np.float32) / 8
 for suffix in ("wav", "flac", "ogg", "opus", "mp3"):
@@ -398,7 +398,7 @@ def run_python(code: str, *args: str, feed: bytes = b"") -> bytes:
 
 COPY = """
 import sys
-from nacre.audio import AudioReader, AudioWriter
+from nacre.io.audio import AudioReader, AudioWriter
 with AudioReader(sys.argv[1]) as reader, AudioWriter("-", reader.rate_hz, reader.channels) as writer:
     for block in reader.blocks(1000):
         writer.write(block)

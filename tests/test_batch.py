@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nacre import audio
 from nacre.batch import report, sources
 from nacre.batch.sources import ANY_SOUND, CODED, find, targets
 from nacre.core.errors import AudioError, UsageError
+from nacre.io import audio
 
 TREE = ["one.wav", "two.flac", "sub/one.wav", "sub/deep/three.ogg", "sub/deep/four.mp3", "other/two.wav"]
 

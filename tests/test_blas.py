@@ -87,7 +87,7 @@ def test_coding_and_decoding_run_on_one(monkeypatch, two, both, speech):
 
 
 @pytest.mark.parametrize(
-    "work", [PacketCoder.pack, PacketCoder.unpack, PacketCoder.costs, Refinement.symbols, Refinement.wave]
+    "work", [PacketCoder.pack, PacketCoder.unpack, PacketCoder.costs, Refinement.symbols, Refinement.refined]
 )
 def test_homes_of_products_ask_for_one(work):
     assert hasattr(work, "__wrapped__")

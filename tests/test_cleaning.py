@@ -18,8 +18,9 @@ from test_train import CLIPS, CODEC, NOTHING, RARELY, tiny_recipe, trainer_of
 import nacre
 from nacre.codec.codec import Codec
 from nacre.core.errors import AudioError, BundleError, TrainError, UsageError
+from nacre.io import audio
 from nacre.model import bundle as bundles
-from nacre.restore import denoise
+from nacre.tools.restore import denoise
 from nacre.train import adapt, degrade, loop, start
 from nacre.train import export as export_room
 from nacre.train.context import ContextConfig
@@ -166,10 +167,10 @@ def test_denoise_of_a_model_that_never_learned_it(tiny, cleaner, speech):
 
 
 def test_denoise_commands(run, cleaner, speech, tmp_path):
-    nacre.audio.write(tmp_path / "a.wav", speech[None, :9000], 16_000)
+    audio.write(tmp_path / "a.wav", speech[None, :9000], 16_000)
     done = run("denoise", "a.wav", "-o", "b.wav", "--model", cleaner)
     assert done.rc == 0, done.stderr
-    assert nacre.audio.read(tmp_path / "b.wav")[0].shape == (1, 9000)
+    assert audio.read(tmp_path / "b.wav")[0].shape == (1, 9000)
     assert run("encode", "a.wav", "-o", "a.nacre", "--denoise", "--quality", 50, "--model", cleaner).rc == 0
     (tmp_path / "no.wav").write_bytes(b"no sound")
     bad = run("denoise", "no.wav", "a.wav", "-o", "out", "--model", cleaner)

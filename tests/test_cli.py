@@ -17,8 +17,9 @@ import pytest
 import soundfile as sf
 from conftest import PACKAGE, Ran
 
-from nacre import audio, cli
+from nacre import cli
 from nacre.format import file as container
+from nacre.io import audio
 from nacre.model import bundle
 
 ENGLISH = PACKAGE / "clips" / "english.flac"

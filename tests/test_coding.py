@@ -18,6 +18,7 @@ from nacre.codec.packets import CONTEXT, PRIORS, SIDE_BY_SIDE, STATIC, Group, Pa
 from nacre.core.errors import BundleError, StreamError, UsageError
 from nacre.format import file as container
 from nacre.format.file import HEADER_BYTES, Packet
+from nacre.io import audio
 from nacre.model import bundle as bundles
 
 
@@ -147,7 +148,7 @@ def test_golden_bytes_of_the_context_prior(both):
 
 
 def test_command_line(run, both_model, speech, tmp_path):
-    nacre.audio.write(tmp_path / "talk.wav", speech[None, :40_000], 16_000)
+    audio.write(tmp_path / "talk.wav", speech[None, :40_000], 16_000)
     sizes = []
     for prior in PRIORS:
         done = run(

@@ -12,9 +12,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from nacre import audio, demo, page
 from nacre.core.errors import AudioError, UsageError
-from nacre.demo import read_clips
+from nacre.io import audio
+from nacre.tools import demo
+from nacre.tools import html as page
+from nacre.tools.demo import read_clips
 
 FETCHING = ("src", "href", "srcset", "data", "poster", "action", "background")
 INSIDE = ("data:", "#")

@@ -21,7 +21,6 @@ pytest.importorskip("scipy")
 
 from rich.console import Console
 
-from nacre import audio
 from nacre.core.errors import NacreError, UsageError
 from nacre.evaluate import (
     choice,
@@ -45,6 +44,7 @@ from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.peer import fill
 from nacre.evaluate.programs import PeerError
 from nacre.evaluate.results import Memory, Run, Score
+from nacre.io import audio
 
 RATE_HZ = 16_000
 QUICK = "si_sdr_db,logmel_db"  # metrics that need no further package

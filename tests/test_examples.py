@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre import audio
+from nacre.io import audio
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LINES = {

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import PACKAGE
 
-from nacre import audio, features
 from nacre.core.errors import AudioError, NacreError, StreamError, UsageError
 from nacre.dsp import mel
-from nacre.features import FeatureExtractor, extract, from_file, pooled
+from nacre.io import audio
+from nacre.tools import features
+from nacre.tools.features import FeatureExtractor, extract, from_file, pooled
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 DUTCH = PACKAGE / "clips" / "dutch.flac"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nacre import audio, generate
 from nacre.codec.codec import load
 from nacre.core.errors import AudioError, UsageError
 from nacre.dsp.gain import active_level_db
-from nacre.generate import between, nearest, resynthesise, straight
+from nacre.io import audio
+from nacre.tools import edit
+from nacre.tools.edit import between, nearest, resynthesise, straight
 
 RATE = 16_000
 
@@ -162,7 +163,7 @@ def test_interpolate_command(run, tmp_path, tiny_model, speech):
     assert "--force" in again.stderr
     assert run("interpolate", "a.wav", "no.wav", "-o", "x.wav", "-m", tiny_model).rc == 1
     assert run("interpolate", "a.wav", "b.wav", "-o", "x.wav", "--steps", "1", "-m", tiny_model).rc == 2
-    assert generate.MOST_STEPS == 1000
+    assert edit.MOST_STEPS == 1000
 
 
 def test_steps_are_written_all_or_none(run, tmp_path, tiny_model, speech):

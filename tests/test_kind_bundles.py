@@ -26,7 +26,6 @@ from test_train import RARELY, Mine, tiny_recipe, trainer_of
 from typer.testing import CliRunner
 
 import nacre
-from nacre import audio
 from nacre.cli import app
 from nacre.codec import encoder
 from nacre.codec.codec import Codec
@@ -38,6 +37,7 @@ from nacre.entropy import range_coder
 from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
 from nacre.format import file as container
 from nacre.format.file import Header, Packet
+from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.quantise.base import FILE
 from nacre.quantise.fsq import FiniteScalar

@@ -19,10 +19,10 @@ import torch
 from test_train import RARELY, RECIPE, assert_same, everything, tiny_recipe, trainer_of
 from torch import Tensor, nn
 
-from nacre import audio
 from nacre.core.config import CodecConfig
 from nacre.core.errors import NacreError, TrainError
 from nacre.dsp.mel import LogMelAnalyser
+from nacre.io import audio
 from nacre.train import codebooks, loop
 from nacre.train import run as run_room
 from nacre.train.codebooks import FiniteScalar, ResidualVQ, kmeans, nearest

@@ -28,9 +28,9 @@ from odd import (
     wave64,
 )
 
-from nacre.audio import AudioReader, read_with_facts, write
 from nacre.core.errors import AudioError, UsageError
 from nacre.io import ogg
+from nacre.io.audio import AudioReader, read_with_facts, write
 from nacre.io.raw import FORMATS, Raw
 from nacre.io.sniff import foreign
 

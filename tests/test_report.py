@@ -19,10 +19,10 @@ from test_demo import FETCHING, INSIDE, Page, png_pixels
 pytest.importorskip("jinja2")
 from base64 import b64decode
 
-from nacre import audio
 from nacre.core.errors import AudioError
 from nacre.evaluate import charts, listening, report
 from nacre.evaluate.results import Memory, Run, Score
+from nacre.io import audio
 
 RATE_HZ = 16_000
 OURS, PEERS = "nacre tiny", ("opus", "codec2")

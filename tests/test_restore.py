@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from nacre import audio, restore
 from nacre.codec.codec import load
 from nacre.core.errors import UsageError
 from nacre.dsp import extrapolate
-from nacre.restore import conceal, spans, stretches
+from nacre.io import audio
+from nacre.tools import restore
+from nacre.tools.restore import conceal, spans, stretches
 
 RATE = 16_000
 

@@ -10,10 +10,10 @@ from conftest import small_prior
 from test_context import speechlike
 
 import nacre
-from nacre import audio
 from nacre.core.errors import AudioError, UsageError
 from nacre.dsp.gain import gain_for, gain_of
-from nacre.sampling import HOTTEST, PEAK, PROMPT_S, draw, draw_symbols, limited, sample
+from nacre.io import audio
+from nacre.tools.sample import HOTTEST, PEAK, PROMPT_S, draw, draw_symbols, limited, sample
 
 RATE = 16_000
 

@@ -10,8 +10,8 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre import audio
 from nacre.format.tags import MOST_BYTES, pack_tags, unpack_tags
+from nacre.io import audio
 
 TAGS = {"title": "Wind, 3 voices", "artist": "Ærø", "album": "Field", "date": "1971", "comment": "take [2]"}
 

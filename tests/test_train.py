@@ -26,11 +26,11 @@ from conftest import PACKAGE
 from safetensors.torch import load_file, save_file
 
 import nacre
-from nacre import audio
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
 from nacre.dsp.stft import Analyser, Synthesiser
 from nacre.entropy.static_prior import TOTAL
+from nacre.io import audio
 from nacre.model.runtime import Network
 from nacre.train import data as data_room
 from nacre.train import export as export_room

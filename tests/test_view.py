@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from conftest import PACKAGE
 
-from nacre import audio, view
 from nacre.codec.packets import PacketCoder
 from nacre.core.errors import NacreError, StreamError, UsageError
 from nacre.format import file as container
+from nacre.io import audio
+from nacre.tools import inspect as view
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
 
 if TYPE_CHECKING:
-    from nacre import features
     from nacre.codec.codec import Codec, load
+    from nacre.tools import features
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,7 +37,7 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name == "features":
-        return import_module("nacre.features")
+        return import_module("nacre.tools.features")
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'nacre' has no attribute {name!r}")

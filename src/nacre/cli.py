@@ -24,7 +24,7 @@ from nacre.batch.run import Task, run_batch
 from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
 from nacre.core.errors import NacreError, TrainError, UsageError
 from nacre.core.units import clock
-from nacre.jobs import (
+from nacre.batch.tasks import (
     advise_size,
     codec_of,
     conceal_file,
@@ -267,8 +267,8 @@ def features(
     nacre features talk.wav -o talk.npy --kind latent
     nacre features *.flac -o all.npz --kind mfcc --pool stats
     """
-    from nacre import features as room
-    from nacre.audio import output_file
+    from nacre.tools import features as room
+    from nacre.io.audio import output_file
 
     room.check(kind, pool, level)
     options = {"kind": kind, "pool": pool, "level": room.level_of(model, kind, level, quality), "model": model}
@@ -310,7 +310,7 @@ def inspect(
 
     Needs nacre\\[plot]. Exit code 1 if something is damaged; the picture is drawn all the same.
     """
-    from nacre import view
+    from nacre.tools import inspect as view
 
     view.check_target(output)
     with _spinner(f"looking into {file}", quiet):
@@ -468,7 +468,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Code the bundled speech at several rates: files, a table, and one page with players and spectrograms."""
-    from nacre import demo as room
+    from nacre.tools import demo as room
 
     page = room.run(out, _numbers(bitrates), model, force, quiet)
     if not quiet:

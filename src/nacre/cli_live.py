@@ -106,7 +106,7 @@ def send(
     from asyncio import run
 
     from nacre import network
-    from nacre.audio import AudioReader, mono_blocks
+    from nacre.io.audio import AudioReader, mono_blocks
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
     from nacre.io.stdio import standard_input
@@ -144,7 +144,7 @@ def receive(
     from asyncio import run
 
     from nacre import network
-    from nacre.audio import AudioWriter
+    from nacre.io.audio import AudioWriter
     from nacre.codec.codec import load
 
     codec, where = load(model), network.address_of(at)
@@ -181,7 +181,7 @@ def simulate(
 
     nacre simulate talk.wav -o heard.wav --loss 20 --burst 3 --jitter 15 --figure curve.png
     """
-    from nacre import audio
+    from nacre.io import audio
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
     from nacre.line import call

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nacre.audio import resampled
 from nacre.codec.decoder import latents_to_sound
 from nacre.codec.encoder import analysed_groups
 from nacre.codec.state import start_encoder, start_sound
@@ -16,6 +15,7 @@ from nacre.core.types import Array
 from nacre.core.units import ceil_div
 from nacre.dsp.wave import as_sound, check_shape, pad, pieces_of
 from nacre.entropy.static_prior import TOTAL
+from nacre.io.audio import resampled
 from nacre.model.model import Model
 
 

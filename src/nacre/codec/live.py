@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nacre.audio import Resampler
 from nacre.codec.encoder import analyse_frames, code_frames
 from nacre.codec.live_packets import (
     COPY_LEVELS,
@@ -28,6 +27,7 @@ from nacre.core.types import Array
 from nacre.dsp.gain import RELEASE_DB, LevelState, choose_gain, is_silent
 from nacre.dsp.wave import as_sound, check_shape, pad
 from nacre.format.live import RtpPacket, pack_rtp
+from nacre.io.audio import Resampler
 from nacre.model.model import Model
 
 REFRESH = ((0.003, 50), (0.02, 10), (0.05, 4))  # up to this share of loss a key in so many packets; above, each is one

@@ -7,7 +7,6 @@ from collections import deque
 
 import numpy as np
 
-from nacre.audio import Resampler
 from nacre.codec.live_inbox import JUMP_FRAMES, Inbox, LiveStats, unwrapped
 from nacre.codec.live_packets import ForeignError
 from nacre.codec.live_voice import Voice
@@ -17,6 +16,7 @@ from nacre.core.errors import StreamError, UsageError
 from nacre.core.types import Array
 from nacre.dsp.wave import check_shape
 from nacre.format.live import Report, RtpPacket, unpack_rtp
+from nacre.io.audio import Resampler
 from nacre.model.model import Model
 
 SETTLE = 2  # packets of another sender, one after the other, before it is followed

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nacre.audio import Resampler
 from nacre.codec.decoder import decode_frames
 from nacre.codec.encoder import encode_frames, follow_frames
 from nacre.codec.fixed_size import MAX_PACKET_BYTES, MIN_PACKET_BYTES, encode_sized
@@ -23,6 +22,7 @@ from nacre.dsp.tonality import is_tonal
 from nacre.dsp.wave import as_sound, check_shape, pad
 from nacre.format import file as container
 from nacre.format.file import Contents, Coupling, Header, Packet
+from nacre.io.audio import Resampler
 from nacre.model.model import Model
 
 JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits

@@ -7,12 +7,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nacre import __version__, audio
+from nacre import __version__
 from nacre.codec.codec import load
 from nacre.core.errors import AudioError, UsageError
 from nacre.evaluate import peers
 from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.work import Plan, System
+from nacre.io import audio
 from nacre.model import bundle as bundles
 
 SUFFIXES = {*audio.FORMATS, ".aiff", ".aif"}

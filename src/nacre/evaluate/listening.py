@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nacre.audio import resampled
 from nacre.core.units import kbps
 from nacre.evaluate import words
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import NEAR, is_nacre
-from nacre.page import RANGE_DB, Array, data_uri, palette, png, sound_uri, spectrogram, spectrum_db
+from nacre.io.audio import resampled
+from nacre.tools.html import RANGE_DB, Array, data_uri, palette, png, sound_uri, spectrogram, spectrum_db
 
 Sounds = dict[tuple[str, str, float], tuple[Array, int]]  # (clip, system, target kb/s): wave [N], rate in Hz
 

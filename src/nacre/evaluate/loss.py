@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nacre.audio import AudioReader, mono_blocks, resampled
+from nacre.io.audio import AudioReader, mono_blocks, resampled
 from nacre.codec.codec import Codec
 from nacre.codec.live import LiveSettings
 from nacre.codec.rate_control import DEFAULT_KBPS

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from nacre import audio
 from nacre.core.errors import NacreError
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.programs import PeerError, peak_mb, run_command
+from nacre.io import audio
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from nacre import audio
 from nacre.evaluate import charts, listening, stats, words
 from nacre.evaluate.listening import Example, Picture, Sounds
 from nacre.evaluate.metrics import METRICS, Metric
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import BdRate, Interval, Point, is_nacre
 from nacre.evaluate.words import Cell, Grid, figure, percent, span
-from nacre.page import ONE_PLAYER, RANGE_DB, ROWS, style
+from nacre.io import audio
+from nacre.tools.html import ONE_PLAYER, RANGE_DB, ROWS, style
 
 LIMIT_BYTES = 14_500_000  # of the page; examples that do not fit are left out, and it says so
 SCRIPT_BYTES = 20_000  # of the blind test, which comes with the first example

@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nacre import audio
 from nacre.core.units import kbps
 from nacre.evaluate import stats
 from nacre.evaluate.metrics import METRICS, Metric
 from nacre.evaluate.results import Run, Score
 from nacre.evaluate.stats import BdRate, Point
+from nacre.io import audio
 
 DIGITS = {"distillmos": 2, "visqol": 2, "pesq_wb": 2, "stoi": 3, "estoi": 3, "hiss_repeat": 2, "hiss_flicker": 2}
 DIGITS |= {"logmel_db": 2, "f0_cents": 0, "dnsmos": 2, "plcmos": 2}

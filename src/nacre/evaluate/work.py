@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from nacre import audio
 from nacre.codec.codec import Codec, load
 from nacre.core.errors import AudioError, NacreError
 from nacre.evaluate import metrics
@@ -28,6 +27,7 @@ from nacre.evaluate.measures import RATE_HZ, Sound, lag_samples
 from nacre.evaluate.peer import Coded, Peer
 from nacre.evaluate.programs import one_thread
 from nacre.evaluate.results import Score
+from nacre.io import audio
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from nacre.audio import FORMATS, AudioReader, mono_blocks
 from nacre.core.config import CodecConfig
 from nacre.core.errors import AudioError, TrainError
 from nacre.core.units import db_to_gain
 from nacre.dsp.gain import gain_for, gain_of
+from nacre.io.audio import FORMATS, AudioReader, mono_blocks
 from nacre.train.degrade import (
     DegradeConfig,
     DirtConfig,

@@ -20,10 +20,10 @@ from nacre.core.units import clock, kbps
 from nacre.io.stdio import begins_coded, standard_input
 
 if TYPE_CHECKING:
-    from nacre.audio import Recording
     from nacre.codec.codec import Codec
     from nacre.codec.stream import Damage
     from nacre.format.file import Contents
+    from nacre.io.audio import Recording
 
 LARGEST_FILE_BYTES = 1 << 30
 PAUSE_S = 0.3  # between the steps of an interpolation in one file
@@ -39,9 +39,9 @@ def encode_file(
     raw: str | None = None,
 ) -> Result:
     """Sound to a `.nacre` file; of a recording that is cut off all that there is, and the error in the result."""
-    from nacre.audio import FORMATS, AudioReader, output_file
     from nacre.format.file import Writer
     from nacre.format.tags import pack_tags
+    from nacre.io.audio import FORMATS, AudioReader, output_file
     from nacre.io.raw import Raw
 
     if (suffix := Path(target).suffix.lower()) in FORMATS:
@@ -79,7 +79,7 @@ def decode_file(
     raw: bool = False,
 ) -> Result:
     """A `.nacre` file to sound; of a damaged one all that there is, and the error in the result."""
-    from nacre.audio import AudioWriter
+    from nacre.io.audio import AudioWriter
 
     found = open_all(source, model)
     started = time.perf_counter()
@@ -139,7 +139,7 @@ def features_file(
     tick: Callable[[float], None],
 ) -> Result:
     """Sound or a `.nacre` file to an array in a `.npy` file."""
-    from nacre import features as room
+    from nacre.tools import features as room
 
     losses: list[AudioError] = []
     values = room.from_file(source, kind, pool, model=model, level=level, losses=losses)
@@ -154,8 +154,8 @@ def conceal_file(
     source: str, target: str, lost: str | None, model: str | None, force: bool, tick: Callable[[float], None]
 ) -> Result:
     """Fill the stretches `lost` of a sound file, and damaged groups of a `.nacre` file."""
-    from nacre import restore
-    from nacre.audio import lossless_subtype
+    from nacre.io.audio import lossless_subtype
+    from nacre.tools import restore
 
     stretches, damaged, missing = restore.stretches(lost) if lost is not None else [], 0, 0
     recording: Recording | None = None
@@ -188,7 +188,7 @@ def conceal_file(
 
 def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> Result:
     """Leave out what is not speech."""
-    from nacre import restore
+    from nacre.tools import restore
 
     codec = codec_of(model)
     found = _heard(source)
@@ -203,8 +203,8 @@ def interpolate_files(
     source: str, target: str, second: str, steps: int, model: str, force: bool, tick: Callable[[float], None]
 ) -> Result:
     """Steps between two recordings, in a folder or one after another in a file."""
-    from nacre.audio import FORMATS
-    from nacre.generate import between, joined
+    from nacre.io.audio import FORMATS
+    from nacre.tools.edit import between, joined
 
     check_apart(second, target)
     codec, one, two = codec_of(model), _heard(source), _heard(second)
@@ -234,7 +234,7 @@ def resynth_file(
     tick: Callable[[float], None],
 ) -> Result:
     """The same said again at another pace or pitch."""
-    from nacre.generate import resynthesise
+    from nacre.tools.edit import resynthesise
 
     codec, found = codec_of(model), _heard(source)
     wave, rate_hz = found.wave, found.rate_hz
@@ -257,7 +257,7 @@ def sample_file(
     tick: Callable[[float], None],
 ) -> Result:
     """Sound drawn from the prior, from nothing or on from `source`."""
-    from nacre.sampling import sample
+    from nacre.tools.sample import sample
 
     codec, found = codec_of(model), _heard(source) if prompted else None
     prompt = (found.wave, found.rate_hz) if found else None
@@ -286,7 +286,7 @@ def advise_size(model: str, packet_bytes: int) -> None:
 
 def _heard(source: str) -> Recording:
     """A whole recording; what was done to it is said, and what is missing of it stands in it."""
-    from nacre.audio import read_with_facts
+    from nacre.io.audio import read_with_facts
 
     found = read_with_facts(source)
     _note(found.notes)
@@ -319,7 +319,7 @@ def _make_folder(target: str) -> None:
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:
-    from nacre.audio import AudioWriter
+    from nacre.io.audio import AudioWriter
 
     with AudioWriter(target, rate_hz, len(wave), overwrite=force, subtype=subtype) as writer:
         writer.write(wave)
@@ -327,7 +327,7 @@ def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str
 
 def _write_all(paths: list[str], waves: list[Any], rate_hz: int, force: bool) -> None:
     """All of these files or, as far as they are new, none."""
-    from nacre.audio import check_free
+    from nacre.io.audio import check_free
 
     there, written = [path for path in paths if os.path.lexists(path)], []
     for path in there:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nacre.audio import resampled
 from nacre.codec.codec import Codec
 from nacre.codec.encoder import analysed_groups
 from nacre.codec.state import start_encoder
@@ -26,6 +25,7 @@ from nacre.dsp.blas import one_thread
 from nacre.dsp.gain import TARGET_DB, active_level_db, gain_for, gain_of, is_silent
 from nacre.dsp.wave import as_sound, check_shape, pad
 from nacre.entropy.context_prior import ContextPrior
+from nacre.io.audio import resampled
 
 TEMPERATURE, TOP_P = 1.0, 0.9  # measured by bench/sample.py, as the level is
 LEVEL_SHARE = 8  # the level is this part of the scale above the lowest: higher ones lose the voice

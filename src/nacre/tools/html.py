@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nacre import audio
+from nacre.io import audio
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

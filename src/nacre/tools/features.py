@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from nacre.audio import AudioReader, mono_blocks, output_file, resampled
 from nacre.codec.codec import Codec, load
 from nacre.core.errors import AudioError, NacreError, UsageError
 from nacre.core.types import Array
 from nacre.dsp import mel
 from nacre.dsp.wave import as_sound, check_shape
+from nacre.io.audio import AudioReader, mono_blocks, output_file, resampled
 from nacre.io.stdio import begins_coded, printable, standard_input
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nacre.audio import resampled
 from nacre.codec.codec import Codec
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
@@ -22,6 +21,7 @@ from nacre.core.units import db_to_gain
 from nacre.dsp.gain import active_level_db, gain_for, gain_of
 from nacre.dsp.stft import hann_root
 from nacre.dsp.wave import as_sound, check_shape
+from nacre.io.audio import resampled
 
 SLOWEST, FASTEST = 0.25, 4.0
 MOST_SEMITONES = 12.0

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nacre import audio
 from nacre.codec import packets
 from nacre.codec.codec import Codec
 from nacre.codec.stream import StreamDecoder
@@ -25,8 +24,9 @@ from nacre.core.types import Array
 from nacre.core.units import clock, kbps
 from nacre.dsp.gain import GAIN_STEP_DB, GAIN_ZERO
 from nacre.format.file import Contents, Packet, pack_packet
+from nacre.io import audio
 from nacre.io.stdio import printable
-from nacre.page import ONE_PLAYER, RANGE_DB, data_uri, palette, sound_uri, spectrum_db, style
+from nacre.tools.html import ONE_PLAYER, RANGE_DB, data_uri, palette, sound_uri, spectrum_db, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

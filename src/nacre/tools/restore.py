@@ -14,7 +14,6 @@ from functools import partial
 
 import numpy as np
 
-from nacre.audio import resampled
 from nacre.codec.codec import Codec
 from nacre.codec.decoder import render
 from nacre.codec.encoder import analyse_audible
@@ -24,6 +23,7 @@ from nacre.core.types import Array
 from nacre.dsp.extrapolate import Spans, filled, filled_from_both
 from nacre.dsp.gain import gain_for, gain_of
 from nacre.dsp.wave import as_sound, check_shape, pad, pieces_of
+from nacre.io.audio import resampled
 
 Stretches = list[tuple[float, float]]
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from nacre import audio
 from nacre.codec.codec import Codec, load
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.units import kbps
-from nacre.page import COLUMNS, ONE_PLAYER, ROWS, Array, data_uri, flac, spectrogram, spectrum_db, style
+from nacre.io import audio
+from nacre.tools.html import COLUMNS, ONE_PLAYER, ROWS, Array, data_uri, flac, spectrogram, spectrum_db, style
 
-CLIPS = Path(__file__).with_name("clips")
+CLIPS = Path(__file__).parent.parent / "clips"
 NEXT = "<!-- next template"  # page, recording and row are three templates in one file
 CLIP_RATE_HZ = 16_000
 
