@@ -16,12 +16,12 @@ import typer
 from common import RATE_HZ, numbers
 
 import nacre
-from nacre.io.audio import AudioReader, mono_blocks
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
 from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
-from nacre.line import Line, arrivals, call
+from nacre.io.audio import AudioReader, mono_blocks
+from nacre.link.line import Line, arrivals, call
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

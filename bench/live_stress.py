@@ -13,7 +13,7 @@ import typer
 from common import RATE_HZ, looped_speech
 
 import nacre
-from nacre.line import Line, arrivals
+from nacre.link.line import Line, arrivals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 HOP = 320

@@ -12,8 +12,9 @@ import numpy as np
 import typer
 from common import RATE_HZ
 
-from nacre import audio, load
+from nacre import load
 from nacre.evaluate import peers
+from nacre.io import audio
 
 WINDOWS = (512, 2048)
 RANGE_DB = 70.0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre import cli
+from nacre.cli.main import main
 from nacre.codec.codec import Codec
 from nacre.entropy import context_prior
 from nacre.entropy.context_prior import ContextPrior, Sizes
@@ -159,7 +159,7 @@ def in_process(monkeypatch, capfd, tmp_path) -> Callable[..., Ran]:
         monkeypatch.setattr(sys, "argv", ["nacre", *map(str, arguments)])
         capfd.readouterr()
         try:
-            cli.main()
+            main()
             rc = 0
         except SystemExit as done:
             rc = done.code if isinstance(done.code, int) else int(done.code is not None)

@@ -17,7 +17,7 @@ import pytest
 import soundfile as sf
 from conftest import PACKAGE, Ran
 
-from nacre import cli
+from nacre.cli import codec as cli
 from nacre.format import file as container
 from nacre.io import audio
 from nacre.model import bundle

@@ -26,7 +26,7 @@ from test_train import RARELY, Mine, tiny_recipe, trainer_of
 from typer.testing import CliRunner
 
 import nacre
-from nacre.cli import app
+from nacre.cli.main import app
 from nacre.codec import encoder
 from nacre.codec.codec import Codec
 from nacre.core.config import CodecConfig

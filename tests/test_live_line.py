@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from nacre import network
 from nacre.codec.live import LiveSettings
 from nacre.core.errors import AudioError, StreamError, UsageError
-from nacre.line import Line, arrivals, call
-from nacre.pipes import PcmReader, decode_pipe, encode_pipe
+from nacre.link import network
+from nacre.link.line import Line, arrivals, call
+from nacre.link.pipes import PcmReader, decode_pipe, encode_pipe
 
 
 def kbps(codec) -> float:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nacre import audio, load
+from nacre import load
 from nacre.format.file import unpack_header
+from nacre.io import audio
 
 DATA = Path(__file__).parent / "data"
 CLIPS = Path(__file__).parents[1] / "src" / "nacre" / "clips"

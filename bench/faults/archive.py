@@ -21,7 +21,7 @@ SUFFIXES = ("wav", "flac", "ogg", "opus", "mp3")
 def make_tree(folder: Path, count: int, seconds: float) -> float:
     """-> seconds of sound in so many files of all formats, three folders deep."""
     import nacre
-    from nacre.audio import read, write
+    from nacre.io.audio import read, write
 
     clips = np.concatenate(
         [read(path)[0][0] for path in sorted((Path(nacre.__file__).parent / "clips").glob("*.flac"))]
@@ -40,7 +40,7 @@ def make_tree(folder: Path, count: int, seconds: float) -> float:
 def coding_alone(folder: Path, model: str) -> float:
     """CPU seconds of reading and coding everything in this process."""
     import nacre
-    from nacre.audio import AudioReader
+    from nacre.io.audio import AudioReader
 
     codec, started = nacre.load(model), time.process_time()
     for path in sorted(folder.rglob("*.*")):

@@ -22,7 +22,7 @@ HOW = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SI
 def inputs(folder: Path, model: str) -> None:
     """A recording of two minutes, its `.nacre` file, and twenty short ones."""
     import nacre
-    from nacre.audio import read, write
+    from nacre.io.audio import read, write
 
     clip = read(Path(nacre.__file__).parent / "clips/english.flac")[0][0]
     write(folder / "long.wav", np.resize(clip, 120 * 16_000)[None], 16_000)

@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, folder: Path, model: str):
         import nacre
-        from nacre.audio import read, write
+        from nacre.io.audio import read, write
 
         self.folder, self.model = folder, ["-m", model]
         clip = read(Path(nacre.__file__).parent / "clips/english.flac")[0][0]

@@ -26,7 +26,7 @@ def timed(command: list[str], folder: Path) -> tuple[float, float]:
 def main(hours: Annotated[float, typer.Option()] = 6.0, model: Annotated[str, typer.Option()] = "speech-16k") -> None:
     """Speech of the package's clips, repeated."""
     import nacre
-    from nacre.audio import read
+    from nacre.io.audio import read
 
     clip = read(Path(nacre.__file__).parent / "clips/german.flac")[0][0]
     with tempfile.TemporaryDirectory() as name:

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """The command line. Exit code 130 where it is stopped before it has begun."""
     try:
-        from nacre.cli import main as run
+        from nacre.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from nacre.codec.live_decoder import LiveDecoder
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
 from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
-from nacre.core.config import CodecConfig
+from nacre.core.config import DEFAULT_MODEL, CodecConfig
 from nacre.core.errors import AudioError, StreamError
 from nacre.core.types import Array
 from nacre.dsp.stereo import AUTO
@@ -183,7 +183,7 @@ class Codec:
         return arrays.sound_of(self.model, latents, level)
 
 
-def load(model: str | Path = "speech-16k", threads: int = 1) -> Codec:
+def load(model: str | Path = DEFAULT_MODEL, threads: int = 1) -> Codec:
     """A codec by the name of a model in the package or by a model folder. Raises UsageError, BundleError."""
     loaded = Model.load(bundles.find(model), threads)
     for network in (loaded.encoder_net, loaded.decoder_net):

@@ -9,6 +9,7 @@ from typing import Any
 from nacre.core.errors import BundleError
 from nacre.core.units import ceil_div
 
+DEFAULT_MODEL = "speech-16k"  # inside the package
 LATER = {
     "mel_bands": 0,
     "cleans": False,

@@ -9,6 +9,7 @@ from typing import Any
 
 from nacre import __version__
 from nacre.codec.codec import load
+from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import AudioError, UsageError
 from nacre.evaluate import peers
 from nacre.evaluate.metrics import METRICS
@@ -26,7 +27,7 @@ class Options:
     """What the command line asks for."""
 
     folder: Path
-    models: tuple[str, ...] = ("speech-16k",)
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
     bitrates_kbps: tuple[float, ...] = (1.5, 3, 6, 9, 12)
     peers: tuple[str, ...] | None = None  # None: the usual ones that are there
     peer_commands: tuple[str, ...] = ()

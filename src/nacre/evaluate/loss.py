@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from nacre.io.audio import AudioReader, mono_blocks, resampled
 from nacre.codec.codec import Codec
 from nacre.codec.live import LiveSettings
 from nacre.codec.rate_control import DEFAULT_KBPS
@@ -21,8 +20,9 @@ from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.metrics import METRICS, available, choose, pieces, require, score
+from nacre.io.audio import AudioReader, mono_blocks, resampled
 from nacre.io.files import Name, output_file
-from nacre.line import Line, call
+from nacre.link.line import Line, call
 
 LOSSES = (0.0, 0.05, 0.1, 0.2, 0.3)
 DEPTH_MS = 80.0  # long enough for copies

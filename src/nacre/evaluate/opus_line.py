@@ -10,7 +10,7 @@ import numpy as np
 from nacre.core.errors import NacreError
 from nacre.core.types import Array
 from nacre.core.units import kbps
-from nacre.line import Line, arrivals
+from nacre.link.line import Line, arrivals
 
 RATE_HZ, FRAME, MOST_BYTES = 16_000, 320, 1275
 VOICE = 2048  # OPUS_APPLICATION_VOIP; the numbers below are from opus_defines.h too

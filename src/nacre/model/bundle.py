@@ -151,6 +151,19 @@ def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[st
 
 def load(folder: Path) -> Bundle:
     """Open a model folder; raises BundleError where a part is missing, changed or of another format."""
+    bundle = described(folder)
+    hashes = bundle.facts["sha256"]
+    for part in parts_of(bundle.kind, hashes):
+        path = folder / part
+        found = _hash(path) if path.is_file() else "nothing"
+        if found != hashes.get(part):
+            wanted = str(hashes.get(part))[:12]
+            raise BundleError(str(path), found=found[:12], wanted=wanted, next="copy the model again")
+    return bundle
+
+
+def described(folder: Path) -> Bundle:
+    """What model.json says, checked as far as it goes alone; the parts are not looked at. Raises BundleError."""
     facts = _facts(folder)
     try:
         config = CodecConfig.from_dict(facts["codec"])
@@ -170,13 +183,6 @@ def load(folder: Path) -> Bundle:
     _check_reads(bundle)
     if config.cleans:
         _check_span(bundle)
-    for part in parts_of(kind, hashes):
-        path = folder / part
-        found = _hash(path) if path.is_file() else "nothing"
-        if found != hashes.get(part):
-            raise BundleError(
-                str(path), found=found[:12], wanted=str(hashes.get(part))[:12], next="copy the model again"
-            )
     return bundle
 
 
@@ -239,6 +245,11 @@ def _facts(folder: Path) -> dict[str, Any]:
 def bundled() -> Iterator[Path]:
     """Folders of the models inside the package."""
     yield from sorted(path.parent for path in MODELS.glob("*/model.json"))
+
+
+def by_fingerprint(mark: bytes) -> Path | None:
+    """Folder of the model inside the package that wrote files with this fingerprint."""
+    return next((folder for folder in bundled() if mark in described(folder).marks), None)
 
 
 def find(name: str | Path) -> Bundle:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from nacre.codec.codec import Codec, load
+from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import AudioError, NacreError, UsageError
 from nacre.core.types import Array
 from nacre.dsp import mel
@@ -44,7 +45,7 @@ def extract(
     kind: str = "latent",
     pool: str | None = None,
     *,
-    model: str | Path = "speech-16k",
+    model: str | Path = DEFAULT_MODEL,
     level: int | None = None,
 ) -> Array:
     """Features of wave float32 [N] or [C, N], channels averaged. Raises UsageError, AudioError, BundleError.
@@ -78,7 +79,7 @@ def from_file(
     kind: str = "latent",
     pool: str | None = None,
     *,
-    model: str | Path = "speech-16k",
+    model: str | Path = DEFAULT_MODEL,
     level: int | None = None,
     losses: list[AudioError] | None = None,
 ) -> Array:
@@ -121,7 +122,7 @@ def _stats(frames: Array) -> Array:
     return np.concatenate([frames.mean(0), frames.std(0), np.sqrt(np.mean(change**2, axis=0))])
 
 
-def frame_rate_hz(kind: str, model: str | Path = "speech-16k") -> float:
+def frame_rate_hz(kind: str, model: str | Path = DEFAULT_MODEL) -> float:
     """Frames a second of a kind of features."""
     check(kind, None, None)
     return float(_codec(str(model)).config.frame_rate_hz) if kind in CODED else mel.MelConfig().frame_rate_hz
@@ -209,7 +210,7 @@ class FeatureExtractor:
         kind: str = "latent",
         pool: str | None = "stats",
         rate_hz: int = RATE_HZ,
-        model: str | Path = "speech-16k",
+        model: str | Path = DEFAULT_MODEL,
         level: int | None = None,
     ):
         self.kind, self.pool, self.rate_hz, self.model, self.level = kind, pool, rate_hz, model, level

@@ -14,7 +14,7 @@ from nacre.core.errors import UsageError
 
 if TYPE_CHECKING:
     from nacre.core.types import Array
-    from nacre.line import Line
+    from nacre.link.line import Line
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
@@ -52,7 +52,7 @@ def stream_encode(
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
     from nacre.io.stdio import standard_input, standard_output
-    from nacre.pipes import encode_pipe
+    from nacre.link.pipes import encode_pipe
 
     settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies)
     found = encode_pipe(load(model), standard_input(), standard_output(), rate, settings)
@@ -71,7 +71,7 @@ def stream_decode(
     """Packets from standard input to 16-bit mono samples on standard output; what is missing is concealed."""
     from nacre.codec.codec import load
     from nacre.io.stdio import standard_input, standard_output
-    from nacre.pipes import decode_pipe
+    from nacre.link.pipes import decode_pipe
 
     stats = decode_pipe(load(model), standard_input(), standard_output(), rate, depth, wav)
     if stats.foreign and not stats.received:
@@ -105,12 +105,12 @@ def send(
     """
     from asyncio import run
 
-    from nacre import network
-    from nacre.io.audio import AudioReader, mono_blocks
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
+    from nacre.io.audio import AudioReader, mono_blocks
     from nacre.io.stdio import standard_input
-    from nacre.pipes import PcmReader
+    from nacre.link import network
+    from nacre.link.pipes import PcmReader
 
     settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies)
     line, where, codec = _line(loss, burst, 0.0, jitter, 0.0, seed), network.address_of(to), load(model)
@@ -143,9 +143,9 @@ def receive(
     """
     from asyncio import run
 
-    from nacre import network
-    from nacre.io.audio import AudioWriter
     from nacre.codec.codec import load
+    from nacre.io.audio import AudioWriter
+    from nacre.link import network
 
     codec, where = load(model), network.address_of(at)
     with AudioWriter(output, rate, 1, overwrite=force) as file:
@@ -181,10 +181,10 @@ def simulate(
 
     nacre simulate talk.wav -o heard.wav --loss 20 --burst 3 --jitter 15 --figure curve.png
     """
-    from nacre.io import audio
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
-    from nacre.line import call
+    from nacre.io import audio
+    from nacre.link.line import call
 
     line = _line(loss, burst, delay, jitter, drift, seed)
     settings = LiveSettings(bitrate, frames, (loss if expect_loss is None else expect_loss) / 100, reach, copies)
@@ -213,7 +213,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _line(loss: float, burst: float, delay: float, jitter: float, drift: float, seed: int) -> Line:
-    from nacre.line import Line
+    from nacre.link.line import Line
 
     if not 0 <= loss <= 100:
         raise UsageError("loss", found=f"{loss:g} %", wanted="0 to 100 %")

@@ -16,7 +16,7 @@ from nacre.core.errors import StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import kbps
 from nacre.format.live import pack_report, unpack_report
-from nacre.line import Line, arrivals
+from nacre.link.line import Line, arrivals
 
 Tell = Callable[[str], None]
 Address = tuple[str, int]

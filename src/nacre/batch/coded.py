@@ -1,0 +1,170 @@
+"""`.nacre` files as the commands take them: read, opened by the model that wrote them, described."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nacre.batch.messages import warn
+from nacre.core.errors import StreamError
+from nacre.core.units import clock, kbps
+from nacre.io.stdio import begins_coded, standard_input
+
+if TYPE_CHECKING:
+    from nacre.codec.codec import Codec
+    from nacre.codec.stream import Damage
+    from nacre.format.file import Contents
+
+LARGEST_FILE_BYTES = 1 << 30
+
+_CODECS: dict[str, Codec] = {}
+
+
+def codec_of(model: str) -> Codec:
+    """A codec, loaded once in each process."""
+    if model not in _CODECS:
+        from nacre.codec.codec import Codec
+        from nacre.model import bundle as bundles
+        from nacre.model.model import Model
+
+        _CODECS[model] = Codec(Model.load(bundles.find(model)))
+    return _CODECS[model]
+
+
+def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
+    """Packets and codec of a file; the model is found by its fingerprint. Raises StreamError for several joined."""
+    found = open_all(file, model)
+    if len(found) > 1:
+        raise StreamError(file, found=f"{len(found)} .nacre files joined", wanted="one", next="decode takes them all")
+    return found[0]
+
+
+def open_all(file: str, model: str | None) -> list[tuple[Contents, Codec]]:
+    """Packets and codec of a file, or of each of several that were joined."""
+    found = []
+    for data in _apart(_read(file)):
+        codec = codec_of(model if model is not None else _model_of(file, data))
+        try:
+            found.append((codec.parse(data), codec))
+        except StreamError as error:
+            raise StreamError(f"{file}: {error}") from error
+    return found
+
+
+def _model_of(file: str, data: bytes) -> str:
+    """The model of this package that wrote a file."""
+    from nacre.format.file import unpack_header
+    from nacre.model import bundle as bundles
+
+    mark = unpack_header(data).fingerprint
+    inside = bundles.by_fingerprint(mark)
+    if inside is None:
+        known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
+        wanted = f"a model of this package ({known})"
+        raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
+    return inside.name
+
+
+def _apart(data: bytes) -> list[bytes]:
+    """The bytes of each of the files that were joined to these; a header is known by its check value."""
+    from nacre.core.kinds import MAGIC
+    from nacre.format.file import HEADER_BYTES, unpack_header
+
+    starts, at = [0], 0
+    while (at := data.find(MAGIC, at + 1)) > 0:
+        with suppress(StreamError):
+            unpack_header(data[at : at + HEADER_BYTES])
+            starts.append(at)
+    return [data[start:stop] for start, stop in pairwise([*starts, len(data)])]
+
+
+def is_coded(file: str) -> bool:
+    """Whether a file, or standard input, starts as a .nacre file does, or says so by its name."""
+    return Path(file).suffix == ".nacre" or begins_coded(file)
+
+
+def _read(file: str) -> bytes:
+    from nacre.format.file import HEADER_BYTES, unpack_header
+
+    try:
+        with nullcontext(standard_input()) if file == "-" else open(file, "rb") as source:
+            head = source.read(HEADER_BYTES)
+            unpack_header(head)  # before reading on: it may be a film
+            data = head + source.read(LARGEST_FILE_BYTES)
+    except OSError as error:
+        raise StreamError(file, found=error.strerror, wanted="a .nacre file", next="check the name") from error
+    except StreamError as error:
+        raise StreamError(f"{file}: {error}") from error
+    if len(data) > LARGEST_FILE_BYTES:
+        raise StreamError(file, found="over 1 GB", wanted="a .nacre file")
+    return data
+
+
+def facts_of(file: str, model: str | None) -> dict[str, Any]:
+    """What `nacre info` shows of a file."""
+    from nacre.codec.stream import prior_of
+
+    contents, codec = open_coded(file, model)
+    header, samples = contents.header, contents.samples
+    duration_s = (samples or 0) / header.rate_hz
+    levels = [packet.level for packet in contents.packets if packet is not None and packet.payload]
+    size = contents.size_bytes
+    return {
+        "file": file,
+        "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
+        "kind": codec.model.quantiser.name,
+        "prior": prior_of(codec.model, header),
+        "duration_s": round(duration_s, 3),
+        "samples": samples,
+        "rate_hz": header.rate_hz,
+        "channels": header.channels,
+        "bytes": size,
+        "kbps": round(kbps(size, duration_s), 3),
+        "kbps_payload": round(kbps(contents.payload_bytes, duration_s), 3),
+        "kbps_heads": round(kbps(contents.head_bytes, duration_s), 3),
+        "bytes_payload": contents.payload_bytes,
+        "bytes_heads": contents.head_bytes,
+        "bytes_skipped": contents.skipped_bytes,
+        "groups": len(contents.packets),
+        "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets)
+        - contents.joined,
+        "joined_groups": contents.joined,
+        "lost_groups": contents.lost,
+        "levels": f"{min(levels)} to {max(levels)}" if levels else "none",
+        "truncated": contents.truncated,
+        **({"tags": contents.tags} if contents.tags else {}),
+        **({"modified": _date(contents.modified_s)} if contents.modified_s is not None else {}),
+        **_codebook_facts(codec, levels),
+    }
+
+
+def _date(then_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(then_s))
+
+
+def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
+    """Of a model with codebooks: how many this file needs, what their indices cost, how much of them is in use."""
+    found = codec.bundle.facts.get("codebooks")
+    if not found:
+        return {}
+    layout = codec.token_format(max(levels, default=0))
+    saved = 1 - layout.coded_bits_per_s / layout.fixed_bits_per_s
+    return {
+        "codebooks": f"{len(layout.alphabet)} of {len(found['used'])}, {found['entries']} entries each",
+        "codebook_entries_used": f"{min(found['used']):.0%} to {max(found['used']):.0%} in training speech",
+        "codebook_perplexity": f"{min(found['perplexity']):g} to {max(found['perplexity']):g}",
+        "saved_by_entropy_coding": f"{saved:.1%} of fixed-length indices, by the tables",
+    }
+
+
+def report_damage(file: str, damage: list[Damage], contents: Contents, start_s: float = 0.0) -> None:
+    """Say which groups are damaged, by time, which the file begins at, and channel, and how many are missing."""
+    for item in damage:
+        where = f"{clock(start_s + item.start_s)} to {clock(start_s + item.stop_s)}, channel {item.channel}"
+        warn(f"{file}: {where}: {item.reason}")
+    if contents.truncated:
+        count = f"{contents.missing} groups missing" if contents.missing else "no end"
+        warn(f"{file}: cut short, {count}")

@@ -1,0 +1,108 @@
+"""The application, and what its commands share: options with one meaning each, and small helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nacre.batch.messages import console, is_terminal
+from nacre.batch.report import check_report
+from nacre.batch.run import Task
+from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
+from nacre.core.errors import TrainError, UsageError
+
+app = typer.Typer(
+    help="Speech in very small files, by variational autoencoders. Start with `nacre demo`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on at the same time.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
+AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
+Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Take folders, with all in them, and keep their tree.")
+]
+FilesFrom = Annotated[
+    str | None, typer.Option(metavar="LIST", help="File with names of inputs, by lines or NULs; '-' is standard input.")
+]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is there already.")]
+Report = Annotated[str | None, typer.Option(metavar="OUT", help="A row for each file: OUT.csv or OUT.json.")]
+Noise = Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")]
+Valid = Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
+AnyOutput = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is a pipe. Default: beside IN."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from nacre import __version__
+
+        print(f"nacre {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Options without a command."""
+
+
+def pairs_of(
+    task: Task,
+    inputs: list[str] | None,
+    output: str | None,
+    suffix: str,
+    recursive: bool,
+    files_from: str | None,
+    mark: str = "",
+    kinds: frozenset[str] | None = None,
+) -> list[Pair]:
+    """Inputs and outputs of a command over many files."""
+    check_report(task.report)
+    coded = task.word in ("decode", "verify")
+    sources = find(inputs or [], kinds or (CODED if coded else ANY_SOUND), recursive, files_from)
+    if task.word == "verify":
+        return [Pair(source.path, "-", source.error) for source in sources]
+    return targets(sources, output, suffix, mark)
+
+
+def spinner(text: str, quiet: bool) -> AbstractContextManager[object]:
+    """Something that turns where somebody watches."""
+    return console().status(text) if is_terminal() and not quiet else nullcontext()
+
+
+def numbers(text: str, what: str = "bitrates") -> list[float]:
+    """Numbers from a text with commas. Raises UsageError."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(what, found=text, wanted="numbers with commas, such as 1.5,3,6") from error
+
+
+@contextmanager
+def torch_at_hand() -> Iterator[None]:
+    """Where a package of training is missing, a TrainError that says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        advice = "pip install torch, then pip install 'nacre[train]'"
+        raise TrainError(
+            f"package {error.name}", found="not installed", wanted="the training room", next=advice
+        ) from error

@@ -1,0 +1,168 @@
+"""Sound to files and back, and what is in files."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from nacre.batch.coded import codec_of, facts_of
+from nacre.batch.messages import complain
+from nacre.batch.run import Task, run_batch
+from nacre.batch.sources import CODED, find
+from nacre.batch.tasks import (
+    advise_size,
+    decode_file,
+    encode_file,
+    verify_file,
+)
+from nacre.cli.app import (
+    AnyModel,
+    AnyOutput,
+    FilesFrom,
+    Force,
+    Inputs,
+    Jobs,
+    Model,
+    Quiet,
+    Recursive,
+    Report,
+    SkipExisting,
+    app,
+    pairs_of,
+)
+from nacre.core.config import DEFAULT_MODEL
+from nacre.core.errors import NacreError
+
+
+@app.command()
+def encode(
+    inputs: Inputs = None,
+    output: AnyOutput = None,
+    bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
+    quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
+    stereo: Annotated[
+        str, typer.Option(help="auto writes what is alike in two channels once; or left-right.")
+    ] = "auto",
+    prior: Annotated[
+        str, typer.Option(help="context, or static: a quarter more bytes, decoded in half the time.")
+    ] = "context",
+    denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
+    packet_bytes: Annotated[int | None, typer.Option(help="One size for all packets, instead of a bitrate.")] = None,
+    raw: Annotated[
+        str | None, typer.Option(metavar="RATE[,CHANNELS[,FORMAT]]", help="Input has no header: 16000,1,s16le say.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) to .nacre files.
+
+    nacre encode talk.wav -o talk.nacre --bitrate 6
+    nacre encode --recursive archive -o coded --skip-existing --jobs 2 --report coded.csv
+    """
+    settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
+    settings |= {"packet_bytes": packet_bytes}
+    if packet_bytes is not None and not quiet:
+        advise_size(model, packet_bytes)
+    options = {"settings": settings, "model": model, "force": force}
+    options |= {"raw": raw}
+    task = Task(encode_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
+    run_batch(task, pairs_of(task, inputs, output, ".nacre", recursive, files_from))
+
+
+@app.command()
+def decode(
+    inputs: Inputs = None,
+    output: AnyOutput = None,
+    rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
+    raw: Annotated[bool, typer.Option(help="Samples without a header to '-': 16 bits, little-endian.")] = False,
+    model: AnyModel = None,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn .nacre files back into sound of the same length, rate and channels (wav; or flac, ogg, mp3 by name).
+
+    Damaged groups are concealed and named, the rest is kept, and the exit code is 1.
+    """
+    options = {"rate_hz": rate, "model": model, "force": force, "raw": raw}
+    task = Task(decode_file, options, None, jobs, quiet, skip_existing, report)
+    run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from))
+
+
+@app.command()
+def info(
+    inputs: Inputs = None,
+    model: AnyModel = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, of several files a list.")] = False,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+) -> None:
+    """Show what .nacre files hold: model, duration, rate and its parts."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    found, failed = [], False
+    for source in find(inputs or [], CODED, recursive, files_from):
+        try:
+            if source.error:
+                raise source.error
+            found.append(facts_of(source.path, model))
+        except NacreError as error:
+            failed = True
+            complain(error)
+    if as_json and found:
+        print(json.dumps(found[0] if len(found) == 1 and not failed else found, indent=1))
+    for number, facts in enumerate([] if as_json else found):
+        table = Table(box=None, show_header=False)
+        for name, value in facts.items():
+            table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
+        print("\n" * (number > 0), end="", flush=True)
+        Console(highlight=False).print(table)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    inputs: Inputs = None,
+    model: AnyModel = None,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    report: Report = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Check every group of .nacre files; name the damaged ones by time. Exit code 1 if there are any."""
+    task = Task(verify_file, {"model": model}, None, jobs, quiet, report=report, says=print)
+    run_batch(task, pairs_of(task, inputs, "-", "", recursive, files_from))
+
+
+@app.command()
+def models() -> None:
+    """List the models inside this package."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nacre.model import bundle as bundles
+
+    table = Table("model", "kb/s a channel", "MB", "fingerprint", "licence", box=None)
+    for folder in bundles.bundled():
+        found = bundles.load(folder)
+        rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f}"
+        row = (found.name, rates, f"{found.size_bytes / 1e6:.1f}", found.fingerprint.hex())
+        table.add_row(*row, str(found.facts.get("licence", "")))
+    Console(highlight=False).print(table)

@@ -1,0 +1,99 @@
+"""Beside other codecs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nacre.batch.coded import codec_of
+from nacre.batch.messages import console
+from nacre.cli.app import (
+    Force,
+    Jobs,
+    Quiet,
+    app,
+    numbers,
+)
+from nacre.core.config import DEFAULT_MODEL
+from nacre.core.errors import UsageError
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of recordings, any depth, format and rate.")],
+    models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
+    bitrates: Annotated[str, typer.Option(help="kb/s asked of nacre.")] = "1.5,3,4.5,6,9",
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            help="Of opus,codec2,speex,opus-lace,opus-nolace,amr-wb,mp3. Default: the first 3, if here; '' none."
+        ),
+    ] = None,
+    peer_cmd: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=CMD", help='name="enc {in} {out} {kbps} ::: dec {in} {out}", repeatable.'),
+    ] = None,
+    peer_bitrates: Annotated[str | None, typer.Option(help="kb/s asked of the others. Default: each its own.")] = None,
+    report: Annotated[Path | None, typer.Option(help="The page, one HTML file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="A row for each clip, codec and rate.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Rows, means, intervals and facts.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Names with commas, or all. Default: the usual ones.")] = None,
+    asr: Annotated[bool, typer.Option("--asr", help="Word error of a recogniser as well; slow, English.")] = False,
+    loss: Annotated[
+        str | None, typer.Option(help="Calls over lines that lose so many %, such as 0,5,10,20,30, not files.")
+    ] = None,
+    burst: Annotated[str, typer.Option(help="Mean runs of lost packets, with --loss.")] = "1,3",
+    examples: Annotated[int, typer.Option(min=0, help="Clips to hear on the page.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many clips, spread over all.")] = None,
+    jobs: Jobs = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after a run that was stopped.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure rate, quality and speed on a folder of speech, beside other codecs. Needs nacre\\[evaluate].
+
+    nacre evaluate speech --peers opus,codec2,speex,amr-wb --report out.html
+    nacre evaluate speech --bitrates 6 --loss 0,10,20 --burst 1,3
+    Exit code 1 if a clip was left out or a codec failed.
+    """
+    if loss is not None:
+        from nacre.evaluate.loss import evaluate_loss
+
+        rates, named = numbers(bitrates), models or [DEFAULT_MODEL]
+        if len(rates) > 1 or len(named) > 1:
+            raise UsageError("--loss", found="several bitrates or models", wanted="one of each, such as --bitrates 6")
+        shares, runs = [at / 100 for at in numbers(loss, "loss")], numbers(burst, "burst")
+        codec, out = codec_of(named[0]), console()
+        evaluate_loss(
+            codec, folder, rates[0], shares, runs, out, metrics=metrics, limit=limit, target=as_json, force=force
+        )
+        return
+    from nacre.evaluate.choice import Options
+    from nacre.evaluate.run import evaluate as run
+
+    options = Options(
+        folder=folder,
+        models=tuple(models or [DEFAULT_MODEL]),
+        bitrates_kbps=tuple(numbers(bitrates)),
+        peers=None if peers is None else tuple(name.strip() for name in peers.split(",") if name.strip()),
+        peer_commands=tuple(peer_cmd or ()),
+        peer_bitrates_kbps=None if peer_bitrates is None else tuple(numbers(peer_bitrates)),
+        metrics=metrics,
+        asr=asr,
+        report=report,
+        csv=csv,
+        json=as_json,
+        jobs=jobs,
+        limit=limit,
+        examples=examples,
+        resume=resume,
+        force=force,
+        quiet=quiet,
+        command=shlex.join(["nacre", *sys.argv[1:]]),
+    )
+    if not run(options, console()):
+        raise typer.Exit(1)

@@ -1,0 +1,260 @@
+"""What can be done with sound besides coding it."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nacre.batch.coded import codec_of, is_coded, open_coded
+from nacre.batch.messages import tell, warn
+from nacre.batch.run import Task, run_batch
+from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
+from nacre.batch.tasks import (
+    conceal_file,
+    denoise_file,
+    features_file,
+    interpolate_files,
+    resynth_file,
+    sample_file,
+)
+from nacre.cli.app import (
+    AnyModel,
+    AnyOutput,
+    FilesFrom,
+    Force,
+    Inputs,
+    Jobs,
+    Model,
+    Output,
+    Quiet,
+    Recursive,
+    Report,
+    SkipExisting,
+    app,
+    numbers,
+    pairs_of,
+    spinner,
+)
+from nacre.core.config import DEFAULT_MODEL
+from nacre.core.errors import UsageError
+from nacre.core.units import clock
+
+
+@app.command()
+def features(
+    inputs: Inputs = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="FILE.npy; for many inputs a folder, or one FILE.npz; '-' is a pipe."),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
+    pool: Annotated[str | None, typer.Option(help="One row a file, not frames: mean, stats or parts.")] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Quality level of a model. Default: the highest without refinement.")
+    ] = None,
+    quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
+    model: Model = DEFAULT_MODEL,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn sound (or .nacre files) into arrays that numpy loads: one [T, F] of frames for each file.
+
+    nacre features talk.wav -o talk.npy --kind latent
+    nacre features *.flac -o all.npz --kind mfcc --pool stats
+    """
+    from nacre.io.audio import output_file
+    from nacre.tools import features as room
+
+    room.check(kind, pool, level)
+    options = {"kind": kind, "pool": pool, "level": room.level_of(model, kind, level, quality), "model": model}
+    task = Task(features_file, options | {"force": force}, None, jobs, quiet, skip_existing, report)
+    suffix = "" if output is None else Path(output).suffix
+    if output is None or suffix != ".npz":
+        pairs = pairs_of(task, inputs, output, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED)
+        if len(pairs) == 1 and pairs[0].target != "-" and Path(pairs[0].target).suffix != ".npy":
+            raise UsageError(f"{output}: suffix", found=suffix or "none", wanted=".npy or .npz", next="rename it")
+        run_batch(task, pairs)
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        pairs, failed = pairs_of(task, inputs, passing, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED), None
+        with output_file(output, force) as file:
+            try:
+                run_batch(task, pairs)
+            except typer.Exit as end:
+                failed = end
+            done = [Path(pair.target) for pair in pairs if Path(pair.target).exists()]
+            if failed and not done:
+                raise failed
+            room.pack(file, done, Path(passing))
+    if failed:
+        raise failed
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="IN", help="A .nacre file, or a sound file, which is encoded first.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="A picture, OUT.png, or a page, OUT.html.")],
+    bitrate: Annotated[float | None, typer.Option(help="kb/s for a sound file. Default: 6 a channel.")] = None,
+    quality: Annotated[float | None, typer.Option(help="0..100, instead of a bitrate.")] = None,
+    channel: Annotated[int, typer.Option(help="Which channel, from 0.")] = 0,
+    model: AnyModel = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what is in a file: sound, bits by frame and dimension, latents, quality levels, damage.
+
+    Needs nacre\\[plot]. Exit code 1 if something is damaged; the picture is drawn all the same.
+    """
+    from nacre.tools import inspect as view
+
+    view.check_target(output)
+    with spinner(f"looking into {file}", quiet):
+        if is_coded(file):
+            if bitrate is not None or quality is not None:
+                raise UsageError("bitrate, quality", found="given for a .nacre file", wanted="for sound files only")
+            contents, codec = open_coded(file, model)
+            seen = view.look(codec, contents, Path(file).name, channel)
+        else:
+            codec = codec_of(model or DEFAULT_MODEL)
+            seen = view.look_at_sound(codec, file, channel, bitrate_kbps=bitrate, quality=quality)
+        view.write(seen, output, force)
+    if not quiet:
+        for name, value in seen.facts.items():
+            tell(f"{name}: {value}")
+    for start_s, stop_s in seen.lost:
+        warn(f"{file}: lost {clock(start_s)} to {clock(stop_s)}")
+    if seen.damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def conceal(
+    file: Annotated[str, typer.Argument(metavar="IN", help="Sound, or a .nacre file.")],
+    output: Output,
+    lost: Annotated[
+        str | None, typer.Option(metavar="START-STOP,...", help="Stretches in seconds, such as 1.20-1.28,3.4-3.5.")
+    ] = None,
+    model: AnyModel = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put a guess in place of stretches that are lost, in all channels; every other sample stays as it is.
+
+    Damaged groups of a .nacre file are concealed in any case, and --lost may name more.
+    """
+    if lost is None and not is_coded(file):
+        raise UsageError("lost", found="nothing", wanted="--lost START-STOP,... for a sound file")
+    options = {"lost": lost, "model": model, "force": force}
+    run_batch(Task(conceal_file, options, quiet=quiet), targets(find([file], ANY_SOUND), output, ".wav"))
+
+
+@app.command()
+def denoise(
+    inputs: Inputs = None,
+    output: AnyOutput = None,
+    model: Model = DEFAULT_MODEL,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Leave only the speech of noisy recordings. `nacre encode --denoise` does it on the way to a small file.
+
+    nacre denoise street.wav -o clean.wav
+    """
+    options = {"model": model, "force": force}
+    task = Task(denoise_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
+    run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from, "-denoised"))
+
+
+@app.command()
+def interpolate(
+    first: Annotated[str, typer.Argument(metavar="A", help="A sound file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for a file a step, or one file of all.")],
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="How many, A and B among them.")] = 5,
+    model: Model = DEFAULT_MODEL,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go from one recording to another through the latents in between, in length and loudness as well.
+
+    nacre interpolate hello.wav goodbye.wav -o between/ --steps 5
+    """
+    options = {"second": second, "steps": steps, "model": model, "force": force}
+    run_batch(Task(interpolate_files, options, quiet=quiet), [Pair(first, output)])
+
+
+@app.command()
+def generate(
+    output: Output,
+    resynth: Annotated[str | None, typer.Option(metavar="IN", help="Say this sound again.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="0.02 to 600 of sound drawn from the model's prior.")] = None,
+    speed: Annotated[float, typer.Option(help="0.25 to 4 times as fast; the pitch stays.")] = 1.0,
+    pitch: Annotated[float, typer.Option(help="-12 to +12 semitones; the duration stays.")] = 0.0,
+    formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True,
+    prompt: Annotated[str | None, typer.Option(metavar="IN", help="Draw on from this; its last 10 s count.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same gives the same sound. Default: a fresh one.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 to 5; 0: always the likeliest. Default: 1.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the likeliest only, up to this share. Default: 0.9.")] = None,
+    level: Annotated[int | None, typer.Option(help="Quality level to draw at. Default: an eighth up.")] = None,
+    model: Model = DEFAULT_MODEL,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make sound from latents: a recording said again at another pace or pitch, or babble drawn by lot.
+
+    nacre generate --resynth talk.wav -o quick.wav --speed 1.25 --pitch +2
+    nacre generate --seconds 4 -o babble.wav --seed 7 --prompt talk.wav
+    """
+    if (resynth is None) == (seconds is None):
+        found, wanted = "neither" if resynth is None else "both", "one of the two"
+        raise UsageError("--resynth and --seconds", found=found, wanted=wanted, next="see `nacre generate --help`")
+    again = {"speed": (speed, 1.0), "pitch": (pitch, 0.0), "no-formants": (formants, True)}
+    drawn = {"prompt": prompt, "seed": seed, "temperature": temperature, "top-p": top_p, "level": level}
+    options: dict[str, Any] = {"model": model, "force": force}
+    if resynth is not None:
+        none_of([name for name, value in drawn.items() if value is not None], "--seconds")
+        options |= {"speed": speed, "semitones": pitch, "formants": formants}
+        run_batch(Task(resynth_file, options, quiet=quiet), targets(find([resynth], ANY_SOUND), output, ".wav"))
+        return
+    none_of([name for name, (value, usual) in again.items() if value != usual], "--resynth")
+    chosen = {name.replace("-", "_"): value for name, value in drawn.items() if value is not None}
+    options |= {"seconds": seconds, "settings": {key: chosen[key] for key in chosen.keys() - {"prompt"}}}
+    options |= {"prompted": prompt is not None}
+    sources = find(["sample" if prompt is None else prompt], ANY_SOUND)
+    run_batch(Task(sample_file, options, quiet=quiet), targets(sources, output, ".wav"))
+
+
+def none_of(names: list[str], other: str) -> None:
+    """Raise UsageError where an option was given that only goes with the `other`."""
+    if names:
+        raise UsageError(f"--{names[0]}", found=f"no {other}", wanted=f"{other}, to which it belongs")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("nacre-demo"),
+    bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9",
+    model: Model = DEFAULT_MODEL,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Code the bundled speech at several rates: files, a table, and one page with players and spectrograms."""
+    from nacre.tools import demo as room
+
+    page = room.run(out, numbers(bitrates), model, force, quiet)
+    if not quiet:
+        tell(f"open {page} in a browser")

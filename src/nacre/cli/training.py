@@ -1,0 +1,160 @@
+"""Models of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nacre.batch.messages import tell
+from nacre.cli.app import (
+    Changes,
+    Noise,
+    Quiet,
+    Resume,
+    Valid,
+    app,
+    numbers,
+    torch_at_hand,
+)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes inside this package, for `nacre train`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nacre import recipes as inside
+
+    table = Table("recipe", "what for", box=None)
+    for path in inside.bundled():
+        table.add_row(path.stem, inside.about(path))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name from `nacre recipes`, or a file.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings, any depth and format; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
+    noise: Noise = None,
+    valid: Valid = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Start from this model's weights: name or folder.")
+    ] = None,
+    resume: Resume = False,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on your own recordings. Needs `pip install nacre\\[train]`; see tensorboard --logdir OUT."""
+    with torch_at_hand():
+        from nacre import recipes as recipes_inside
+        from nacre.model import bundle as bundles
+        from nacre.train.loop import train as run
+        from nacre.train.recipe import load_recipe
+        from nacre.train.start import start_from
+
+        run(
+            load_recipe(recipes_inside.find(recipe), tuple(changes or ())),
+            data,
+            out,
+            noise,
+            valid,
+            resume=resume,
+            max_steps=max_steps,
+            quiet=quiet,
+            begin=start_from(bundles.find(start)) if start else None,
+        )
+
+
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help="A model of kind scalar: name of one in the package, or its folder.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of your recordings; repeat it for several.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run, for `nacre export`.")],
+    noise: Noise = None,
+    valid: Valid = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 2000,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate; it falls over the last 70 %.")] = 5e-4,
+    resume: Resume = False,
+    changes: Changes = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model further on your own recordings, by the recipe that made it and from the rates it has."""
+    with torch_at_hand():
+        from nacre.model import bundle as bundles
+        from nacre.train.loop import train as run
+        from nacre.train.start import recipe_from, start_from
+
+        found = bundles.find(model)
+        recipe = recipe_from(found, steps, learning_rate, tuple(changes or ()))
+        run(recipe, data, out, noise, valid, resume=resume, quiet=quiet, begin=start_from(found))
+
+
+@app.command()
+def prior(
+    model: Annotated[str, typer.Argument(help="A model: the name of one in the package, or its folder.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its prior.")],
+    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Excerpts coded at each level.")] = 2.4,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training; 7000 take a quarter of an hour.")] = 7000,
+    quiet: Quiet = False,
+) -> None:
+    """Teach a model how its latents go on: a context prior, for smaller files of the same sound."""
+    with torch_at_hand():
+        from nacre.train.adapt import add_context
+        from nacre.train.context import ContextConfig
+
+        found = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
+    saved = 1 - (found.rates_kbps / found.static_rates_kbps).mean()
+    text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {found.fingerprint.hex()}"
+    if not quiet:
+        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
+
+
+@app.command()
+def refine(
+    model: Annotated[str, typer.Argument(help="A model without refinement: a name in the package, or a folder.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the refined model.")],
+    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=1, help="Excerpts coded at each refined level.")] = 0.25,
+    base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the refined levels use.")] = 9,
+    steps: Annotated[str, typer.Option(help="Steps of the refined levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
+    quiet: Quiet = False,
+) -> None:
+    """Give a model's highest levels what its networks leave over of the sound, for higher rates worth their bytes."""
+    with torch_at_hand():
+        from nacre.train.refine import RefineConfig, add_refinement
+
+        config = RefineConfig(base=base, steps=tuple(numbers(steps, "steps")))
+        found = add_refinement(model, data, output, noise, hours, config, quiet)
+    rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
+    if not quiet:
+        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the recipe's.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Model the run began from: keep all but its decoder, so that files stay the same."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a training run into a model folder that encodes and decodes without torch."""
+    with torch_at_hand():
+        from nacre.train.export import export_run
+        from nacre.train.graft import export_decoder
+
+        found = export_decoder(run, base, output, name) if base else export_run(run, output, name)
+    rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
+    if not quiet:
+        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")

@@ -1,0 +1,1 @@
+"""Live speech between machines: lines that lose packets, pipes, UDP."""
