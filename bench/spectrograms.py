@@ -60,7 +60,7 @@ def draw(rows: dict[str, np.ndarray], title: str, out: Path) -> None:
             axis.tick_params(labelsize=7)
     figure.suptitle(f"{title} (kHz over seconds)", fontsize=9)
     figure.tight_layout()
-    figure.savefig(out, dpi=75)
+    figure.savefig(out, dpi=70, pil_kwargs={"quality": 80})
     plt.close(figure)
 
 
@@ -79,8 +79,8 @@ def main(
         clip = audio.resampled(wave.mean(0), rate_hz, RATE_HZ)
         rows = coded(clip, model or ["speech-16k"], peer or [], kbps)
         part = slice(round(start * RATE_HZ), round((start + 2) * RATE_HZ))
-        draw({label: found[part] for label, found in rows.items()}, path.stem, out / f"{path.stem}.png")
-        typer.echo(out / f"{path.stem}.png")
+        draw({label: found[part] for label, found in rows.items()}, path.stem, out / f"{path.stem}.jpg")
+        typer.echo(out / f"{path.stem}.jpg")
 
 
 if __name__ == "__main__":
