@@ -53,6 +53,8 @@ class Model:
         """Everything in a bundle but its graphs, which are opened when they are needed. Raises BundleError."""
         c, quantiser = bundle.config, bundle.quantiser()
         encoder_widths = c.steps_per_frame * c.step_width, quantiser.width_in
+        if c.mel_bands > c.bins:  # sizes that nobody has memory for, too
+            raise BundleError(f"{bundle.folder}: mel_bands", found=c.mel_bands, wanted=f"at most {c.bins} bins")
         try:
             analyser, synthesiser = analyser_of(c), synthesiser_of(c)
         except UsageError as error:
