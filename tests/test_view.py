@@ -142,7 +142,7 @@ def test_page_holds_everything(tiny, tmp_path):
 def test_without_matplotlib(tiny, data, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(NacreError, match=r"matplotlib: found not installed.*nacre\[evaluate\]"):
+    with pytest.raises(NacreError, match=r"matplotlib: found not installed.*nacre\[plot\]"):
         view.write(view.look(tiny, tiny.parse(data), "talk"), str(tmp_path / "a.png"))
     assert list(tmp_path.iterdir()) == []
 
