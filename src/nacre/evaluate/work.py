@@ -209,7 +209,8 @@ def code_nacre(model: str, wave: Array, kbps: float) -> Coded:
 
 def nacre_programs(model: str) -> Peer:
     """`nacre encode` and `nacre decode` of this very package as a peer."""
-    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from nacre.cli.main import main; main()"
+    where = str(Path(__file__).parents[2])
+    start = f"import sys; sys.path.insert(0, {where!r}); from nacre.cli.main import main; main()"
     nacre = f"{shlex.quote(sys.executable)} -c {shlex.quote(start)}"
     options = f"{{in}} -o {{out}} --quiet --model {shlex.quote(model)}"
     return Peer("nacre", f"{nacre} encode {options} --bitrate {{kbps}}", f"{nacre} decode {options}", ".nacre")
