@@ -1,6 +1,6 @@
 """A decoder that was trained alone, in the model whose encoder, steps and priors it was trained with.
 
-The bytes of a file stay what they were, so the model reads files of the one it comes from, and those by it.
+The bytes of a file stay what they were, so the model reads files of the one it comes from.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import Any
 
 import torch
 
-from nacre.codec.codec import Codec
 from nacre.core.errors import TrainError
-from nacre.core.units import ceil_div
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
+from nacre.train.adapt import BALANCE, MILD
 from nacre.train.data import Sampler, open_cache
-from nacre.train.export import averaged, card, check_free, making, measured_rates, new_folder, write_graph
+from nacre.train.export import averaged, card, check_free, making, new_folder, write_graph
 from nacre.train.recipe import Recipe, recipe_of
-from nacre.train.refine import spread_graph
+from nacre.train.refine import rated_speech, rates_of, spread_graph
 from nacre.train.run import CHECKPOINT, new_run
 
 
@@ -48,13 +46,7 @@ def export_decoder(folder: Path, base: str | Path, out: Path, name: str | None =
         facts: dict[str, Any] = bundle.told | making(recipe, run, corpus) | {"reads": bundle.reads}
         draft = bundles.save(part, name or recipe.name, bundle.kind, recipe.codec, facts)
         sampler = Sampler(corpus, recipe.codec, MILD, None, BALANCE)
-        samples = EXCERPT_GROUPS * recipe.codec.group_samples
-        items = max(1, ceil_div(RATE_SECONDS * recipe.codec.rate_hz, samples))
-        waves, model = sampler.batch(items, samples, (1, 1 << 30)), Model.load(draft)
-        facts["rates_kbps"] = measured_rates(Codec(model), waves)
-        if bundle.has_context:
-            static = Codec(dataclasses.replace(model, context_prior=None))
-            facts["static_rates_kbps"] = measured_rates(static, waves)
+        facts |= rates_of(Model.load(draft), rated_speech(sampler))
         found = bundles.save(part, draft.name, bundle.kind, recipe.codec, facts)
         (part / "README.md").write_text(card(found, recipe))
     return bundles.load(out)

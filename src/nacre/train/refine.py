@@ -254,18 +254,27 @@ def fit_tables(draft: Refinement, groups: list[Array]) -> Array:
     return tables
 
 
+def rated_speech(sampler: Sampler) -> Array:
+    """Excerpts [B, N] float32 that the rates of a model's levels are measured on."""
+    samples = EXCERPT_GROUPS * sampler.codec.group_samples
+    return sampler.batch(max(1, ceil_div(RATE_SECONDS * sampler.codec.rate_hz, samples)), samples, (1, 1 << 30))
+
+
+def rates_of(model: Model, waves: Array) -> dict[str, list[float]]:
+    """Rates of each level on waves [B, N], by each prior that a model has, as model.json holds them."""
+    found = {"rates_kbps": measured_rates(Codec(model), waves)}
+    if model.context_prior:
+        found["static_rates_kbps"] = measured_rates(Codec(replace(model, context_prior=None)), waves)
+    return found
+
+
 def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> None:
     """Write a draft's hashes, rates and card anew, now that its tables are there."""
-    samples = EXCERPT_GROUPS * bundle.config.group_samples
-    waves = sampler.batch(max(1, ceil_div(RATE_SECONDS * bundle.config.rate_hz, samples)), samples, (1, 1 << 30))
-    facts = bundle.told | facts
+    facts, waves = bundle.told | facts, rated_speech(sampler)
     model = Model.load(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
-    codec = Codec(model)
-    facts["rates_kbps"] = measured_rates(codec, waves)
+    facts |= rates_of(model, waves)
     if bundle.config.cleans:
-        facts["cleaning_span"] = cleaning_span(codec, waves)
-    if bundle.has_context:
-        facts["static_rates_kbps"] = measured_rates(Codec(replace(model, context_prior=None)), waves)
+        facts["cleaning_span"] = cleaning_span(Codec(model), waves)
     found = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
     if made := facts.get("training", {}).get("recipe"):
         (bundle.folder / "README.md").write_text(card(found, build(Recipe, made)))
