@@ -1,4 +1,4 @@
-"""A decoder that was trained alone takes its place in the model it came from: same bytes, other sound."""
+"""Networks that were trained with steps and priors frozen take their place in the model that they came from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nacre.codec.codec import load
 from nacre.core.errors import BundleError, TrainError
 from nacre.model import bundle as bundles
 from nacre.train import loop, start
-from nacre.train.graft import export_decoder
+from nacre.train.graft import export_networks
 
 ALONE = ('stage=[{name="b", steps=3, train=["decoder"], warmup_steps=0}]', "codec.noise=true", "data.batch=2")
 
@@ -32,7 +32,7 @@ def grafted(base, tmp_path_factory) -> bundles.Bundle:
     folder = tmp_path_factory.mktemp("graft")
     recipe = tiny_recipe(*RARELY, *ALONE)
     loop.train(recipe, CLIPS, folder / "run", quiet=True, begin=start.start_from(base))
-    return export_decoder(folder / "run", base.folder, folder / "model", "grafted")
+    return export_networks(folder / "run", base.folder, folder / "model", "grafted")
 
 
 def test_files_stay_the_same_and_are_read_by_the_other(base, grafted, speech):
@@ -47,9 +47,22 @@ def test_files_stay_the_same_and_are_read_by_the_other(base, grafted, speech):
     assert new.verify(new.parse(before)) == []
 
 
+def test_an_encoder_comes_along_and_the_symbols_keep_their_meaning(base, speech, tmp_path):
+    both = ALONE[0].replace('["decoder"]', '["encoder", "decoder"]')
+    recipe = tiny_recipe(*RARELY, both, *ALONE[1:], "rate.hold=true")
+    run = loop.train(recipe, CLIPS, tmp_path / "run", quiet=True, begin=start.start_from(base))
+    found = export_networks(tmp_path / "run", base.folder, tmp_path / "model", "joint")
+    old, new, wave = load(base.folder), load(found.folder), speech[:40_000]
+    assert run.step == 3
+    assert base.fingerprint in found.marks
+    assert old.encode(wave, 16_000)[16:] != new.encode(wave, 16_000)[16:]
+    assert new.verify(new.parse(old.encode(wave, 16_000))) == []
+    np.testing.assert_array_equal(old.model.quantiser.steps, new.model.quantiser.steps)
+
+
 def test_a_run_that_trained_more_is_refused(base, trained, tmp_path):  # noqa: F811
-    with pytest.raises(TrainError, match="wanted its decoder alone"):
-        export_decoder(trained, base.folder, tmp_path / "model")
+    with pytest.raises(TrainError, match="wanted its decoder, its encoder too"):
+        export_networks(trained, base.folder, tmp_path / "model")
 
 
 @pytest.mark.parametrize("reads", [{"static": ["12"]}, {"static": 7}, {"static": ["xxxxxxxx"]}, []])

@@ -36,6 +36,7 @@ from nacre.train import data as data_room
 from nacre.train import export as export_room
 from nacre.train import loop
 from nacre.train import run as run_room
+from nacre.train import start as start_room
 from nacre.train import validate as validate_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus, open_cache
 from nacre.train.degrade import NOTHING, DegradeConfig, narrow
@@ -317,6 +318,17 @@ def test_rates_reach_their_targets():
     assert (rates[1:] > rates[:-1]).all()
     assert (control.log_weight[1:] < control.log_weight[:-1]).all()
     torch.testing.assert_close(rates, targets, rtol=0.1, atol=0)
+
+
+def test_held_weights_stay_whatever_the_rate():
+    control = RateControl(torch.tensor([10.0, 20.0]), 1e-3, hold=True)
+    before = control.log_weight.clone()
+    control.update(torch.tensor([0, 1]), torch.tensor([100.0, 1.0]))
+    assert torch.equal(control.log_weight, before)
+
+
+def test_levels_of_the_same_steps_are_one_level():
+    assert start_room.distinct(torch.tensor([[1.0, 2], [3, 4], [1, 2], [5, 6], [3, 4]])) == ([0, 1, 3], [0, 1, 0, 2, 1])
 
 
 def test_weights_stay_inside_their_range():

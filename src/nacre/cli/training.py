@@ -145,16 +145,18 @@ def export(
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the recipe's.")] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Model the run began from: keep all but its decoder, so that files stay the same."),
+        typer.Option(
+            help="Model the run began from: keep all but the networks it trained, so that files stay readable."
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
     with torch_at_hand():
         from nacre.train.export import export_run
-        from nacre.train.graft import export_decoder
+        from nacre.train.graft import export_networks
 
-        found = export_decoder(run, base, output, name) if base else export_run(run, output, name)
+        found = export_networks(run, base, output, name) if base else export_run(run, output, name)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
         tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")

@@ -1,6 +1,6 @@
-"""A decoder that was trained alone, in the model whose encoder, steps and priors it was trained with.
+"""A decoder, or decoder and encoder, in the model whose steps and priors they were trained with.
 
-The bytes of a file stay what they were, so the model reads files of the one it comes from.
+What a file's symbols mean stays what it was, so the model reads files of the one it comes from.
 """
 
 from __future__ import annotations
@@ -23,26 +23,31 @@ from nacre.train.refine import rated_speech, rates_of, spread_graph
 from nacre.train.run import CHECKPOINT, new_run
 
 
-def export_decoder(folder: Path, base: str | Path, out: Path, name: str | None = None) -> bundles.Bundle:
-    """Write a model with the decoder of a run and everything else of the model `base` that the run began from.
+def export_networks(folder: Path, base: str | Path, out: Path, name: str | None = None) -> bundles.Bundle:
+    """Write a model with the networks that a run trained and everything else of the model `base` it began from.
 
-    Raises TrainError where the run trained more than its decoder, or a decoder of other sizes.
+    Raises TrainError where the run trained its quantiser, or no decoder, or networks of other sizes.
     """
     check_free(out)
     bundle, recipe = bundles.find(base), recipe_of(folder)
-    _check(bundle, recipe)
+    trained = _trained(bundle, recipe)
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
     corpus = open_cache(folder / "corpus")
     with new_folder(out) as part:
         for kept in bundles.parts_of(bundle.kind, bundle.facts["sha256"]):
             shutil.copyfile(bundle.part(kept), part / kept)
-        write_graph(averaged(run), "decoder", part / "decoder.onnx")
-        if refined := bundle.facts.get("refinement"):
-            settings, count = refined["settings"], bundle.config.levels
-            plain = count - len(settings["steps"])
-            levels = [*range(plain), *(count - plain) * [settings["base"]]]
-            spread_graph(part / "decoder.onnx", part / "decoder.onnx", count, levels)
+        for side in trained:
+            graph = part / f"{side}.onnx"
+            write_graph(averaged(run), side, graph)
+            if refined := bundle.facts.get("refinement"):
+                settings, count = refined["settings"], bundle.config.levels
+                plain = count - len(settings["steps"])
+                levels = [*range(plain), *(count - plain) * [settings["base"]]]
+                every = count
+                if side == "encoder" and bundle.config.cleans:
+                    levels, every = levels + [level + count for level in levels], bundle.config.encoder_levels
+                spread_graph(graph, graph, every, levels)
         facts: dict[str, Any] = bundle.told | making(recipe, run, corpus) | {"reads": bundle.reads}
         draft = bundles.save(part, name or recipe.name, bundle.kind, recipe.codec, facts)
         sampler = Sampler(corpus, recipe.codec, MILD, None, BALANCE)
@@ -52,10 +57,12 @@ def export_decoder(folder: Path, base: str | Path, out: Path, name: str | None =
     return bundles.load(out)
 
 
-def _check(bundle: bundles.Bundle, recipe: Recipe) -> None:
+def _trained(bundle: bundles.Bundle, recipe: Recipe) -> list[str]:
     trained = {part for stage in recipe.stage for part in stage.train}
-    if trained != {"decoder"}:
+    if not {"decoder"} <= trained <= {"encoder", "decoder"}:
         advice = "export it without --base"
-        raise TrainError("run", found=f"trained {sorted(trained)}", wanted="its decoder alone", next=advice)
+        wanted = "its decoder, its encoder too or not, with the quantiser frozen"
+        raise TrainError("run", found=f"trained {sorted(trained)}", wanted=wanted, next=advice)
     if dataclasses.replace(recipe.codec, noise=bundle.config.noise) != bundle.config:
         raise TrainError("run", found=recipe.codec, wanted=f"settings of {bundle.name} but for noise")
+    return sorted(trained)

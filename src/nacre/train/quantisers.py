@@ -268,13 +268,20 @@ class RateControl:
 
     Training minimises sqrt(weight) * bits + distortion / sqrt(weight). Weights start near zero, so that the
     posterior does not collapse, and climb by at most `climb` (natural log) a step. With `beta`, the weight of a nat in
-    the ELBO, they climb to it in `warmup` steps and stay.
+    the ELBO, they climb to it in `warmup` steps and stay. With `hold` they stay where they are put.
     """
 
     def __init__(
-        self, targets: Tensor, start: float, climb: float = 0.02, gain: float = 0.004, beta: float = 0, warmup: int = 1
+        self,
+        targets: Tensor,
+        start: float,
+        climb: float = 0.02,
+        gain: float = 0.004,
+        beta: float = 0,
+        warmup: int = 1,
+        hold: bool = False,
     ):
-        self.targets = targets  # [L] bits a frame
+        self.targets, self.hold = targets, hold  # [L] bits a frame
         self.log_weight = torch.full_like(targets, math.log(start))
         self.climb, self.gain = climb, gain
         self.lowest, self.highest = math.log(start / 100), math.log(HIGHEST_WEIGHT)
@@ -287,6 +294,8 @@ class RateControl:
 
     def update(self, level: Tensor, bits: Tensor) -> None:
         """Move the weights of levels [B] by how far bits [B] a frame lie from their targets."""
+        if self.hold:
+            return
         if self.goal is not None:
             self.log_weight += (self.goal - self.log_weight).clamp(-self.rise, self.rise)
             return

@@ -38,7 +38,8 @@ class RateConfig:
     """Targets of the lowest and highest quality level in kb/s; the levels between are spaced geometrically.
 
     With `beta` above 0 there are no targets: all levels train with this weight of the KL divergence in nats, reached
-    after `warmup_steps`, and differ only in the quantiser's steps afterwards.
+    after `warmup_steps`, and differ only in the quantiser's steps afterwards. With `hold` there are none either: each
+    level keeps the weight that a run with --from finds at its start, and bits go where the trade leads.
     """
 
     lowest_kbps: float = 1.0
@@ -46,6 +47,7 @@ class RateConfig:
     start_weight: float = 1e-4
     beta: float = 0.0
     warmup_steps: int = 1000
+    hold: bool = False
 
     def __post_init__(self) -> None:
         check(self, "rate", "above 0", above_zero, "lowest_kbps")

@@ -158,7 +158,9 @@ def new_run(recipe: Recipe, device: torch.device) -> Run:
     net = net_of(recipe).to(device)
     mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
     rate = recipe.rate
-    control = RateControl(level_targets(recipe), rate.start_weight, beta=rate.beta, warmup=rate.warmup_steps)
+    control = RateControl(
+        level_targets(recipe), rate.start_weight, beta=rate.beta, warmup=rate.warmup_steps, hold=rate.hold
+    )
     return Run(net, mean, control, Adversary(recipe.adversary).to(device))
 
 

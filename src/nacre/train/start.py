@@ -62,14 +62,17 @@ def start_from(bundle: Bundle) -> Callable[[Trainer], None]:
 def calibrate(trainer: Trainer, items: int = 32) -> None:
     """Lagrange weights from how distortion falls with the rate from level to level, so that rates stay where they are.
 
-    Where the curves of two levels have the same slope, one more bit buys as much in either.
+    Where the curves of two levels have the same slope, one more bit buys as much in either. Levels with the same steps,
+    as refined ones have, are one level here.
     """
     run, recipe = trainer.run, trainer.recipe
     samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
     waves = trainer.sampler.batch(items, samples, (recipe.seed, 1 << 28))
     wave, bits, distortion = torch.from_numpy(waves).to(trainer.place.device), [], []
+    assert isinstance(run.net.quantiser, ScalarQuantiser)
+    first, which = distinct(run.net.quantiser.log_gain.detach())
     run.net.eval()
-    for level in range(recipe.codec.levels):
+    for level in first:
         coded = run.net(wave, torch.full((items,), level, device=wave.device))
         found, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound), None, coded.other)
         bits.append(float(coded.hard_bits.mean()))
@@ -77,7 +80,23 @@ def calibrate(trainer: Trainer, items: int = 32) -> None:
     run.net.train()
     slope = -np.gradient(distortion, np.maximum.accumulate(bits) + 1e-3 * np.arange(len(bits)))
     weights = np.minimum.accumulate(np.maximum(slope, recipe.rate.start_weight / 100))
-    run.control.log_weight = torch.from_numpy(np.log(weights)).float()
+    run.control.log_weight = torch.from_numpy(np.log(weights[which])).float()
+
+
+def distinct(rows: Tensor) -> tuple[list[int], list[int]]:
+    """rows [L, D] -> (the first of each kind of row, in order; for each row, which of those it equals).
+
+    >>> distinct(torch.tensor([[1.0], [2.0], [3.0], [2.0]]))
+    ([0, 1, 2], [0, 1, 2, 1])
+    """
+    first: list[int] = []
+    which = []
+    for level, row in enumerate(rows):
+        same = [at for at, earlier in enumerate(first) if torch.equal(rows[earlier], row)]
+        which.append(same[0] if same else len(first))
+        if not same:
+            first.append(level)
+    return first, which
 
 
 def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
