@@ -17,9 +17,10 @@ from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
 from nacre.dsp.gain import active_level_db, is_silent
+from nacre.dsp.offset import OffsetState, without_offset
 from nacre.dsp.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
 from nacre.dsp.tonality import is_tonal
-from nacre.dsp.wave import as_sound, check_shape, pad
+from nacre.dsp.wave import as_sound, check_shape
 from nacre.format import file as container
 from nacre.format.file import Contents, Coupling, Header, Packet
 from nacre.io.audio import Resampler
@@ -87,6 +88,7 @@ class StreamEncoder:
         )
         start = start_encoder(model, denoise=settings.denoise, refine=refine)
         self._states, self._levels = channels * [start], channels * [plan.level]
+        self._offsets = channels * [OffsetState()]
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
         self._alike = Likeness() if alike else None
         self._waiting = np.zeros((channels, 0), np.float32)
@@ -110,8 +112,11 @@ class StreamEncoder:
         self._waiting = np.concatenate([self._waiting, self._resampler.flush()], 1)
         packets = self._groups()
         if self.samples:
-            tail = np.zeros((self.header.channels, self.model.config.delay_samples), np.float32)
-            self._waiting = pad(np.concatenate([self._waiting, tail], 1), self.model.config.hop_samples)
+            delay, hop = self.model.config.delay_samples, self.model.config.hop_samples
+            missing = delay + -(self._waiting.shape[1] + delay) % hop
+            ends = [s.offset if s.hops else w.mean() for s, w in zip(self._offsets, self._waiting, strict=True)]
+            tail = np.repeat(np.array(ends, np.float32)[:, None], missing, 1)  # silence, once the offset is out
+            self._waiting = np.concatenate([self._waiting, tail], 1)
             packets += self._groups()
             if self._waiting.shape[1]:
                 packets += self._code(self._waiting)
@@ -126,6 +131,11 @@ class StreamEncoder:
         return packets
 
     def _code(self, waves: Array) -> list[Packet]:
+        hop, found = self.model.config.hop_samples, []
+        for channel, wave in enumerate(waves):
+            ready, self._offsets[channel] = without_offset(self._offsets[channel], wave, hop)
+            found.append(ready)
+        waves = np.stack(found)
         level, balance = self._level(waves), self._balance(waves)
         if balance == APART:
             packets = [self._channel(index, wave, level) for index, wave in enumerate(waves)]
