@@ -121,7 +121,7 @@ def main(
     real = spectrum(speech)
     others, base = speech[::2], figures(speech, real, training)
     rows = [("real speech", 0.0, base), ("half of it", 0.0, figures(others, real, training))]
-    coded = [codec.from_latents(codec.latents(wave, RATE_HZ, usual), usual) for wave in others]
+    coded = [codec.from_latents(codec.latents(wave, RATE_HZ, usual).sounding, usual) for wave in others]
     rows.append((f"the half through the latents, level {usual}", 0.0, figures(coded, real, training)))
     for level, temperature, top_p in track(ways, "drawing"):
         options = {"level": level, "temperature": temperature, "top_p": top_p}

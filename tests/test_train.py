@@ -948,7 +948,7 @@ def test_the_bundle_codes_sound(exported, speech):
         assert (wave.shape, rate_hz) == ((1, len(speech)), 16_000)
         assert np.isfinite(wave).all()
         assert np.abs(wave).max() > 1e-3
-    assert codec.latents(speech, 16_000).shape == (math.ceil(len(speech) / 320), 8)
+    assert codec.latents(speech, 16_000).sounding.shape == (math.ceil(len(speech) / 320), 8)
 
 
 def test_tables_of_the_bundle(exported):

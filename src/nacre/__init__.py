@@ -15,6 +15,8 @@ from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, 
 
 if TYPE_CHECKING:
     from nacre.codec.codec import Codec, load
+    from nacre.codec.latents import Latents
+    from nacre.codec.tokens import Tokens
     from nacre.tools import features
 
 __version__ = "0.1.0"
@@ -22,8 +24,10 @@ __all__ = [
     "AudioError",
     "BundleError",
     "Codec",
+    "Latents",
     "NacreError",
     "StreamError",
+    "Tokens",
     "TrainError",
     "UsageError",
     "features",
@@ -31,6 +35,8 @@ __all__ = [
 ]
 _LATER = {
     "Codec": "nacre.codec.codec",
+    "Latents": "nacre.codec.latents",
+    "Tokens": "nacre.codec.tokens",
     "load": "nacre.codec.codec",
 }  # imported when asked for: `nacre --help` needs no numpy
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nacre.codec import latents as arrays
+from nacre.codec import latents as continuous
 from nacre.codec import stream as streams
-from nacre.codec.latents import TokenFormat
+from nacre.codec import tokens as discrete
+from nacre.codec.frames import Batch, batch_of
+from nacre.codec.latents import LatentDecoder, Latents
 from nacre.codec.live import LiveEncoder, LiveSettings
 from nacre.codec.live_decoder import LiveDecoder
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
 from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
+from nacre.codec.tokens import TokenDecoder, TokenFormat, Tokens
 from nacre.core.config import DEFAULT_MODEL, CodecConfig
-from nacre.core.errors import AudioError, StreamError
+from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.dsp.stereo import AUTO
 from nacre.dsp.wave import as_sound
@@ -56,6 +60,7 @@ class Codec:
         prior: str = CONTEXT,
         denoise: bool = False,
         packet_bytes: int | None = None,
+        level: int | None = None,
     ) -> bytes:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
@@ -65,10 +70,10 @@ class Codec:
         `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
         leaves out what is not speech, for good, and does without refined levels, which would bring it back.
         `packet_bytes` gives every packet, one channel of one group, this very size instead of a rate, as some links
-        need it.
+        need it. `level` writes all of them at this quality level, as `tokens` does.
         """
         wave = as_sound(wave)
-        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes)
+        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level)
         stream = StreamEncoder(self.model, rate_hz, len(wave), settings)
         if wave.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
@@ -95,9 +100,10 @@ class Codec:
         prior: str = CONTEXT,
         denoise: bool = False,
         packet_bytes: int | None = None,
+        level: int | None = None,
     ) -> StreamEncoder:
         """A live encoder: push samples, get packets. Options as in `encode`."""
-        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes)
+        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level)
         return StreamEncoder(self.model, rate_hz, channels, settings)
 
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:
@@ -155,32 +161,104 @@ class Codec:
         """What the options ask for, of levels without refinement if `plain`; raises UsageError for what cannot be."""
         return plan_rate(self.model, channels, bitrate_kbps, quality, prior, plain)
 
-    def latents(self, wave: Array, rate_hz: float, level: int | None = None, *, gain_code: int | None = None) -> Array:
-        """Continuous latents [T, D] float32 of wave [N] or [C, N] (channels averaged), 50 frames a second.
+    def latents(
+        self,
+        wave: Array,
+        rate_hz: float,
+        level: int | None = None,
+        *,
+        mono: bool = True,
+        gain_code: int | None = None,
+    ) -> Latents:
+        """Continuous latents [T, D] float32 of wave [N] or [C, N], 50 frames a second, with their gains.
 
         What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest that
-        has no refinement; of kind GAUSSIAN the means. `gain_code`: one gain for all groups, see `dsp.gain.gain_of`.
+        has no refinement; of kind GAUSSIAN the means. `mono` averages the channels, else latents are [C, T, D].
+        `gain_code`: one gain for all groups, see `dsp.gain.gain_of`. Raises AudioError, UsageError.
         """
-        return arrays.latents_of(self.model, wave, rate_hz, level, gain_code)
+        return continuous.latents_of(self.model, wave, rate_hz, level, gain_code, mono)
 
-    def tokens(self, wave: Array, rate_hz: float, level: int | None = None) -> Array:
-        """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N] (channels averaged); see `token_format`."""
-        return arrays.tokens_of(self.model, wave, rate_hz, level)
+    def tokens(self, wave: Array, rate_hz: float, level: int | None = None, *, mono: bool = True) -> Tokens:
+        """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N], with their gains; see `token_format`.
+
+        They are the symbols of the file that `encode` writes at this `level`, by default the highest that has no
+        refinement. `mono` averages the channels, else tokens are [C, T, K]. Raises AudioError, UsageError.
+        """
+        return discrete.tokens_of(self.model, wave, rate_hz, level, mono)
+
+    def symbols(self, data: bytes) -> Tokens:
+        """Tokens [T, K], of several channels [C, T, K], of a whole file, without decoding its sound.
+
+        Groups that are damaged count as `lost`. Raises StreamError.
+        """
+        return discrete.tokens_in(self.model, self.parse(data))
+
+    def pack(self, tokens: Tokens, prior: str = CONTEXT) -> bytes:
+        """The `.nacre` file that holds tokens: what `encode` writes at their level. Raises UsageError."""
+        return discrete.file_of(self.model, tokens, prior)
 
     def token_format(self, level: int | None = None) -> TokenFormat:
         """What tokens of a quality level look like, by default of the highest that has no refinement."""
-        return arrays.token_format(self.model, level)
+        return discrete.token_format(self.model, level)
 
-    def from_tokens(self, tokens: Array, level: int | None = None) -> Array:
-        """Sound [N] float32 at the model's rate, N = T * hop, of tokens [T, K]. Raises UsageError.
+    def from_tokens(self, tokens: Tokens | Array, level: int | None = None, *, rate_hz: int | None = None) -> Array:
+        """Sound of tokens, to the sample what the file that holds them decodes to. Raises UsageError.
 
-        The loudness is that of speech at the model's nominal level: gains are not part of tokens.
+        Of Tokens float32 [N], of several channels [C, N], at the rate that went in, or at `rate_hz`. Of an array
+        [T, K] of one `level` [N] at the model's rate, N = T * hop, as loud as speech at the model's nominal level: it
+        has no gains.
         """
-        return arrays.tokens_to_sound(self.model, tokens, level)
+        if not isinstance(tokens, Tokens):
+            return continuous.tokens_to_sound(self.model, tokens, _alone(level, rate_hz))
+        return _whole(TokenDecoder(self.model, tokens, rate_hz), level)
 
-    def from_latents(self, latents: Array, level: int | None = None) -> Array:
-        """Sound [N] float32 at the model's rate, N = T * hop, of latents [T, D]; raises UsageError."""
-        return arrays.sound_of(self.model, latents, level)
+    def from_latents(self, latents: Latents | Array, level: int | None = None, *, rate_hz: int | None = None) -> Array:
+        """Sound of latents, Latents or an array [T, D]; as `from_tokens`."""
+        if not isinstance(latents, Latents):
+            return continuous.latents_to_wave(self.model, latents, _alone(level, rate_hz))
+        return _whole(LatentDecoder(self.model, latents, rate_hz), level)
+
+    def tokens_batch(
+        self,
+        waves: Sequence[Array] | Array,
+        rate_hz: float,
+        lengths: Sequence[int] | None = None,
+        level: int | None = None,
+        *,
+        threads: int = 1,
+    ) -> Batch[Tokens]:
+        """`tokens` of several waves, a list or [B, N] with their `lengths` [B] in samples; channels are averaged.
+
+        Each item is to the bit what it is alone, whatever is beside it. Raises AudioError, UsageError, which name it.
+        """
+        return batch_of(lambda wave: self.tokens(wave, rate_hz, level), waves, lengths, threads)
+
+    def latents_batch(
+        self,
+        waves: Sequence[Array] | Array,
+        rate_hz: float,
+        lengths: Sequence[int] | None = None,
+        level: int | None = None,
+        *,
+        threads: int = 1,
+    ) -> Batch[Latents]:
+        """`latents` of several waves, as `tokens_batch`."""
+        return batch_of(lambda wave: self.latents(wave, rate_hz, level), waves, lengths, threads)
+
+
+def _alone(level: int | None, rate_hz: int | None) -> int | None:
+    """The level of an array. Raises UsageError for a rate."""
+    if rate_hz is not None:
+        raise UsageError("rate_hz", found="an array", wanted="Tokens or Latents, which know theirs")
+    return level
+
+
+def _whole(stream: StreamDecoder, level: int | None) -> Array:
+    """Sound [N] or [C, N]. Raises UsageError for a level."""
+    if level is not None:
+        raise UsageError("level", found=level, wanted="none: Tokens and Latents hold theirs")
+    wave = stream.whole()
+    return wave[0] if len(wave) == 1 else wave
 
 
 def load(model: str | Path = DEFAULT_MODEL, threads: int = 1) -> Codec:

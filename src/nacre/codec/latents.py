@@ -1,86 +1,146 @@
-"""Latents and tokens as arrays, and sound made of them: what other programs take from a model and give to it."""
+"""Latents as arrays, and sound made of them: what other programs take from a model and give to it.
+
+wave -- gain --> encoder --> Latents -- decoder --> 1 / gain --> wave
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
-from nacre.codec.decoder import latents_to_sound
-from nacre.codec.encoder import analysed_groups
-from nacre.codec.state import start_encoder, start_sound
+from nacre.codec.decoder import latents_of as latents_in_silence
+from nacre.codec.decoder import latents_to_sound, render
+from nacre.codec.encoder import analyse_audible, analyse_frames
+from nacre.codec.frames import SILENT, Frames
+from nacre.codec.state import DecoderState, start_decoder, start_sound
+from nacre.codec.stream import Settings, StreamDecoder, StreamEncoder
+from nacre.codec.tokens import symbols_of, token_format
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
-from nacre.core.units import ceil_div
-from nacre.dsp.wave import as_sound, check_shape, pad, pieces_of
-from nacre.entropy.static_prior import TOTAL
-from nacre.io.audio import resampled
+from nacre.core.units import ceil_div, resampled_count
+from nacre.dsp.stereo import LEFT_RIGHT
+from nacre.dsp.wave import as_sound, check_shape, pieces_of
+from nacre.format.file import Contents, Header, Packet
+from nacre.io.arrays import Members
 from nacre.model.model import Model
 
 
-@dataclass(frozen=True)
-class TokenFormat:
-    """Tokens a second, size of each column's alphabet [K], bits a second of fixed-length codes and of the tables."""
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Latents(Frames):
+    """Latents [T, D] float32, of several channels [C, T, D], as the decoder takes them; `np.asarray` gives them."""
 
-    frame_rate_hz: float
-    alphabet: Array
-    fixed_bits_per_s: float
-    coded_bits_per_s: float
+    latents: Array
 
-
-def latents_of(model: Model, wave: Array, rate_hz: float, level: int | None = None, code: int | None = None) -> Array:
-    """Latents [T, D] float32 of wave [N] or [C, N] (channels averaged), before rounding; see `Codec.latents`."""
-    chosen = model.level(level)
-    groups = _analysed(model, wave, rate_hz, chosen, code)
-    return np.concatenate([model.quantiser.unrounded(latents, chosen) for latents in groups])
+    VALUES: ClassVar[str] = "latents"
+    MEMBERS: ClassVar[Members] = {**Frames.MEMBERS, "latents": ("<f4", 3)}
 
 
-def tokens_of(model: Model, wave: Array, rate_hz: float, level: int | None = None) -> Array:
-    """Tokens [T, K] int32 from 0 of wave [N] or [C, N] (channels averaged); see `token_format`."""
-    chosen = model.level(level)
-    lowest, _ = model.static_prior.ranges(chosen)
-    groups = [model.symbols(latents, chosen) for latents in _analysed(model, wave, rate_hz, chosen)]
-    return (np.concatenate(groups) - lowest)[:, : model.quantiser.used(chosen)]
+def latents_of(
+    model: Model, wave: Array, rate_hz: float, level: int | None = None, code: int | None = None, mono: bool = True
+) -> Latents:
+    """Latents of wave [N] or [C, N], before rounding; see `Codec.latents`."""
+    c, sound = model.config, as_sound(wave)
+    check_shape(rate_hz, len(sound))
+    if sound.shape[1] == 0:
+        raise AudioError("wave", found="no samples", wanted="at least one")
+    stream = _LatentEncoder(model, rate_hz, sound.mean(0, keepdims=True) if mono else sound, model.level(level), code)
+    latents, gains = np.stack([np.concatenate(rows) for rows in stream.rows]), np.array(stream.gains, np.int8)
+    if len(latents) == 1:
+        latents, gains = latents[0], gains[0]
+    rate = stream.header.rate_hz
+    return Latents(
+        latents=latents,
+        gains=gains,
+        levels=np.full_like(gains, stream.plan.level, np.uint8),
+        rate_hz=rate,
+        samples=sound.shape[1],
+        frames=ceil_div(resampled_count(sound.shape[1], rate, c.rate_hz), c.hop_samples),
+        group_frames=c.group_frames,
+        fingerprint=model.bundle.static_fingerprint.hex(),
+    )
 
 
-def token_format(model: Model, level: int | None = None) -> TokenFormat:
-    """What tokens of a quality level look like, by default of the highest that has no refinement."""
-    chosen = model.level(level)
-    lowest, highest = model.static_prior.ranges(chosen)
-    tables = model.static_prior.tables(chosen) / TOTAL  # [K, A]
-    entropy_bits = float(-(tables * np.log2(np.where(tables > 0, tables, 1))).sum())
-    alphabet = (highest - lowest + 1)[: model.quantiser.used(chosen)]
-    rate_hz = float(model.config.frame_rate_hz)
-    return TokenFormat(rate_hz, alphabet, rate_hz * float(np.log2(alphabet).sum()), rate_hz * entropy_bits)
+class _LatentEncoder(StreamEncoder):
+    """All of a wave [C, N] as it would be given to the quantiser: `rows` of latents and `gains` by channel.
+
+    With a gain `code` given nothing is silent.
+    """
+
+    def __init__(self, model: Model, rate_hz: float, wave: Array, level: int, code: int | None):
+        super().__init__(model, rate_hz, len(wave), Settings(stereo=LEFT_RIGHT, level=level))
+        self.rows: list[list[Array]] = [[] for _ in wave]
+        self.gains: list[list[int]] = [[] for _ in wave]
+        self._code_given = code
+        self.push(wave)
+        self.flush()
+
+    def channel_packet(self, channel: int, wave: Array, level: int) -> Packet:
+        """Keep the latents of one channel of a group; the packet says nothing."""
+        analyse = analyse_audible if self._code_given is None else analyse_frames
+        found, state = analyse(self.model, self.states[channel], wave, level, self._code_given)
+        latents = self.model.quantiser.unrounded(found.latents, level)
+        self.rows[channel].append(np.zeros_like(latents) if found.silent else latents)
+        self.gains[channel].append(SILENT if found.silent else state.code or 0)
+        self.states[channel] = state
+        return Packet(level, b"")
+
+
+class LatentDecoder(StreamDecoder):
+    """As a decoder of a file that holds these latents unrounded. Raises UsageError for what is none of the model's."""
+
+    def __init__(self, model: Model, latents: Latents, rate_hz: int | None = None):
+        latents.check_model(model)
+        self.latents = latents
+        channels, size = latents.channels, latents.group_frames
+        header = Header(
+            bytes.fromhex(latents.fingerprint), latents.rate_hz, channels, latents.samples, size, model.bundle.kind
+        )
+        packets: list[Packet | None] = [None] * latents.gains.size
+        super().__init__(model, Contents(header, latents.samples, packets, 0, False, 0, 0, 0), rate_hz)
+        self._values = _checked(model, latents.latents.reshape(-1, latents.shape[-1]))
+        if self.frames != latents.length:
+            found = f"{latents.length} frames for {latents.samples} samples at {latents.rate_hz} Hz"
+            raise UsageError("latents", found=found, wanted=self.frames)
+
+    def waves(self) -> Iterator[Array]:
+        """Groups of samples [C, N] at the model's rate, lagging by the codec's delay."""
+        given, channels = self.latents, self.latents.channels
+        values = self._values.reshape(channels, given.length, -1)
+        gains, levels = given.gains.reshape(channels, -1), given.levels.reshape(channels, -1)
+        states = channels * [start_decoder(self.model)]
+        for group in range(gains.shape[1]):
+            rows = slice(group * given.group_frames, (group + 1) * given.group_frames)
+            waves = []
+            for channel, latents in enumerate(values[:, rows]):
+                gain, level = int(gains[channel, group]), int(levels[channel, group])
+                wave, states[channel] = self._rendered(states[channel], latents, gain, level)
+                waves.append(wave)
+            yield np.stack(waves)
+
+    def _rendered(self, state: DecoderState, latents: Array, gain: int, level: int) -> tuple[Array, DecoderState]:
+        if gain >= 0:
+            return render(self.model, replace(state, lost_samples=0), latents, level, gain)
+        return render(
+            self.model, state, latents_in_silence(self.model, state.sound, None, len(latents), level), level, None
+        )
 
 
 def tokens_to_sound(model: Model, tokens: Array, level: int | None = None) -> Array:
-    """Sound [N] float32 at the model's rate, N = T * hop, of tokens [T, K]. Raises UsageError."""
-    chosen, alphabet = model.level(level), token_format(model, level).alphabet
+    """Sound [N] float32 at the model's rate, N = T * hop, of tokens [T, K] without gains. Raises UsageError."""
+    chosen, count = model.level(level), len(token_format(model, level).alphabet)
     given = np.asarray(tokens)
-    if given.ndim != 2 or given.shape[1] != len(alphabet) or given.dtype.kind not in "iu" or not len(given):
-        wanted = f"integers [T, {len(alphabet)}] at level {chosen}, T above 0"
+    if given.ndim != 2 or given.shape[1] != count or given.dtype.kind not in "iu" or not len(given):
+        wanted = f"integers [T, {count}] at level {chosen}, T above 0"
         raise UsageError("tokens", found=f"{given.dtype} {given.shape}", wanted=wanted)
-    if (given < 0).any() or (given >= alphabet).any():
-        frame, column = np.argwhere((given < 0) | (given >= alphabet))[0].tolist()
-        wanted = f"0 to {alphabet[column] - 1}"
-        raise UsageError(f"token of frame {frame}, column {column}", found=given[frame, column], wanted=wanted)
-    symbols = np.zeros((len(given), model.quantiser.columns), np.int32)
-    symbols[:, : len(alphabet)] = given + model.static_prior.ranges(chosen)[0][: len(alphabet)]
-    return sound_of(model, model.quantiser.latents(symbols, chosen), chosen)
+    return latents_to_wave(model, model.quantiser.latents(symbols_of(model, given, chosen), chosen), chosen)
 
 
-def sound_of(model: Model, latents: Array, level: int | None = None) -> Array:
-    """Sound [N] float32 at the model's rate, N = T * hop, of latents [T, D]; raises UsageError."""
-    c, given = model.config, np.asarray(latents)
-    if given.ndim != 2 or given.shape[1] != c.latent_dims or not len(given) or given.dtype.kind not in "fiu":
-        wanted = f"numbers [T, {c.latent_dims}], T above 0"
-        raise UsageError("latents", found=f"{given.dtype} {given.shape}", wanted=wanted)
-    with np.errstate(over="ignore"):
-        given = given.astype(np.float32)
-    if not np.isfinite(given).all():
-        raise UsageError("latents", found="NaN or infinite numbers", wanted="finite numbers")
+def latents_to_wave(model: Model, latents: Array, level: int | None = None) -> Array:
+    """Sound [N] float32 at the model's rate, N = T * hop, of latents [T, D] without gains; raises UsageError."""
+    c, given = model.config, _checked(model, latents)
     chosen, state, waves = model.level(level), start_sound(model), []
     tail = np.zeros((ceil_div(c.delay_samples, c.hop_samples), c.latent_dims), np.float32)
     for group in pieces_of(np.concatenate([given, tail]), c.group_frames):
@@ -89,12 +149,14 @@ def sound_of(model: Model, latents: Array, level: int | None = None) -> Array:
     return np.concatenate(waves)[c.delay_samples :][: len(given) * c.hop_samples]
 
 
-def _analysed(model: Model, wave: Array, rate_hz: float, level: int, code: int | None = None) -> Iterator[Array]:
-    """Latents [T, X] of group after group, without the frames that flush the delay."""
-    sound = as_sound(wave)
-    rate_hz = check_shape(rate_hz, len(sound))
-    if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
-    ready = pad(resampled(sound.mean(0), rate_hz, model.config.rate_hz), model.config.hop_samples)
-    for analysed, _ in analysed_groups(model, start_encoder(model), ready, level, code):
-        yield analysed.latents
+def _checked(model: Model, latents: Array) -> Array:
+    """latents [T, D] as float32. Raises UsageError."""
+    dims, given = model.config.latent_dims, np.asarray(latents)
+    if given.ndim != 2 or given.shape[1] != dims or not len(given) or given.dtype.kind not in "fiu":
+        wanted = f"numbers [T, {dims}], T above 0"
+        raise UsageError("latents", found=f"{given.dtype} {given.shape}", wanted=wanted)
+    with np.errstate(over="ignore"):
+        given = given.astype(np.float32)
+    if not np.isfinite(given).all():
+        raise UsageError("latents", found="NaN or infinite numbers", wanted="finite numbers")
+    return given

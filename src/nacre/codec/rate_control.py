@@ -107,3 +107,9 @@ def plan_rate(
         raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {model.name}")
     level = int(np.abs(np.log(rates / wanted)).argmin())
     return RatePlan(rates, wanted, level, HEADER_BYTES, plain_levels=model.plain_levels)
+
+
+def fixed_plan(model: Model, channels: int, level: int, prior: str = CONTEXT) -> RatePlan:
+    """Every group at one level, tones too. Raises UsageError for a level that the model does not have."""
+    rates = (model.bundle.rates_kbps if prior == CONTEXT else model.bundle.static_rates_kbps) * channels
+    return RatePlan(rates, None, model.level(level), HEADER_BYTES)

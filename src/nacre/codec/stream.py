@@ -11,7 +11,7 @@ from nacre.codec.decoder import decode_frames
 from nacre.codec.encoder import encode_frames, follow_frames
 from nacre.codec.fixed_size import MAX_PACKET_BYTES, MIN_PACKET_BYTES, encode_sized
 from nacre.codec.packets import CONTEXT, LOST, PRIORS, SIDE_BY_SIDE, STATIC, Group, PacketCoder
-from nacre.codec.rate_control import plan_rate
+from nacre.codec.rate_control import RatePlan, fixed_plan, plan_rate
 from nacre.codec.state import Options, start_decoder, start_encoder
 from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
@@ -39,6 +39,7 @@ class Settings:
     prior: str = CONTEXT
     denoise: bool = False
     packet_bytes: int | None = None
+    level: int | None = None
 
     def check(self, model: Model) -> None:
         """Raise UsageError for what cannot be asked of a model."""
@@ -53,6 +54,23 @@ class Settings:
             raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
         if self.denoise and not model.config.cleans:
             raise UsageError("denoise", found=f"model {model.name}", wanted="a model that was taught to clean")
+        if self.level is not None:
+            self._check_level(model)
+
+    def plan(self, model: Model, channels: int) -> RatePlan:
+        """How levels are chosen. Raises UsageError."""
+        if self.level is not None:
+            return fixed_plan(model, channels, self.level, self.prior)
+        plain = self.denoise  # refined levels would bring the noise back
+        return plan_rate(model, channels, self.bitrate_kbps, self.quality, self.prior, plain)
+
+    def _check_level(self, model: Model) -> None:
+        others = [name for name in ("bitrate_kbps", "quality", "packet_bytes") if getattr(self, name) is not None]
+        if others:
+            raise UsageError("level", found=f"{others[0]} too", wanted="one of them")
+        if self.denoise and model.level(self.level) >= model.plain_levels:
+            wanted = f"0 to {model.plain_levels - 1}"
+            raise UsageError("level", found=f"{self.level}, with denoise", wanted=wanted)
 
     def check_size(self) -> None:
         """Raise UsageError for packets of one size that cannot be."""
@@ -74,9 +92,7 @@ class StreamEncoder:
     def __init__(self, model: Model, rate_hz: float, channels: int, settings: Settings):
         rate_hz = check_shape(rate_hz, channels)
         settings.check(model)
-        plan = plan_rate(
-            model, channels, settings.bitrate_kbps, settings.quality, settings.prior, settings.denoise
-        )  # without refined levels where noise is left out: it would come back
+        plan = settings.plan(model, channels)
         settings.check_size()
         alike = channels == 2 and settings.stereo == AUTO and settings.packet_bytes is None
         if alike:
@@ -87,7 +103,7 @@ class StreamEncoder:
             not settings.denoise if settings.packet_bytes else plan.highest >= model.plain_levels or plan.refines_tones
         )
         start = start_encoder(model, denoise=settings.denoise, refine=refine)
-        self._states, self._levels = channels * [start], channels * [plan.level]
+        self.states, self._levels = channels * [start], channels * [plan.level]
         self._offsets = channels * [OffsetState()]
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
         self._alike = Likeness() if alike else None
@@ -138,7 +154,7 @@ class StreamEncoder:
         waves = np.stack(found)
         level, balance = self._level(waves), self._balance(waves)
         if balance == APART:
-            packets = [self._channel(index, wave, level) for index, wave in enumerate(waves)]
+            packets = [self.channel_packet(index, wave, level) for index, wave in enumerate(waves)]
         else:
             packets = self._once(waves, level, balance)
         size = sum(len(container.pack_packet(packet)) for packet in packets)
@@ -152,15 +168,16 @@ class StreamEncoder:
         tonal = self.plan.refines_tones and any(is_tonal(wave, config.rate_hz) for wave in waves)
         return self.plan.choose(loudness_db, tonal)
 
-    def _channel(self, channel: int, wave: Array, level: int) -> Packet:
-        state, size_bytes = self._states[channel], self._settings.packet_bytes
+    def channel_packet(self, channel: int, wave: Array, level: int) -> Packet:
+        """The packet of one channel of a group wave [N] at the model's rate."""
+        state, size_bytes = self.states[channel], self._settings.packet_bytes
         if size_bytes is not None:
             found = encode_sized(self.model, state, wave, self._levels[channel], size_bytes, self._options)
-            packet, self._states[channel] = found
+            packet, self.states[channel] = found
             self._levels[channel] = packet.level
             return packet
         mute = APART if self._alike and channel else None  # silent, not a copy
-        packet, self._states[channel] = encode_frames(
+        packet, self.states[channel] = encode_frames(
             self.model, state, wave, level, replace(self._options, silent_level=mute)
         )
         return packet
@@ -174,11 +191,11 @@ class StreamEncoder:
 
     def _once(self, waves: Array, level: int, balance: int) -> list[Packet]:
         """Packets of a group waves [2, N] that are alike."""
-        first, second = self._states
+        first, second = self.states
         second = replace(second, code=first.code)  # from which the decoder sets out
         packet, first = encode_frames(self.model, first, carrier(waves, balance), level, self._options)
         second = follow_frames(self.model, second, waves[1], level, first, factor_of(balance))  # for when the two part
-        self._states = [first, second]
+        self.states = [first, second]
         return [packet, Packet(balance, b"")]
 
 
@@ -208,7 +225,7 @@ class StreamDecoder:
             raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         self.damage: list[Damage] = []
         self.coder = PacketCoder.of(model, prior_of(model, contents.header))
-        self._states = contents.header.channels * [start_decoder(model)]
+        self.states = contents.header.channels * [start_decoder(model)]
         self._balance = APART
         self._resampler = Resampler(model.config.rate_hz, self.rate_hz, contents.header.channels)
 
@@ -238,7 +255,7 @@ class StreamDecoder:
     def blocks(self) -> Iterator[Array]:
         """wave [C, N] float32, about a second each; `samples` in all."""
         left, skip = self.samples, self.model.config.delay_samples
-        for wave in self._waves():
+        for wave in self.waves():
             ready = self._resampler.push(wave[:, skip:])
             skip = max(0, skip - wave.shape[1])
             if left and ready.shape[1]:
@@ -265,33 +282,25 @@ class StreamDecoder:
             for at in range(0, len(packets), channels):
                 yield places[at], packets[at : at + channels], found[at : at + channels]
 
-    def _waves(self) -> Iterator[Array]:
+    def waves(self) -> Iterator[Array]:
+        """Groups of samples [C, N] at the model's rate, lagging by the codec's delay."""
         for group, packets, found in self.groups():
-            self._balance = self._balance_of(packets)
+            self._balance = balance_of(self.header, packets, self._balance)
             if self._balance == APART:
                 waves = [self._wave(index, group, held) for index, held in enumerate(found)]
             else:
                 waves = self._both(group, packets, found[0])
             yield np.stack(waves)
 
-    def _balance_of(self, packets: list[Packet | None]) -> int:
-        """Whether and how the first packet of a group stands for the second channel too."""
-        if self.header.coupling != Coupling.JOINED:
-            return APART
-        second = packets[1]
-        if second is None:  # lost, and more likely than not what the one before was
-            return self._balance
-        return APART if second.payload else second.level
-
     def _both(self, group: int, packets: list[Packet | None], held: Group | StreamError) -> list[Array]:
         """Two waves [N] from the first packet; where that is lost each channel is concealed by its own past."""
-        code = self._states[0].code  # from which the encoder set out
+        code = self.states[0].code  # from which the encoder set out
         first = self._wave(0, group, held)
         if packets[1] is None:
             self.note_damage(1, group, LOST)
         if isinstance(held, StreamError):  # noted with the first channel
             return [first, self._decoded(1, group, None)]
-        self._states[1] = replace(self._states[1], code=code)
+        self.states[1] = replace(self.states[1], code=code)
         return [first, self._decoded(1, group, held, factor_of(self._balance))]
 
     def _wave(self, channel: int, group: int, held: Group | StreamError) -> Array:
@@ -301,8 +310,8 @@ class StreamDecoder:
         return self._decoded(channel, group, None)
 
     def _decoded(self, channel: int, group: int, held: Group | None, factor: float = 1.0) -> Array:
-        state, frames = self._states[channel], self.group_frames(group)
-        wave, self._states[channel] = decode_frames(self.model, state, held, frames, factor=factor)
+        state, frames = self.states[channel], self.group_frames(group)
+        wave, self.states[channel] = decode_frames(self.model, state, held, frames, factor=factor)
         return wave
 
     def note_damage(self, channel: int, group: int, reason: str) -> None:
@@ -311,6 +320,16 @@ class StreamDecoder:
         start_s = group * config.group_samples / config.rate_hz
         stop_s = start_s + self.group_frames(group) * config.hop_samples / config.rate_hz
         self.damage.append(Damage(channel, start_s, stop_s, reason))
+
+
+def balance_of(header: Header, packets: list[Packet | None], before: int) -> int:
+    """Whether and how the first packet of a group stands for the second channel too; `before`: in the last group."""
+    if header.coupling != Coupling.JOINED:
+        return APART
+    second = packets[1]
+    if second is None:  # lost, and more likely than not what the one before was
+        return before
+    return APART if second.payload else second.level
 
 
 def prior_of(model: Model, header: Header) -> str:

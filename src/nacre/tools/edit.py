@@ -187,7 +187,7 @@ def joined(waves: list[Array], pause_samples: int) -> Array:
 def _latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, float]:
     """(latents [T, D], the one gain they were taken at) of wave [N]."""
     code = gain_for(wave, codec.config.hop_samples)
-    return codec.latents(wave, rate_hz, level, gain_code=code), gain_of(code)
+    return codec.latents(wave, rate_hz, level, gain_code=code).sounding, gain_of(code)
 
 
 def _level(codec: Codec, level: int | None) -> int:

@@ -65,7 +65,8 @@ def extract(
     rate_hz = check_shape(rate_hz, len(sound))
     if kind in CODED:
         codec = _codec(str(model))
-        frames = codec.latents(sound, rate_hz, level) if kind == "latent" else codec.tokens(sound, rate_hz, level)
+        found = codec.latents(sound, rate_hz, level) if kind == "latent" else codec.tokens(sound, rate_hz, level)
+        frames = found.sounding
         if kind == "tokens" and pool is not None:
             _check_order(codec)
     else:

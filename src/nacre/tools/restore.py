@@ -188,5 +188,6 @@ def _through_latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> Arr
     """wave [N] as the decoder gives it back from latents that nothing has rounded, with one gain for all of it."""
     model_hz = codec.config.rate_hz
     code = gain_for(wave, round(codec.config.hop_samples * rate_hz / model_hz))
-    heard = codec.from_latents(codec.latents(wave, rate_hz, level, gain_code=code), level) / np.float32(gain_of(code))
+    latents = codec.latents(wave, rate_hz, level, gain_code=code).sounding
+    heard = codec.from_latents(latents, level) / np.float32(gain_of(code))
     return resampled(heard, model_hz, rate_hz)[: len(wave)]
