@@ -141,7 +141,9 @@ def test_files_are_what_the_codec_makes(made, clips, tiny):
     out, rates = made
     wanted = {"index.html"}
     for clip in clips:
-        wanted |= {f"{clip.name}.flac"} | {f"{clip.name}-{rate:g}{end}" for rate in rates for end in (".nacre", ".wav")}
+        wanted |= {f"{clip.name}.flac", f"{clip.name}-opus.ogg"} | {
+            f"{clip.name}-{rate:g}{end}" for rate in rates for end in (".nacre", ".wav")
+        }
         assert (out / f"{clip.name}.flac").read_bytes() == clip.flac
         for rate in rates:
             data = (out / f"{clip.name}-{rate:g}.nacre").read_bytes()
@@ -157,13 +159,16 @@ def test_page_has_a_player_and_a_picture_in_each_row(made, tmp_path):
     out, rates = made
     text = (out / "index.html").read_text(encoding="utf-8")
     page = Page(text)
-    rows = 2 * (1 + len(rates))
+    rows = 2 * (2 + len(rates))
     players, pictures = page.all("audio"), page.all("img")
     assert len(page.all("li")) == len(players) == len(pictures) == rows
     for players_of, name in ((players, "aria-label"), (pictures, "alt")):
         assert len({item[name] for item in players_of}) == rows
     assert all("controls" in player for player in players)
+    assert len(page.all("button")) == rows
     for player, picture in zip(players, pictures, strict=True):
+        if player["aria-label"].endswith("Opus"):
+            continue
         name, _, what = player["aria-label"].partition(", ")
         rate = "" if what == "original" else "-" + what.removeprefix("coded at ").removesuffix(" kb/s")
         sound = tmp_path / "sound.flac"
@@ -174,6 +179,15 @@ def test_page_has_a_player_and_a_picture_in_each_row(made, tmp_path):
         assert pixels.shape == (int(picture["height"]), int(picture["width"]))
     for path in out.glob("*.nacre"):
         assert f"{path.stat().st_size:,} bytes" in text
+
+
+def test_opus_keeps_time_and_length(clips):
+    for clip in clips:
+        rival = demo.opus(clip)
+        assert rival.data[:4] == b"OggS"
+        assert rival.wave.shape == clip.wave.shape
+        assert 0 < rival.rate_kbps < 24  # of half a second, most of it Ogg's
+        assert np.corrcoef(rival.wave[0], clip.wave[0])[0, 1] > 0.5
 
 
 def test_page_needs_no_network(made):
@@ -247,7 +261,7 @@ def test_failure_while_coding_writes_nothing(made, tiny_model, tmp_path, monkeyp
 def test_names_are_escaped(clips, tiny, monkeypatch):
     monkeypatch.setitem(tiny.bundle.__dict__, "name", '<b onclick="x">&')
     clip = replace(clips[0], name='a"<i>', origin="<script>$name")
-    text = demo._page(tiny, [clip], [])
+    text = demo._page(tiny, [clip], [], [demo.opus(clip)])
     assert "<b onclick" not in text
     assert "<i>" not in text
     assert "<script>$" not in text

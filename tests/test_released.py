@@ -13,9 +13,10 @@ from nacre.io import audio
 
 DATA = Path(__file__).parent / "data"
 CLIPS = Path(__file__).parents[1] / "src" / "nacre" / "clips"
+RELEASED = [f"{mark}{kind}" for mark in ("caa2386e", "88cef50d") for kind in ("", "-refined", "-static")]
 
 
-@pytest.mark.parametrize("name", ["caa2386e", "caa2386e-refined", "caa2386e-static"])
+@pytest.mark.parametrize("name", RELEASED)
 def test_files_of_earlier_releases_are_read(name):
     data, codec = (DATA / f"{name}.nacre").read_bytes(), load()
     assert unpack_header(data).fingerprint in codec.bundle.marks

@@ -1,6 +1,7 @@
 """The bundled speech at several rates: files to compare, a table, and one page with players and spectrograms.
 
 clips/*.flac -> encode -> name-rate.nacre -> decode -> name-rate.wav
+             -> Opus at its lowest rate, name-opus.ogg, to compare with
                                 all of them -> index.html, with sound and pictures inside, for use offline
 """
 
@@ -9,9 +10,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from string import Template
 
+import numpy as np
+import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -23,7 +27,7 @@ from nacre.io import audio
 from nacre.tools.html import COLUMNS, ONE_PLAYER, ROWS, Array, data_uri, flac, spectrogram, spectrum_db, style
 
 CLIPS = Path(__file__).parent.parent / "clips"
-NEXT = "<!-- next template"  # page, recording and row are three templates in one file
+NEXT = "<!-- next template"  # page, recording, row and switch are templates in one file
 CLIP_RATE_HZ = 16_000
 
 
@@ -74,6 +78,29 @@ class Coded:
         return self.clip.pcm_bytes / len(self.data)
 
 
+@dataclass(frozen=True)
+class Opus:
+    """A clip as Opus in Ogg at the lowest rate that libsndfile has: the file, and what it decodes to [1, N]."""
+
+    clip: Clip
+    data: bytes
+    wave: Array
+
+    @property
+    def rate_kbps(self) -> float:
+        """Measured rate of the file."""
+        return kbps(len(self.data), self.clip.duration_s)
+
+
+def opus(clip: Clip) -> Opus:
+    """What most people would use instead."""
+    file = BytesIO()
+    soundfile.write(file, clip.wave[0], CLIP_RATE_HZ, format="OGG", subtype="OPUS", compression_level=1.0)
+    data = file.getvalue()
+    wave, _ = soundfile.read(BytesIO(data), frames=len(clip.wave[0]), dtype="float32", fill_value=0.0)
+    return Opus(clip, data, wave[np.newaxis])
+
+
 def run(out: Path, bitrates: list[float], model: str, force: bool, quiet: bool = False) -> Path:
     """Code the clips at these rates into the folder `out`; gives the page. Nothing is written before all is coded.
 
@@ -88,8 +115,9 @@ def run(out: Path, bitrates: list[float], model: str, force: bool, quiet: bool =
         codec.rate_plan(1, rate, None)
     clips = read_clips()
     coded = _code(codec, clips, rates, quiet)
-    page = _page(codec, clips, coded).encode()
-    _write(out, clips, coded, page)
+    rivals = [opus(clip) for clip in clips]
+    page = _page(codec, clips, coded, rivals).encode()
+    _write(out, clips, coded, rivals, page)
     if not quiet:
         Console(highlight=False).print(_table(coded))
     return out / "index.html"
@@ -149,7 +177,7 @@ def _code_one(codec: Codec, clip: Clip, rate_kbps: float) -> Coded:
     return Coded(clip, rate_kbps, data, wave, middle_s - start_s, time.perf_counter() - middle_s)
 
 
-def _write(out: Path, clips: list[Clip], coded: list[Coded], page: bytes) -> None:
+def _write(out: Path, clips: list[Clip], coded: list[Coded], rivals: list[Opus], page: bytes) -> None:
     """All files, the page last: where it is, the rest is whole."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -161,6 +189,8 @@ def _write(out: Path, clips: list[Clip], coded: list[Coded], page: bytes) -> Non
     for item in coded:
         _write_bytes(out / f"{item.stem}.nacre", item.data)
         audio.write(out / f"{item.stem}.wav", item.wave, CLIP_RATE_HZ, overwrite=True)
+    for rival in rivals:
+        _write_bytes(out / f"{rival.clip.name}-opus.ogg", rival.data)
     _write_bytes(out / "index.html", page)
 
 
@@ -188,15 +218,16 @@ def _table(coded: list[Coded]) -> Table:
     return table
 
 
-def _page(codec: Codec, clips: list[Clip], coded: list[Coded]) -> str:
-    page, section, row = _templates()
+def _page(codec: Codec, clips: list[Clip], coded: list[Coded], rivals: list[Opus]) -> str:
+    page, section, row, switch = _templates()
     sections = []
-    for clip in clips:
+    for clip, rival in zip(clips, rivals, strict=True):
         of_clip = [item for item in coded if item.clip is clip]
         facts = {"name": escape(clip.name), "seconds": f"{clip.duration_s:.1f}", "width": COLUMNS, "height": ROWS}
-        rows = [_original_facts(clip), *map(_coded_facts, of_clip)]
-        sounds = [clip.flac, *(flac(item.wave, CLIP_RATE_HZ) for item in of_clip)]
-        levels_db = [spectrum_db(wave[0]) for wave in (clip.wave, *(item.wave for item in of_clip))]
+        rows = [_original_facts(clip), *map(_coded_facts, of_clip), _opus_facts(rival)]
+        waves = [*(item.wave for item in of_clip), rival.wave]
+        sounds = [clip.flac, *(flac(wave, CLIP_RATE_HZ) for wave in waves)]
+        levels_db = [spectrum_db(wave[0]) for wave in (clip.wave, *waves)]
         loudest_db = float(levels_db[0].max())
         filled = [
             row.substitute(
@@ -207,7 +238,9 @@ def _page(codec: Codec, clips: list[Clip], coded: list[Coded]) -> str:
             )
             for texts, sound, level_db in zip(rows, sounds, levels_db, strict=True)
         ]
-        sections.append(section.substitute(name=facts["name"], origin=escape(clip.origin), rows="".join(filled)))
+        switches = "".join(switch.substitute(label=texts["label"]) for texts in rows)
+        named = {"name": facts["name"], "origin": escape(clip.origin)}
+        sections.append(section.substitute(named, switches=switches, rows="".join(filled)))
     return page.substitute(
         style=style(),
         one_player=ONE_PLAYER,
@@ -221,7 +254,7 @@ def _page(codec: Codec, clips: list[Clip], coded: list[Coded]) -> str:
 
 
 def _templates() -> list[Template]:
-    """Templates of the page, of a recording and of a row."""
+    """Templates of the page, of a recording, of a row and of its switch."""
     first, *others = Path(__file__).with_name("demo.html").read_text(encoding="utf-8").split(NEXT)
     return [Template(first), *(Template(text.partition("-->\n")[2]) for text in others)]
 
@@ -235,3 +268,8 @@ def _coded_facts(item: Coded) -> dict[str, str]:
     label = f"{item.asked_kbps:g} kb/s"
     numbers = f"{len(item.data):,} bytes = {item.rate_kbps:.2f} kb/s, {item.times_smaller:.0f} times smaller"
     return {"label": label, "spoken": f"coded at {label}", "numbers": numbers}
+
+
+def _opus_facts(item: Opus) -> dict[str, str]:
+    numbers = f"{len(item.data):,} bytes = {item.rate_kbps:.2f} kb/s, Ogg's share included"
+    return {"label": f"Opus, {item.rate_kbps:.0f} kb/s", "spoken": "coded by Opus", "numbers": numbers}
