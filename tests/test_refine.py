@@ -114,6 +114,16 @@ def test_finer_steps_come_nearer():
     assert away[0] < np.square(before - wave).sum()
 
 
+def test_the_networks_take_over_at_both_ends():
+    rng, station = np.random.default_rng(2), small_refinement()
+    before, noise = rng.standard_normal((2, SIZE * 10)).astype(np.float32)
+    found = station.refined(drawn(10), before, noise, 3)
+    near, edge = before + noise, SIZE // 2
+    away = np.abs(found - near)
+    assert max(away[0], away[-1]) < 1e-2 * away.mean()
+    assert away[:edge].mean() < 0.7 * away[edge:-edge].mean() > away[-edge:].mean()
+
+
 def test_sizes_weigh_error_against_bits():
     station = small_refinement()
     rng = np.random.default_rng(4)

@@ -131,13 +131,16 @@ class Refinement:
     def refined(self, symbols: Ints, predicted: Floats, noise: Floats | None, level: int) -> Floats:
         """The sound [N] of symbols [S, K] and of what the networks gave, predicted and noise [N].
 
-        Noise stays where no coefficient was sent.
+        Noise stays where no coefficient was sent. A group's transform ends abruptly, and what it leaves out there would
+        be heard as a tick, so the sound of the networks takes over at both ends.
         """
         decoded = predicted if noise is None else predicted + noise
         coefficients = symbols.astype(np.float32) * self._steps(decoded, level)
         if noise is not None:
             coefficients += np.where(symbols == 0, self._lapped.forward(noise), 0)
-        found: Floats = predicted + self._lapped.backward(coefficients)
+        found: Floats = decoded + self._fades(len(decoded)) * (
+            predicted + self._lapped.backward(coefficients) - decoded
+        )
         return found
 
     def encoding(self, symbols: Ints) -> Iterator[tuple[Ints, Shares]]:
@@ -189,6 +192,14 @@ class Refinement:
     def load(cls, path: Path) -> Refinement:
         """Read what `save` wrote; anything else, hostile sizes included, ends in BundleError."""
         return cls(read_arrays(path, MEMBERS, 2 * MOST[2] * MOST[3] * MOST[4] + 10_000))
+
+    def _fades(self, samples: int) -> Floats:
+        """Shares [N] of the refinement: rising over half a block, less in short groups, and falling at the end."""
+        edge = min(self.size // 2, samples // 8)
+        rising = np.square(np.sin(np.pi / 2 * (np.arange(edge, dtype=np.float32) + np.float32(0.5)) / max(1, edge)))
+        found: Floats = np.ones(samples, np.float32)
+        found[:edge], found[samples - edge :] = rising, rising[::-1]
+        return found
 
     @cached_property
     def _lapped(self) -> Lapped:
