@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ from typing import Any
 import typer
 
 from nacre.batch.messages import complain, console, is_terminal, tell
+from nacre.batch.pool import busy, interrupt_workers, start_pool
 from nacre.batch.report import Result, report_text, summary
 from nacre.batch.sources import Pair
 from nacre.core.errors import AudioError, NacreError, UsageError
@@ -28,7 +26,6 @@ Work = Callable[..., Result]
 Tick = Callable[[float], None]
 AHEAD = 64  # files given to a worker before the first of them is done: long ones must not hold up short ones
 FIRST_BYTES_PER_S = 32_000  # of a sound file, until some are known
-PARENT_LOOK_S = 0.5
 
 
 @dataclass
@@ -174,7 +171,7 @@ def _side_by_side(task: Task, pairs: list[Pair]) -> Iterator[Result]:
             except BrokenProcessPool:
                 broken += [pair for _, pair in under_way]
             except BaseException:  # Ctrl-C: without this the files under way would be worked to their end
-                _interrupt_workers()
+                interrupt_workers()
                 raise
     for pair in broken:
         yield _alone(task, pair)
@@ -188,59 +185,17 @@ def _alone(task: Task, pair: Pair) -> Result:
             error = NacreError(f"{pair.source}: a process of --jobs", found="its sudden end", wanted="memory")
             return Result(error=error, source=pair.source, target=pair.target)
         except BaseException:
-            _interrupt_workers()
+            interrupt_workers()
             raise
 
 
 def _pool(task: Task, count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(min(task.jobs, count), initializer=_start_worker, initargs=(os.getpid(), task.prepare))
-
-
-def _interrupt_workers() -> None:
-    for process in multiprocessing.active_children():
-        with suppress(OSError):
-            if process.pid:
-                os.kill(process.pid, signal.SIGINT)
-
-
-_WORKER = {"busy": False, "stop": False}
-
-
-def _start_worker(parent: int, prepare: Callable[[], object] | None) -> None:
-    """Ctrl-C stops a worker's work, and is only noted while it waits, where it would end in a traceback."""
-
-    def interrupt(*_: object) -> None:
-        first, _WORKER["stop"] = not _WORKER["stop"], True
-        if first and _WORKER["busy"]:  # a second one must not disturb the cleaning up after the first
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    if hasattr(os, "getppid"):
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if prepare:
-        with suppress(NacreError):  # every file will tell of it
-            prepare()
-
-
-def _end_with(parent: int) -> None:
-    """Stop this process soon after the one that started it is gone, however that ended."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_LOOK_S)
-    if _WORKER["busy"]:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10 * PARENT_LOOK_S)  # to take away what is half written
-    os._exit(1)
+    return start_pool(min(task.jobs, count), task.prepare)
 
 
 def _attempt_apart(task: Task, pair: Pair) -> Result:
-    if _WORKER["stop"]:
-        raise KeyboardInterrupt
-    _WORKER["busy"] = True
-    try:
+    with busy():
         return _attempt(task, pair)
-    finally:
-        _WORKER["busy"] = False
 
 
 def _no_tick(share: float) -> None:
