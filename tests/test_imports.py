@@ -19,6 +19,7 @@ PACKAGES = [  # whole ranks: a package imports lower ones, files inside a packag
     {"codec"},
     {"tools", "train", "link"},
     {"batch"},
+    {"corpus"},
     {"evaluate"},
     {"cli"},
     {"__main__"},
@@ -26,7 +27,7 @@ PACKAGES = [  # whole ranks: a package imports lower ones, files inside a packag
 ]
 RANK = {package: rank for rank, packages in enumerate(PACKAGES) for package in packages}
 HOME = {
-    "torch": {"train", "evaluate/judges"},
+    "torch": {"train", "evaluate/judges", "corpus/readers"},
     "onnx": {"train"},
     "onnxscript": {"train"},
     "safetensors": {"train"},
@@ -47,9 +48,12 @@ HOME = {
     "jiwer": {"evaluate"},
     "pocketsphinx": {"evaluate"},
     "sklearn": {"tools/features"},  # for its tags, when it asks for them
+    "pyarrow": {"corpus/arrow"},
+    "ray": {"corpus/engine"},
     "typer": {"cli", "batch"},
-    "rich": {"cli", "batch", "tools/demo", "train", "evaluate"},
-    "numpy": {name for name, rank in RANK.items() if rank < RANK["batch"]} - {"core"} | {"core/types", "evaluate"},
+    "rich": {"cli", "batch", "corpus", "tools/demo", "train", "evaluate"},
+    "numpy": {name for name, rank in RANK.items() if rank < RANK["batch"]} - {"core"}
+    | {"core/types", "corpus", "evaluate"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

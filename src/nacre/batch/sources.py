@@ -55,15 +55,15 @@ def _given(inputs: Iterable[str], kinds: frozenset[str], recursive: bool) -> Ite
         if name == "-" or not os.path.isdir(name):
             yield Source(name, Path(Path(name).name))
         elif recursive:
-            yield from _inside(name, kinds)
+            yield from inside(name, kinds)
         else:
             yield Source(
                 name, Path(Path(name).name), AudioError(f"{name} is a folder. Pass a file, or add --recursive")
             )
 
 
-def _inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
-    """Files of a tree; links to folders are followed, but no folder is entered twice."""
+def inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
+    """Files of a tree, in the order of their names; links to folders are followed, but no folder is entered twice."""
     entered: set[tuple[int, int]] = set()
     for here, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         state = os.stat(here)

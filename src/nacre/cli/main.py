@@ -8,7 +8,7 @@ import signal
 import sys
 
 from nacre.batch.messages import complain, tell
-from nacre.cli import codec, evaluation, live, tools, training  # noqa: F401 - they add their commands to the app
+from nacre.cli import codec, corpus, evaluation, live, tools, training  # noqa: F401 - they add their commands to the app
 from nacre.cli.app import app
 from nacre.core.errors import NacreError
 

@@ -53,12 +53,13 @@ class AudioReader:
 
     `samples` is what the container states, a guess for some MP3, or None; `blocks` gives the true count. When all is
     read, `losses` says in words what the file has, or states, and `blocks` did not give; `notes` what was done to it.
-    `raw` describes samples without any header. `tags` are what the file says of itself, by the names in TAGS.
+    `raw` describes samples without any header. `name` is what messages call a passing file. `tags` are what the
+    file says of itself, by the names in TAGS.
     """
 
-    def __init__(self, source: Name, raw: Raw | None = None):
+    def __init__(self, source: Name, raw: Raw | None = None, name: str = ""):
         self._raw = raw
-        self.name = "standard input" if str(source) == "-" else str(source)
+        self.name = name or ("standard input" if str(source) == "-" else str(source))
         self.samples: int | None = None
         self.samples_read, self.losses, self.notes = 0, list[str](), list[str]()
         self._sound: Sound | None = None

@@ -1,0 +1,178 @@
+"""Shards side by side: in processes of this machine, or as tasks of a Ray cluster. What comes back is the same."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any, Protocol
+
+from nacre.batch.pool import busy, interrupt_workers, start_pool
+from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.corpus.coders import Making
+from nacre.corpus.work import Job, Made, coder, make_shard
+
+Outcome = Made | NacreError | None  # None: the process ended before it could say anything
+
+
+class Engine(Protocol):
+    """Takes as many jobs as it has workers, and gives them back in the order in which they end."""
+
+    name: str
+
+    @property
+    def workers(self) -> int:
+        """How many jobs may be under way; it may change."""
+        ...
+
+    @property
+    def under_way(self) -> int:
+        """How many are."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+        ...
+
+    def wait(self) -> tuple[Job, Outcome]:
+        """The next that ends."""
+        ...
+
+    def close(self, interrupted: bool) -> None:
+        """Let go of the workers, at once if interrupted."""
+        ...
+
+
+def cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_apart(job: Job) -> Made:
+    """`make_shard` in a worker."""
+    with busy():
+        return make_shard(job)
+
+
+class LocalEngine:
+    """One process a worker, each in a pool of its own: the sudden end of one does not touch the others."""
+
+    name = "local"
+
+    def __init__(self, jobs: int, making: Making):
+        self.workers, self._prepare = jobs, partial(coder, making)
+        self._idle = [self._pool() for _ in range(jobs)]
+        self._busy: dict[Future[Made], tuple[ProcessPoolExecutor, Job]] = {}
+
+    def _pool(self) -> ProcessPoolExecutor:
+        return start_pool(1, self._prepare, "spawn")
+
+    @property
+    def under_way(self) -> int:
+        """Jobs that are being worked on."""
+        return len(self._busy)
+
+    def submit(self, job: Job) -> None:
+        """Give a job to a worker that waits."""
+        pool = self._idle.pop()
+        self._busy[pool.submit(make_apart, job)] = pool, job
+
+    def wait(self) -> tuple[Job, Outcome]:
+        """The next job that ends."""
+        future = wait(self._busy, return_when=FIRST_COMPLETED).done.pop()
+        pool, job = self._busy.pop(future)
+        try:
+            outcome: Outcome = future.result()
+        except BrokenProcessPool:
+            outcome = None
+            pool.shutdown(wait=False)
+            pool = self._pool()
+        except NacreError as error:
+            outcome = error
+        self._idle.append(pool)
+        return job, outcome
+
+    def close(self, interrupted: bool) -> None:
+        """End the workers; of an interrupted run each takes away what it has half written."""
+        if interrupted:
+            interrupt_workers()
+        for pool in [*self._idle, *(pool for pool, _ in self._busy.values())]:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class RayEngine:
+    """Tasks of Ray, a core each. Started here with `jobs` workers unless `address` or RAY_ADDRESS names a cluster.
+
+    Tasks, not Ray Data: a shard is a task, so its rows are known before it runs, and the end of a task is the end of
+    one shard, which can be told and tried again; Ray Data cuts its blocks by size, and does not say which rows died.
+    """
+
+    name = "ray"
+
+    def __init__(self, jobs: int | None, address: str | None):
+        self._ray = _ray()
+        self._most = jobs
+        self._jobs: dict[Any, Job] = {}
+        _connect(self._ray, jobs, address)
+        self._task = self._ray.remote(num_cpus=1, max_retries=0)(make_shard)
+
+    @property
+    def workers(self) -> int:
+        """Cores of the cluster as it is now, or as many of them as were asked for."""
+        found = int(self._ray.cluster_resources().get("CPU", 1))
+        return max(1, min(found, self._most) if self._most else found)
+
+    @property
+    def under_way(self) -> int:
+        """Tasks that Ray has."""
+        return len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Give a task to the cluster."""
+        self._jobs[self._task.remote(job)] = job
+
+    def wait(self) -> tuple[Job, Outcome]:
+        """The next task that ends."""
+        ready, _ = self._ray.wait(list(self._jobs), num_returns=1)
+        job = self._jobs.pop(ready[0])
+        try:
+            made: Made = self._ray.get(ready[0])
+            return job, made
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            return job, cause if isinstance(cause, NacreError) else AudioError("a task of Ray", found=repr(cause))
+        except self._ray.exceptions.RayError:  # its worker or node is gone
+            return job, None
+
+    def close(self, interrupted: bool) -> None:
+        """Give up what is under way, and leave the cluster, or end it if it was started here."""
+        for task in self._jobs:
+            self._ray.cancel(task, force=True)
+        self._ray.shutdown()
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what it will do some day
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        advice = "pip install 'nacre[ray]', or leave out --engine ray"
+        raise UsageError("--engine ray", found="no package ray", wanted="it installed", next=advice) from error
+    return ray
+
+
+def _connect(ray: Any, jobs: int | None, address: str | None) -> None:
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if ray.is_initialized():
+        return
+    if address or os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(address=address, **settings)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            found, place = str(error).splitlines()[0], f"--address {address or os.environ['RAY_ADDRESS']}"
+            raise UsageError(place, found=found, wanted="a Ray cluster that runs") from error
+        return
+    store_bytes = 80 << 20  # the least that Ray takes: shards go to files, not through its store
+    ray.init(num_cpus=jobs or cpus(), include_dashboard=False, object_store_memory=store_bytes, **settings)

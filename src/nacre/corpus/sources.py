@@ -1,0 +1,150 @@
+"""Where recordings come from: a folder, a manifest, tars, Parquet or Arrow files; found out by what lies there.
+
+| kind | SOURCE |
+|---|---|
+| folder | a tree with sound files |
+| manifest | .csv, .tsv, .jsonl, Lhotse cuts; each also .gz |
+| webdataset | a .tar, or a folder of them |
+| parquet | a .parquet, or a folder of them |
+| arrow | a folder that `Dataset.save_to_disk` of Hugging Face wrote |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nacre.batch.sources import ANY_SOUND, inside
+from nacre.core.errors import UsageError
+from nacre.corpus.recordings import InFile, Place, Recording, Unreadable, Value
+
+SOUND_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "wav", "file", "filename", "flac", "mp3", "bytes")
+KEY_COLUMNS = ("id", "key", "__key__", "utt_id", "segment_id")
+RATE_COLUMNS = ("sampling_rate", "sample_rate", "rate_hz", "rate")
+TYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Columns of a source: that of the sound, that of names, and those that go into the shards."""
+
+    audio: str | None = None
+    key: str | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row as a kind of source reads it; `values` are checked against the types of kept columns later."""
+
+    key: str
+    place: Place
+    size_bytes: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that can be read again and again, always in the same order. `types` are of the kept columns."""
+
+    kind: str
+    path: str
+    types: dict[str, str]
+    read: Callable[[], Iterator[Found]]
+
+    def recordings(self) -> Iterator[Recording]:
+        """Every row, from the first."""
+        for row, found in enumerate(self.read()):
+            place, kept = found.place, list[Value]()
+            for name, kind in self.types.items():
+                value = found.values.get(name)
+                if not _fits(value, kind):
+                    place = Unreadable(f"column {name}: found {type(value).__name__}, wanted {kind} as in earlier rows")
+                    value = None
+                kept.append(_plain(value, kind))
+            yield Recording(row, _text(found.key), place, found.size_bytes, tuple(kept))
+
+
+def _fits(value: object, kind: str) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return False
+    return TYPES.get(type(value)) == kind or (kind == "float64" and type(value) is int)
+
+
+def _plain(value: Any, kind: str) -> Value:
+    if isinstance(value, str):
+        return _text(value)
+    found: Value = float(value) if kind == "float64" and value is not None else value
+    return found
+
+
+def _text(value: str) -> str:
+    """Text that any file takes: names on a disk, and JSON, may hold what is no UTF-8."""
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
+    """The source at `path`. `coded`: .nacre files count as sound. Raises UsageError."""
+    from nacre.corpus import manifests, tables, tars
+
+    if not os.path.exists(path):
+        raise UsageError(path, found="nothing there", wanted="a folder, manifest, .tar or .parquet")
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if os.path.isfile(path):
+        if suffixes[-1:] == [".parquet"]:
+            return tables.parquet([path], path, wanted)
+        if suffixes[-1:] == [".tar"]:
+            return tars.webdataset([path], path, wanted)
+        if [suffix for suffix in suffixes if suffix != ".gz"][-1:] in ([".csv"], [".tsv"], [".jsonl"]):
+            return manifests.manifest(path, wanted)
+        raise UsageError(f"{path}: suffix", found="".join(suffixes) or "none", wanted=".csv, .jsonl, .tar, .parquet")
+    names = sorted(os.listdir(path))
+    if "state.json" in names or "dataset_dict.json" in names:
+        return tables.arrow(path, wanted)
+    for suffix, make in ((".parquet", tables.parquet), (".tar", tars.webdataset)):
+        if held := [os.path.join(path, name) for name in names if name.endswith(suffix)]:
+            return make(held, path, wanted)
+    if wanted.audio or wanted.key or wanted.keep:
+        raise UsageError("--audio, --key, --keep", found="a folder of files", wanted="a source with columns")
+    kinds = ANY_SOUND | {".nacre"} if coded else ANY_SOUND
+    return Source("folder", path, {}, lambda: _files(path, kinds))
+
+
+def _files(folder: str, kinds: frozenset[str]) -> Iterator[Found]:
+    for item in inside(folder, kinds):
+        yield Found(item.place.as_posix(), InFile(item.path), size_of(item.path))
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file, 0 where it cannot be told."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def column_of(path: str, names: list[str], asked: str | None, known: tuple[str, ...], what: str) -> str:
+    """The column that is asked for, or the first that is known. Raises UsageError where there is none."""
+    for name in [asked] if asked else known:
+        if name in names:
+            return name
+    wanted = asked or f"one of {', '.join(known)}"
+    raise UsageError(f"{path}: column of {what}", found=", ".join(names), wanted=wanted, next=f"name it with --{what}")
+
+
+def check_kept(path: str, names: list[str], keep: tuple[str, ...]) -> None:
+    """Raise UsageError for columns that are to be kept and are not there."""
+    if missing := [name for name in keep if name not in names]:
+        raise UsageError(f"{path}: --keep {','.join(missing)}", found=", ".join(names), wanted="columns of the source")
+
+
+def type_of(path: str, name: str, value: object) -> str:
+    """The type of a kept column, by its first value. Raises UsageError."""
+    if type(value) not in TYPES:
+        raise UsageError(f"{path}: --keep {name}", found=type(value).__name__, wanted="text or numbers")
+    return TYPES[type(value)]
