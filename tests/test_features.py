@@ -329,3 +329,18 @@ def test_package_needs_no_scikit_learn(environment):
         subprocess.run([sys.executable, "-c", code], env=environment | {"PATH": os.defpath}, check=False).returncode
         == 0
     )
+
+
+def test_data_frames_where_they_are_asked_for(speech):
+    pandas = pytest.importorskip("pandas")
+    base = pytest.importorskip("sklearn.base")
+    extractor = FeatureExtractor("mfcc", "mean").set_output(transform="pandas")
+    recordings = pandas.Series([speech[:4000], speech[4000:9000]], index=["a", "b"])
+    frame = base.clone(extractor).fit_transform(recordings)
+    assert list(frame.columns) == extractor.get_feature_names_out().tolist()
+    assert list(frame.index) == ["a", "b"]
+    plain = FeatureExtractor("mfcc", "mean").fit_transform(recordings)
+    np.testing.assert_array_equal(frame.to_numpy(), plain)
+    assert isinstance(extractor.set_output(transform="default").transform(recordings), np.ndarray)
+    with pytest.raises(UsageError, match="set_output"):
+        extractor.set_output(transform="other")

@@ -48,6 +48,8 @@ HOME = {
     "jiwer": {"evaluate"},
     "pocketsphinx": {"evaluate"},
     "sklearn": {"tools/features"},  # for its tags, when it asks for them
+    "pandas": {"tools/features"},  # data frames, where scikit-learn is told to give them
+    "polars": {"tools/features"},
     "pyarrow": {"corpus/arrow"},
     "ray": {"corpus/engine"},
     "typer": {"cli", "batch"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -37,6 +38,7 @@ CODED = ("latent", "tokens")  # these need a model
 POOLS = ("mean", "stats", "parts")
 STATS = ("mean", "std", "change")
 QUARTERS = 4
+OUTPUTS = ("default", "pandas", "polars")  # of a FeatureExtractor
 
 
 def extract(
@@ -222,7 +224,7 @@ class FeatureExtractor:
         return self
 
     def transform(self, recordings: Sequence[Sound]) -> Array | list[Array]:
-        """Recordings, n of them, to [n, P] float32; with pool None to n arrays [T, F].
+        """Recordings, n of them, to [n, P] float32, or as `set_output` says; with pool None to n arrays [T, F].
 
         Raises UsageError, or AudioError naming the place of the recording that cannot be used.
         """
@@ -232,7 +234,37 @@ class FeatureExtractor:
         rows = [self._row(index, item) for index, item in enumerate(recordings)]
         if not rows:
             raise UsageError("recordings", found="none", wanted="at least one")
-        return rows if self.pool is None else np.stack(rows)
+        return rows if self.pool is None else self._framed(np.stack(rows), recordings)
+
+    def set_output(self, *, transform: str | None = None) -> FeatureExtractor:
+        """What `transform` gives: "default" arrays, or data frames of "pandas" or "polars" with names of columns.
+
+        None leaves it as it is. Raises UsageError; pipelines of scikit-learn call this for all their steps.
+        """
+        if transform not in (None, *OUTPUTS):
+            raise UsageError("set_output", found=transform, wanted=", ".join(OUTPUTS))
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}  # scikit-learn's `clone` copies it by this name
+        return self
+
+    def _framed(self, rows: Array, recordings: Sequence[Sound]) -> Any:
+        """Rows [n, P] in the container that was asked for, here or by `sklearn.set_config`."""
+        chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
+        if chosen is None and "sklearn" in sys.modules:
+            from sklearn import get_config
+
+            chosen = get_config()["transform_output"]
+        if chosen in (None, "default"):
+            return rows
+        names = self.get_feature_names_out().tolist()
+        if chosen == "polars":
+            import polars
+
+            return polars.DataFrame(rows, schema=names, orient="row")
+        import pandas
+
+        index = recordings.index if isinstance(recordings, pandas.Series) else None
+        return pandas.DataFrame(rows, columns=names, index=index)
 
     def fit_transform(self, recordings: Sequence[Sound], labels: object = None) -> Array | list[Array]:
         """`fit`, then `transform`."""
