@@ -1,0 +1,251 @@
+"""`nacre corpus`: time beside that of the coding alone, memory over many files, and what kills leave behind.
+
+python bench/corpus.py speed
+python bench/corpus.py memory
+python bench/corpus.py kills [--engine ray]
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import nacre
+from nacre.corpus.manifest import check, read_records
+from nacre.corpus.reading import Corpus
+from nacre.io.audio import AudioReader, read, write
+
+COMMAND = [sys.executable, "-m", "nacre", "corpus", "encode"]
+RATE_HZ = 16_000
+app = typer.Typer(help=__doc__)
+ModelName = Annotated[str, typer.Option(help="bundled model or a model folder")]
+
+
+def manifest(folder: Path, files: int, rows: int, seconds: float) -> Path:
+    """A CSV of `rows` recordings in `files` files of up to `seconds` of the bundled speech."""
+    clips = sorted((Path(nacre.__file__).parent / "clips").glob("*.flac"))
+    speech, random = np.concatenate([read(clip)[0][0] for clip in clips]), np.random.default_rng(0)
+    for index in range(files):
+        size = round(RATE_HZ * seconds * random.uniform(0.5, 1))
+        at = int(random.integers(len(speech) - size))
+        write(folder / f"{index}.flac", speech[None, at : at + size], RATE_HZ)
+    with open(folder / "list.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "audio"])
+        table.writerows([row, f"{row % files}.flac"] for row in range(rows))
+    return folder / "list.csv"
+
+
+def coding_alone(source: Path, model: str) -> tuple[float, float]:
+    """(CPU seconds, seconds of sound) of reading and encoding every recording in this process, writing nothing."""
+    codec, sound_s = nacre.load(model), 0.0
+    with open(source, newline="") as file:
+        paths = [source.parent / row["audio"] for row in csv.DictReader(file)]
+    started = time.process_time()
+    for path in paths:
+        with AudioReader(path) as reader:
+            stream = codec.encoder(reader.rate_hz, reader.channels)
+            for block in reader.blocks(reader.rate_hz):
+                stream.push(block)
+            stream.flush()
+            sound_s += stream.samples / reader.rate_hz
+    return time.process_time() - started, sound_s
+
+
+@app.command()
+def speed(files: int = 120, seconds: float = 8, shard_rows: int = 20, model: ModelName = "speech-16k") -> None:
+    """The same recordings by no runner, 1 and 2 processes, and 2 and 4 workers of a local Ray."""
+    with tempfile.TemporaryDirectory() as name:
+        source = manifest(Path(name), files, files, seconds)
+        alone_s, sound_s = coding_alone(source, model)
+        print(
+            f"{files} recordings, {sound_s:.0f} s: coding alone {alone_s:.2f} s CPU, {sound_s / alone_s:.0f} x a core"
+        )
+        for engine, jobs in (("local", 1), ("local", 2), ("ray", 2), ("ray", 4)):
+            target, before = Path(name, f"{engine}{jobs}"), resource.getrusage(resource.RUSAGE_CHILDREN)
+            options = ["--engine", engine, "-j", str(jobs), "--shard-rows", str(shard_rows), "-m", model]
+            started = time.perf_counter()
+            done = subprocess.run(
+                [*COMMAND, str(source), "-o", str(target), *options], stderr=subprocess.PIPE, check=False
+            )
+            wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+            if done.returncode:
+                raise SystemExit(done.stderr.decode())
+            run = json.loads((target / "runs.jsonl").read_text().splitlines()[-1])
+            whole_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            over = 100 * (run["cpu_s"] / alone_s - 1)
+            print(
+                f"{engine} {jobs}: {run['cpu_s']:.2f} s CPU in shards ({over:+.1f} %), {whole_s:.2f} s with start and"
+                f" driver; {wall_s:.1f} s wall, {run['wall_s']:.1f} s of it working; peak {run['peak_mb']:.0f} MB",
+                flush=True,
+            )
+
+
+@app.command()
+def memory(rows: int = 20_000, files: int = 200, seconds: float = 0.4, model: ModelName = "speech-16k") -> None:
+    """Resident MB of driver and worker in each quarter of a run over many short files."""
+    with tempfile.TemporaryDirectory() as name:
+        source = manifest(Path(name), files, rows, seconds)
+        command = [*COMMAND, str(source), "-o", f"{name}/out", "-j", "1", "--shard-rows", "500", "-m", model, "-q"]
+        seen: list[tuple[float, float]] = []
+        with subprocess.Popen(command) as process:
+            while process.poll() is None:
+                workers = [resident_mb(pid) for pid in children(process.pid) if is_worker(pid)]
+                if workers:
+                    seen.append((resident_mb(process.pid), max(workers)))
+                time.sleep(0.5)
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        for quarter, part in enumerate(np.array_split(np.array(seen), 4), 1):
+            driver, worker = part.max(0)
+            print(f"quarter {quarter}: driver {driver:.0f} MB, worker {worker:.0f} MB at most")
+        print(f"{len(Corpus(f'{name}/out'))} rows in {len(read_records(f'{name}/out'))} shards")
+
+
+@app.command()
+def kills(
+    kills: Annotated[int, typer.Option(help="of each kind")] = 5,
+    engine: Annotated[str, typer.Option(help="local or ray")] = "local",
+    files: int = 60,
+    most_s: Annotated[float, typer.Option(help="latest moment after the start of work")] = 20,
+    seed: int = 0,
+    model: ModelName = "speech-16k",
+) -> None:
+    """Kill workers, drivers and, of Ray, nodes at random moments, go on each time, and compare with an unbroken run."""
+    random, bad = np.random.default_rng(seed), 0
+    with tempfile.TemporaryDirectory() as name:
+        source = manifest(Path(name), files, files, 4)
+        options = ["--shard-rows", "5", "-j", "2", "-m", model]
+        subprocess.run([*COMMAND, str(source), "-o", f"{name}/whole", *options], check=True)
+        wanted = {record.file: record.sha256 for record in read_records(f"{name}/whole")}
+        with cluster(engine) as (more, workers_of, kill_node):
+            for kind in ("worker", "driver", *(["node"] if kill_node else [])):
+                target, said, wall_s = Path(name, kind), list[str](), time.perf_counter()
+                command = [*COMMAND, str(source), "-o", str(target), *options, *more]
+                for _ in range(kills):
+                    said.append(
+                        one_kill(kind, command, target, random.uniform(0, most_s), random, workers_of, kill_node)
+                    )
+                code = subprocess.run(command, check=False, stderr=subprocess.PIPE).returncode
+                wrong = faults(target, wanted, files) + [f"exit code {code}"] * (code != 0)
+                bad += bool(wrong)
+                took_s = time.perf_counter() - wall_s
+                print(f"{engine} {kind}: {'; '.join(said)}; faults: {wrong or 'none'} ({took_s:.0f} s)", flush=True)
+    sys.exit(bad > 0)
+
+
+def one_kill(
+    kind: str,
+    command: list[str],
+    target: Path,
+    wait_s: float,
+    random: np.random.Generator,
+    workers_of: Callable[[int], list[int]],
+    kill_node: Callable[[], None] | None,
+) -> str:
+    """Start a run, kill something of it `wait_s` after its workers are there; -> what came of it."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not workers_of(process.pid):
+            time.sleep(0.05)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+        if process.poll() is None:
+            if kind == "driver":
+                process.kill()
+            elif kind == "node" and kill_node:
+                kill_node()
+            elif workers := workers_of(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(int(random.choice(workers)), signal.SIGKILL)
+        process.communicate()
+    whole = len(read_records(target)) if target.exists() else 0
+    return f"after {wait_s:.1f} s, exit {process.returncode}, {whole} shards"
+
+
+def faults(target: Path, wanted: dict[str, str], count: int) -> list[str]:
+    """What is wrong with a corpus that should be as the unbroken one."""
+    wrong = [f"shard {record.shard} {word}" for record, word in check(target) if word]
+    keys = [row["key"] for row in Corpus(target, ["key"])]
+    wrong += ["rows missing"] * (len(set(keys)) < count) + ["rows twice"] * (len(keys) > len(set(keys)))
+    wrong += ["other bytes"] * ({record.file: record.sha256 for record in read_records(target)} != wanted)
+    wrong += ["failures"] * any(record.failures for record in read_records(target))
+    return wrong + ["half a file"] * bool(list(target.glob(".*.part")))
+
+
+@contextmanager
+def cluster(engine: str) -> Iterator[tuple[list[str], Callable[[int], list[int]], Callable[[], None] | None]]:
+    """(options of the command, its workers' ids, how to kill a node) of an engine; of Ray two nodes of a core each."""
+    if engine == "local":
+        yield [], lambda driver: [pid for pid in children(driver) if is_worker(pid)], None
+        return
+    patience = {"raylet_start_wait_time_s": "600", "health_check_timeout_ms": "60000", "worker_niceness": "0"}
+    os.environ.update({f"RAY_{name}": value for name, value in patience.items()} | {"RAY_USAGE_STATS_ENABLED": "0"})
+    from ray.cluster_utils import Cluster
+
+    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    found = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 0, "include_dashboard": False})
+    nodes = [found.add_node(**small) for _ in range(2)]
+
+    def raylets() -> list[int]:
+        return [info.process.pid for node in nodes for info in node.all_processes.get("raylet", [])]
+
+    def workers(_: int) -> list[int]:
+        return [pid for raylet in raylets() for pid in children(raylet) if "ray::make_shard" in told(pid)]
+
+    def kill_node() -> None:
+        found.remove_node(nodes.pop(0), allow_graceful=False)
+        nodes.append(found.add_node(**small))
+
+    try:
+        yield ["--engine", "ray", "--address", found.address], workers, kill_node
+    finally:
+        found.shutdown()
+
+
+def children(parent: int) -> list[int]:
+    """Ids of the processes that one has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.name))
+    return found
+
+
+def told(pid: int) -> str:
+    """The command line of a process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process is one of the local engine's."""
+    return "spawn_main" in told(pid)
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process, 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    except OSError:
+        return 0.0
+
+
+if __name__ == "__main__":
+    app()
