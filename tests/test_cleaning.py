@@ -21,11 +21,12 @@ from nacre.core.errors import AudioError, BundleError, TrainError, UsageError
 from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.tools.restore import denoise
-from nacre.train import adapt, degrade, loop, start
+from nacre.train import degrade, loop, start
 from nacre.train import export as export_room
-from nacre.train.context import ContextConfig
 from nacre.train.data import Corpus, Sampler, Source, load_corpus
 from nacre.train.degrade import DirtConfig
+from nacre.train.post import adapt
+from nacre.train.post.context import ContextConfig
 
 CLEANING = (*RARELY, "codec.cleans=true", "stage.0.cleaning=0.5", "data.excerpt_s=0.3")
 SMALL = ContextConfig(hidden=16, small=8, shares=(0.5, 1.0), steps=30, batch=4, frames=20, fast=False)

@@ -15,7 +15,7 @@ from nacre.codec.codec import load
 from nacre.core.errors import BundleError, TrainError
 from nacre.model import bundle as bundles
 from nacre.train import loop, start
-from nacre.train.graft import export_networks
+from nacre.train.post.graft import export_networks
 
 ALONE = ('stage=[{name="b", steps=3, train=["decoder"], warmup_steps=0}]', "codec.noise=true", "data.batch=2")
 

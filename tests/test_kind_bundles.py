@@ -45,7 +45,7 @@ from nacre.quantise.gaussian import GaussianQuantiser
 from nacre.quantise.rvq import ResidualVQ
 from nacre.quantise.scalar import ScalarQuantiser
 from nacre.train import export as export_room
-from nacre.train.nets import CodecNet
+from nacre.train.nets.codec_net import CodecNet
 
 CHANGES = {
     "gaussian": ("net.encoder=gru", "net.decoder=gru", "quantiser.rate_weight=0.5"),
@@ -144,9 +144,9 @@ def test_graphs_equal_networks_whole_and_in_pieces(made, kind, part):
         chosen, given = torch.tensor([level]), torch.from_numpy(frames[None])
         with torch.no_grad():
             if part == "encoder":
-                theirs = net.quantiser.enter(net.encoder(given, chosen)[0], chosen)
+                theirs = net.quantiser.to_latent(net.encoder(given, chosen)[0], chosen)
             else:
-                theirs = net.decoder(net.quantiser.leave(given, chosen), chosen)[0]
+                theirs = net.decoder(net.quantiser.from_latent(given, chosen), chosen)[0]
         whole, _ = graph.step(frames, level, graph.start())
         assert whole.dtype == np.float32
         np.testing.assert_allclose(whole, theirs[0].numpy(), atol=2e-3, rtol=2e-3)
@@ -240,7 +240,7 @@ def test_finite_station_equals_the_rounding(made, speech, level):
 
 def test_steps_of_a_gaussian_model_are_the_posteriors_widths(made, speech):
     net, station = made["gaussian"].net, made["gaussian"].codec.model.quantiser
-    np.testing.assert_array_equal(station.steps, net.quantiser.station().steps)
+    np.testing.assert_array_equal(station.steps, net.quantiser.export_quantiser().steps)
     np.testing.assert_allclose(station.steps, np.sqrt(12) * net.quantiser.width.numpy(), rtol=1e-5)
     latents = net.latents(torch.from_numpy(speech[None, 16_000:32_000].copy()), 2)
     means = net.quantiser(
@@ -256,7 +256,7 @@ def test_steps_of_a_gaussian_model_are_the_posteriors_widths(made, speech):
 def test_steps_of_an_autoencoder_follow_the_spread(made):
     net, station = made["autoencoder"].net, made["autoencoder"].codec.model.quantiser
     assert isinstance(station, ScalarQuantiser)
-    np.testing.assert_allclose(station.steps, net.quantiser.station().steps, rtol=1e-5)
+    np.testing.assert_allclose(station.steps, net.quantiser.export_quantiser().steps, rtol=1e-5)
 
 
 def posterior(weight: float) -> tuple[GaussianQuantiser, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -23,27 +24,29 @@ from nacre.core.config import CodecConfig
 from nacre.core.errors import NacreError, TrainError
 from nacre.dsp.mel import LogMelAnalyser
 from nacre.io import audio
-from nacre.train import codebooks, loop
+from nacre.quantise.contract import check_quantiser
+from nacre.train import loop
 from nacre.train import run as run_room
-from nacre.train.codebooks import FiniteScalar, ResidualVQ, kmeans, nearest
+from nacre.train.bottlenecks import rvq
+from nacre.train.bottlenecks.autoencoder import PlainQuantiser
+from nacre.train.bottlenecks.base import Settings, used_columns
+from nacre.train.bottlenecks.fsq import FiniteScalar, FiniteSettings
+from nacre.train.bottlenecks.gaussian import GaussianQuantiser, GaussianSettings, gaussian_kl_bits
+from nacre.train.bottlenecks.registry import BOTTLENECKS
+from nacre.train.bottlenecks.rvq import ResidualSettings, ResidualVQ, kmeans, nearest
 from nacre.train.data import Corpus, Sampler, Source
 from nacre.train.degrade import NOTHING
 from nacre.train.losses import LossConfig, MelLoss, SpectralLoss
-from nacre.train.nets import BLOCKS, KINDS, CodecNet, LogMel, NetConfig
-from nacre.train.quantisers import (
-    GaussianQuantiser,
-    PlainQuantiser,
-    QuantiserConfig,
-    RateControl,
-    gaussian_kl_bits,
-    used_columns,
-)
-from nacre.train.recipe import Recipe, load_recipe
+from nacre.train.nets.blocks import BLOCKS, NetConfig
+from nacre.train.nets.codec_net import CodecNet
+from nacre.train.nets.transforms import LogMel
+from nacre.train.rate import RateControl
+from nacre.train.recipe import Recipe, load_recipe, parse, recipe_of
 
 RECIPES = sorted(RECIPE.parent.glob("*.toml"))
 CODEC = CodecConfig(latent_dims=8, levels=4, group_frames=10)
 MEL = dataclasses.replace(CODEC, mel_bands=20, delay_samples=480)
-BOOKS = QuantiserConfig(codebooks=4, codebook_size=16, code_dims=4)
+BOOKS = ResidualSettings(codebooks=4, codebook_size=16, code_dims=4)
 SMALL_BOOKS = ("kind=rvq", "quantiser.codebooks=4", "quantiser.codebook_size=16", "quantiser.code_dims=4")
 QUICK = (*RARELY, "data.excerpt_s=0.2", "data.batch=2")
 THREE_STAGES = (
@@ -66,7 +69,7 @@ def _one_thread() -> Iterator[None]:
 def _seed(monkeypatch) -> None:
     """The same numbers whichever tests run before, and k-means on few frames."""
     torch.manual_seed(7)
-    monkeypatch.setattr(loop, "FIT_FRAMES", 200)
+    monkeypatch.setattr(rvq, "FIT_FRAMES", 200)
 
 
 def voice(speech: np.ndarray) -> Corpus:
@@ -87,7 +90,9 @@ def latents_like(batch: int, frames: int, width: int = 8) -> Tensor:
 def net_of(kind: str, codec: CodecConfig = CODEC, **settings: object) -> CodecNet:
     """A tiny network whose levels differ."""
     torch.manual_seed(3)
-    net = CodecNet(codec, dataclasses.replace(NetConfig(16, 3, 2, 1, 1, 1), **settings), kind, BOOKS)
+    net = CodecNet(
+        codec, dataclasses.replace(NetConfig(16, 3, 2, 1, 1, 1), **settings), kind, BOOKS if kind == "rvq" else None
+    )
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("film"):
@@ -116,10 +121,10 @@ def test_divergence_is_zero_at_the_prior_only():
 
 
 def test_training_draws_from_the_posterior_and_evaluation_takes_its_mean():
-    quantiser = GaussianQuantiser(CODEC, QuantiserConfig())
+    quantiser = GaussianQuantiser(CODEC, GaussianSettings())
     level = torch.tensor([1, 3])
     latents = latents_like(2, 1, 16).expand(2, 20_000, 16)
-    mean, log_sd = quantiser.enter(latents, level).split(8, -1)
+    mean, log_sd = quantiser.to_latent(latents, level).split(8, -1)
     found = quantiser(latents, level)
     torch.testing.assert_close(found.latents.mean(1), mean[:, 0], atol=0.03, rtol=0)
     torch.testing.assert_close(found.latents.std(1), log_sd[:, 0].exp(), atol=0, rtol=0.03)
@@ -129,14 +134,14 @@ def test_training_draws_from_the_posterior_and_evaluation_takes_its_mean():
 
 
 def test_gradients_pass_through_the_sample():
-    quantiser = GaussianQuantiser(CODEC, QuantiserConfig())
+    quantiser = GaussianQuantiser(CODEC, GaussianSettings())
     level, latents = torch.tensor([2]), (0.5 * latents_like(1, 30, 16)).requires_grad_()
     found = quantiser(latents, level)
-    mean, log_sd = quantiser.enter(latents, level).split(8, -1)
+    mean, log_sd = quantiser.to_latent(latents, level).split(8, -1)
     (grad,) = torch.autograd.grad(found.latents.sum(), latents, retain_graph=True)
     torch.testing.assert_close(grad[..., :8], torch.ones(1, 30, 8))
     torch.testing.assert_close(grad[..., 8:], (found.latents - mean).detach())  # d/d log sd is the noise itself
-    quantiser.leave(found.latents, level).square().sum().backward()
+    quantiser.from_latent(found.latents, level).square().sum().backward()
     for parameter in quantiser.parameters():
         assert (parameter.grad[2] != 0).all()
         assert not parameter.grad[[0, 1, 3]].any()
@@ -144,10 +149,10 @@ def test_gradients_pass_through_the_sample():
 
 
 def test_free_bits_cost_nothing_and_pull_nothing():
-    config = QuantiserConfig(free_bits=0.5)
+    config = GaussianSettings(free_bits=0.5)
     quantiser, level = GaussianQuantiser(CODEC, config), torch.tensor([0])
     latents = latents_like(1, 40, 16).requires_grad_()
-    bits = gaussian_kl_bits(*quantiser.enter(latents, level).split(8, -1))
+    bits = gaussian_kl_bits(*quantiser.to_latent(latents, level).split(8, -1))
     found = quantiser(latents, level)
     torch.testing.assert_close(found.soft_bits, bits.clamp(min=0.5).sum(2))
     torch.testing.assert_close(found.hard_bits, bits.sum(2))
@@ -159,7 +164,7 @@ def test_free_bits_cost_nothing_and_pull_nothing():
 
 
 def test_steps_follow_the_width_of_the_posterior():
-    quantiser, level = GaussianQuantiser(CODEC, QuantiserConfig()), torch.tensor([1, 1])
+    quantiser, level = GaussianQuantiser(CODEC, GaussianSettings()), torch.tensor([1, 1])
     start = quantiser.width.clone()
     latents = torch.zeros(2, 5, 16)
     latents[..., 8:] = torch.linspace(-2, 1, 8)
@@ -168,7 +173,7 @@ def test_steps_follow_the_width_of_the_posterior():
     sd = (torch.linspace(-2, 1, 8) - 1).exp()  # log_width starts at -1
     torch.testing.assert_close(quantiser.width[1], sd, atol=0, rtol=1e-3)
     assert torch.equal(quantiser.width[[0, 2, 3]], start[[0, 2, 3]])  # of levels that were not drawn
-    np.testing.assert_allclose(quantiser.station().steps[1] ** 2 / 12, sd.square(), rtol=2e-3)
+    np.testing.assert_allclose(quantiser.export_quantiser().steps[1] ** 2 / 12, sd.square(), rtol=2e-3)
 
 
 def test_beta_warms_up_in_its_steps_and_stays():
@@ -195,9 +200,9 @@ def test_one_beta_for_all_levels_and_steps_that_differ(corpus):
         trainer.step()
     assert trainer.run.control.weight(torch.arange(4)).tolist() == pytest.approx([0.01 * math.log(2)] * 4)
     trainer.run.net.quantiser.width.fill_(0.3)
-    steps = trainer.run.net.quantiser.station().steps
+    steps = trainer.run.net.quantiser.export_quantiser().steps
     assert (steps[1:] < steps[:-1]).all()
-    alone = run_room.net_of(tiny_recipe("kind=gaussian")).quantiser.station().steps
+    alone = run_room.net_of(tiny_recipe("kind=gaussian")).quantiser.export_quantiser().steps
     assert (alone == alone[0]).all()
 
 
@@ -356,7 +361,7 @@ def test_bits_count_where_codes_are_chosen():
     cost = torch.cdist(low[0], quantiser.codes[0]).square() - 0.2 * share.log2()
     wanted = quantiser.codes[0][cost.argmin(1)] @ quantiser.outward[0]
     torch.testing.assert_close(quantiser(latents, TOP[:1]).latents[0], wanted, atol=1e-5, rtol=1e-5)
-    station, limits = quantiser.station(), np.full(1, 8, np.int32)
+    station, limits = quantiser.export_quantiser(), np.full(1, 8, np.int32)
     symbols = station.symbols(latents[0].numpy(), 3, limits, -share.log2()[None].numpy())
     np.testing.assert_array_equal(symbols[:, 0] + 8, cost.argmin(1).numpy())
     plain = station.symbols(latents[0].numpy(), 3, limits)
@@ -454,7 +459,7 @@ class TwoProcesses:
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_processes_keep_the_same_codebooks(monkeypatch, update):
     pair = TwoProcesses()
-    monkeypatch.setattr(codebooks, "dist", pair)
+    monkeypatch.setattr(rvq, "dist", pair)
     config = dataclasses.replace(BOOKS, update=update, revive_below=0.4)
     first = ResidualVQ(CODEC, config)
     with torch.no_grad():
@@ -475,7 +480,7 @@ def test_processes_keep_the_same_codebooks(monkeypatch, update):
 
 
 def test_finite_values_round_and_let_gradients_through():
-    quantiser = FiniteScalar(CODEC, QuantiserConfig(values=5))
+    quantiser = FiniteScalar(CODEC, FiniteSettings(values=5))
     latents, level = (2 * latents_like(4, 200)).requires_grad_(), torch.arange(4)
     found = quantiser(latents, level)
     assert sorted({round(value, 6) for value in found.latents.flatten().tolist()}) == [-1, -0.5, 0, 0.5, 1]
@@ -490,7 +495,7 @@ def test_finite_values_round_and_let_gradients_through():
 
 
 def test_an_autoencoder_passes_everything_and_notes_the_spread():
-    quantiser = PlainQuantiser(CODEC, QuantiserConfig())
+    quantiser = PlainQuantiser(CODEC, Settings())
     spread = torch.linspace(0.1, 5, 8)
     for _ in range(900):
         latents = latents_like(2, 100) * spread
@@ -498,7 +503,7 @@ def test_an_autoencoder_passes_everything_and_notes_the_spread():
     assert torch.equal(found.latents, latents)
     assert not torch.stack([found.soft_bits, found.hard_bits, found.penalty]).any()
     torch.testing.assert_close(quantiser.spread, spread, atol=0, rtol=0.05)
-    steps = quantiser.station().steps
+    steps = quantiser.export_quantiser().steps
     assert (np.diff(steps, axis=0) < 0).all()
     np.testing.assert_allclose(steps / steps[:, :1], np.tile(spread / spread[0], (4, 1)), rtol=0.05)
 
@@ -554,10 +559,10 @@ def test_a_batch_of_one_equals_a_batch_of_many(speech, kind, codec, encoder):
 
 @pytest.mark.parametrize("kind", ["gaussian", "rvq", "autoencoder"])
 def test_statistics_leave_padding_out(kind):
-    config = dataclasses.replace(BOOKS, revive_below=0.0)
+    bottleneck = BOTTLENECKS[kind]
+    settings = dataclasses.replace(BOOKS, revive_below=0.0) if kind == "rvq" else bottleneck.settings_type()
     torch.manual_seed(1)
-    masked = KINDS[kind](CODEC, config)
-    plain = KINDS[kind](CODEC, config)
+    masked, plain = bottleneck(CODEC, settings), bottleneck(CODEC, settings)
     plain.load_state_dict(masked.state_dict())
     latents, level = latents_like(2, 10, masked.width_in), torch.tensor([3, 3])
     inside = (torch.arange(10) < torch.tensor([[10], [4]])).float()
@@ -585,9 +590,15 @@ def test_whole_recordings_stay_apart():
     assert max(len(np.unique(np.abs(wave).round(5))) for wave in mixed.waves) > 1
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", list(BOTTLENECKS))
 def test_every_kind_takes_steps_on_whole_recordings(corpus, kind):
-    changes = (*SMALL_BOOKS, f"kind={kind}", "data.whole=true", "net.dropout=0.1", "data.excerpt_s=0.4")
+    changes = (
+        *(SMALL_BOOKS if kind == "rvq" else ()),
+        f"kind={kind}",
+        "data.whole=true",
+        "net.dropout=0.1",
+        "data.excerpt_s=0.4",
+    )
     recipe = tiny_recipe(*QUICK, *changes)
     trainer = trainer_of(recipe, corpus)
     trainer.sampler.whole = True
@@ -692,6 +703,43 @@ def resumes(recipe: Recipe, corpus: Corpus, folder: Path, stop: int, steps: int)
     assert_same(everything(run), everything(straight.run))
 
 
+# ---- kinds and blocks of other packages
+
+
+@pytest.mark.parametrize("kind", list(BOTTLENECKS))
+def test_what_every_kind_exports_keeps_the_contract(kind, tmp_path):
+    check_quantiser(net_of(kind).quantiser.export_quantiser(), tmp_path)
+
+
+class Halves(nn.Module):
+    """A block that remembers one frame."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.past_shape, self.share = (1, width), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, level: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        past = torch.zeros_like(x[:, :1]) if past is None else past
+        joined = torch.cat([past, x], 1)
+        return x + self.share * joined[:, :-1], joined[:, -1:]
+
+
+class Coarse(PlainQuantiser):
+    """A kind of its own name that rounds nothing either."""
+
+
+def test_recipes_may_name_kinds_and_blocks_of_other_packages(corpus, monkeypatch):
+    for registry in (BOTTLENECKS, BLOCKS):
+        monkeypatch.setattr(registry, "_items", dict(registry._items))
+    BOTTLENECKS.add("coarse", Coarse)
+    BLOCKS.add("halves", lambda net, levels: Halves(net.width))
+    trainer = trainer_of(tiny_recipe(*QUICK, "kind=coarse", "net.encoder=halves"), corpus)
+    assert isinstance(trainer.run.net.quantiser, Coarse)
+    figures = trainer.step()
+    assert all(math.isfinite(value) for value in figures.values())
+    assert any(parameter.any() for name, parameter in trainer.run.net.named_parameters() if name.endswith("share"))
+
+
 # ---- refusals
 
 NEAREST = [
@@ -709,8 +757,9 @@ NEAREST = [
 
 @pytest.mark.parametrize(("change", "key", "near"), NEAREST)
 def test_names_that_are_none_get_the_nearest(change, key, near):
+    kind = ("kind=rvq",) if key.startswith("quantiser") else ()
     with pytest.raises(TrainError) as caught:
-        tiny_recipe(change)
+        tiny_recipe(*kind, change)
     assert str(caught.value).startswith(f"{key}: found ")
     assert str(caught.value).endswith(f"did you mean {near}?")
 
@@ -718,20 +767,22 @@ def test_names_that_are_none_get_the_nearest(change, key, near):
 @pytest.mark.parametrize(
     "changes",
     [
-        ("quantiser.codebooks=0",),
-        ("quantiser.codebooks=65",),
-        ("quantiser.codebook_size=-16",),
-        ("quantiser.codebook_size=1",),
-        ("quantiser.codebook_size=5000",),
-        ("quantiser.code_dims=-1",),
+        ("quantiser.codebooks=0", "kind=rvq"),
+        ("quantiser.codebooks=65", "kind=rvq"),
+        ("quantiser.codebook_size=-16", "kind=rvq"),
+        ("quantiser.codebook_size=1", "kind=rvq"),
+        ("quantiser.codebook_size=5000", "kind=rvq"),
+        ("quantiser.code_dims=-1", "kind=rvq"),
         ("quantiser.code_dims=9", "kind=rvq"),  # more than latent_dims
-        ("quantiser.decay=1.5",),
-        ("quantiser.commitment=-0.1",),
-        ("quantiser.revive_below=-1",),
-        ("quantiser.free_bits=-1",),
-        ("quantiser.rate_weight=-1",),
-        ("quantiser.values=4",),
-        ("quantiser.values=257",),
+        ("quantiser.decay=1.5", "kind=rvq"),
+        ("quantiser.commitment=-0.1", "kind=rvq"),
+        ("quantiser.revive_below=-1", "kind=rvq"),
+        ("quantiser.free_bits=-1", "kind=gaussian"),
+        ("quantiser.rate_weight=-1", "kind=gaussian"),
+        ("quantiser.values=4", "kind=fsq"),
+        ("quantiser.values=257", "kind=fsq"),
+        ("quantiser.codebooks=4", "kind=fsq"),  # of another kind
+        ("quantiser.values=5",),
         ("rate.beta=-0.1",),
         ("rate.warmup_steps=0",),
         ("net.dropout=1.0",),
@@ -754,6 +805,19 @@ def test_settings_that_cannot_be_meant(changes):
     with pytest.raises(NacreError, match=r": found .*, wanted ") as caught:
         tiny_recipe(*changes)
     assert changes[0].partition("=")[0].split(".")[-1] in str(caught.value)
+
+
+def test_recipes_of_earlier_versions_held_settings_of_all_kinds(tmp_path):
+    recipe = tiny_recipe(*SMALL_BOOKS)
+    values = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    values["quantiser"] |= {"free_bits": 0.0, "values": 5}
+    (tmp_path / "recipe.json").write_text(json.dumps(values))
+    assert recipe_of(tmp_path) == recipe
+    with pytest.raises(TrainError, match="free_bits: found an unknown key"):
+        parse(values)
+    (tmp_path / "recipe.json").write_text("[]")
+    with pytest.raises(TrainError, match="a table of settings"):
+        recipe_of(tmp_path)
 
 
 def test_more_codes_than_frames_are_refused_before_training(tmp_path, speech):

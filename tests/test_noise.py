@@ -96,7 +96,7 @@ def test_settings_at_rest_are_not_written():
 
 def test_torch_does_the_same():
     torch = pytest.importorskip("torch", exc_type=ImportError)
-    from nacre.train.nets import Analysis
+    from nacre.train.nets.transforms import Analysis
 
     found = decoder_output(60, hz=3500.0)
     theirs = Analysis(CODEC).sound(torch.from_numpy(found[None]))[0].numpy()

@@ -38,11 +38,14 @@ from nacre.train import loop
 from nacre.train import run as run_room
 from nacre.train import start as start_room
 from nacre.train import validate as validate_room
+from nacre.train.bottlenecks.scalar import ScalarQuantiser, laplace_bits
 from nacre.train.data import Corpus, Sampler, Source, load_corpus, open_cache
 from nacre.train.degrade import NOTHING, DegradeConfig, narrow
 from nacre.train.losses import LossConfig, SpectralLoss, mel_filters
-from nacre.train.nets import Analysis, CodecNet, NetConfig
-from nacre.train.quantisers import HIGHEST_WEIGHT, RateControl, ScalarQuantiser, laplace_bits, smooth
+from nacre.train.nets.blocks import NetConfig
+from nacre.train.nets.codec_net import CodecNet
+from nacre.train.nets.transforms import Analysis
+from nacre.train.rate import HIGHEST_WEIGHT, RateControl, smooth
 from nacre.train.recipe import Recipe, StageConfig, load_recipe
 
 CLIPS = PACKAGE / "clips"

@@ -6,8 +6,8 @@ import torch
 
 from nacre.core.errors import TrainError
 from nacre.entropy import range_coder
-from nacre.train import context
-from nacre.train.context import ContextConfig, Groups, bits, fit, static_bits, statistics, to_prior, train
+from nacre.train.post import context
+from nacre.train.post.context import ContextConfig, Groups, bits, fit, static_bits, statistics, to_prior, train
 
 CONFIG = ContextConfig(hidden=24, small=12, shares=(0.5, 1.0), steps=200, batch=16, frames=20, fast=False)
 

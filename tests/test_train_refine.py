@@ -19,8 +19,9 @@ from nacre.core.errors import TrainError
 from nacre.entropy.static_prior import StaticPrior
 from nacre.model import bundle as bundles
 from nacre.model.runtime import Network
-from nacre.train import adapt, start
-from nacre.train import refine as room
+from nacre.train import start
+from nacre.train.post import adapt
+from nacre.train.post import refine as room
 
 corpus = test_cleaning.corpus
 CONFIG = room.RefineConfig(base=1, steps=(2.0, 0.7), size=40, zones=3, classes=6)

@@ -106,8 +106,8 @@ def prior(
 ) -> None:
     """Teach a model how its latents go on: a context prior, for smaller files of the same sound."""
     with torch_at_hand():
-        from nacre.train.adapt import add_context
-        from nacre.train.context import ContextConfig
+        from nacre.train.post.adapt import add_context
+        from nacre.train.post.context import ContextConfig
 
         found = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
     saved = 1 - (found.rates_kbps / found.static_rates_kbps).mean()
@@ -129,7 +129,7 @@ def refine(
 ) -> None:
     """Give a model's highest levels what its networks leave over of the sound, for higher rates worth their bytes."""
     with torch_at_hand():
-        from nacre.train.refine import RefineConfig, add_refinement
+        from nacre.train.post.refine import RefineConfig, add_refinement
 
         config = RefineConfig(base=base, steps=tuple(numbers(steps, "steps")))
         found = add_refinement(model, data, output, noise, hours, config, quiet)
@@ -154,7 +154,7 @@ def export(
     """Turn a training run into a model folder that encodes and decodes without torch."""
     with torch_at_hand():
         from nacre.train.export import export_run
-        from nacre.train.graft import export_networks
+        from nacre.train.post.graft import export_networks
 
         found = export_networks(run, base, output, name) if base else export_run(run, output, name)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"

@@ -63,8 +63,7 @@ class ScalarQuantiser(Quantiser):
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Facts for model.json, steps with six digits; there is no file."""
-        steps = [[float(f"{value:.6g}") for value in row] for row in self.steps.tolist()]
-        return {"steps": steps, "dead_zone": self.dead_zone[:, 0].tolist()}
+        return {"steps": six_digits(self.steps), "dead_zone": self.dead_zone[:, 0].tolist()}
 
     @classmethod
     def load(cls, folder: Path, facts: dict[str, Any]) -> ScalarQuantiser:
@@ -81,6 +80,11 @@ class ScalarQuantiser(Quantiser):
     def meaning(cls, facts: dict[str, Any]) -> Any:
         """The steps."""
         return facts["steps"]
+
+
+def six_digits(steps: Floats) -> list[list[float]]:
+    """steps [L, D] as a model.json holds them."""
+    return [[float(f"{value:.6g}") for value in row] for row in steps.tolist()]
 
 
 def quantise(latents: Floats, steps: Floats, dead_zone: Floats, limits: Ints) -> Ints:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nacre.core.errors import TrainError
 from nacre.train.checks import above_zero, check, not_negative
 from nacre.train.losses import planar_spectra
-from nacre.train.nets import within
+from nacre.train.nets.transforms import length_mask
 from nacre.train.precision import FLOAT32
 
 EXPONENT = 0.3  # that of the distortion: weak sounds are seen too
@@ -114,7 +114,7 @@ class Adversary(nn.Module):
         """
         ours, theirs = decoded[: self.config.items], wave[: self.config.items]
         if lengths is not None:
-            inside = within(lengths[: self.config.items], 1, ours.shape[1])
+            inside = length_mask(lengths[: self.config.items], 1, ours.shape[1])
             ours, theirs = ours * inside, theirs * inside
         fault, against, right = ours.new_zeros(()), ours.new_zeros(()), []
         for critic in self.critics:

@@ -1,4 +1,4 @@
-"""What settings of the training room must satisfy: one check, one wording."""
+"""What settings of training must satisfy: one check, one wording."""
 
 from __future__ import annotations
 

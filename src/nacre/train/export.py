@@ -29,8 +29,7 @@ from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
-from nacre.train.nets import CodecNet
-from nacre.train.quantisers import GaussianQuantiser, gaussian_kl_bits
+from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.run import CHECKPOINT, Run, new_run
 from nacre.train.validate import fit_prior
@@ -58,9 +57,9 @@ class _Step(nn.Module):
         pasts = list(past.split(self.sizes, 1)) if remembers else None
         if self.part == "encoder":
             out, after = self.codec.encoder(frames, level, pasts)
-            out = self.codec.quantiser.enter(out, level % self.codec.codec.levels)
+            out = self.codec.quantiser.to_latent(out, level % self.codec.codec.levels)
         else:
-            out, after = self.codec.decoder(self.codec.quantiser.leave(frames, level), level, pasts)
+            out, after = self.codec.decoder(self.codec.quantiser.from_latent(frames, level), level, pasts)
         return out, torch.cat(after, 1) if remembers else past + 0
 
 
@@ -225,15 +224,15 @@ def use(codec: Codec, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def kl_rates(net: CodecNet, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Of kind GAUSSIAN: the KL divergence in kb/s of each level on waves [B, N], to hold beside the files' rates."""
-    if not isinstance(net.quantiser, GaussianQuantiser):
-        return {}
+    """The KL divergence in kb/s of each level on waves [B, N], of kinds that know one, beside the files' rates."""
     rates = []
     for level in range(net.codec.levels):
         total = 0.0
         for wave in waves:
-            mean, log_sd = net.latents(torch.from_numpy(wave[None]), level).split(net.codec.latent_dims, -1)
-            total += float(gaussian_kl_bits(mean, log_sd).sum())
+            bits = net.quantiser.kl_bits(net.latents(torch.from_numpy(wave[None]), level))
+            if bits is None:
+                return {}
+            total += float(bits.sum())
         rates.append(round(total * net.codec.rate_hz / waves.size / 1000, 3))
     return {"kl_kbps": rates}
 
@@ -271,18 +270,18 @@ def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: d
         net = averaged(run)
         write_graph(net, "encoder", part / "encoder.onnx")
         write_graph(net, "decoder", part / "decoder.onnx")
-        prior, station = fit_prior(net, waves), net.quantiser.station()
+        prior, quantiser = fit_prior(net, waves), net.quantiser.export_quantiser()
         prior.save(part / "prior.npz")
         found: dict[str, Any] = {}
-        found |= station.save(part)
+        found |= quantiser.save(part)
         found["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
         if net.codec.cleans:
             found["cleaning_span"] = [0.0, 1.0]  # until there is a codec to measure it with
-        draft = bundles.save(part, name, station.code, net.codec, found | facts)
+        draft = bundles.save(part, name, quantiser.code, net.codec, found | facts)
         codec = Codec(Model.load(draft))
         found["rates_kbps"] = measured_rates(codec, waves)
         if net.codec.cleans:
             found["cleaning_span"] = cleaning_span(codec, waves)
         found |= use(codec, waves) | kl_rates(net, waves)
-        bundles.save(part, name, station.code, net.codec, found | facts)
+        bundles.save(part, name, quantiser.code, net.codec, found | facts)
     return bundles.load(out)

@@ -18,19 +18,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
-from nacre.train.codebooks import ResidualVQ
+from nacre.train.bottlenecks.base import valid_frames
 from nacre.train.data import Corpus, Excerpts, Sampler, load_corpus
 from nacre.train.degrade import NOTHING
 from nacre.train.log import Log
 from nacre.train.losses import MelLoss, SpectralLoss
-from nacre.train.nets import within
+from nacre.train.nets.transforms import length_mask
 from nacre.train.precision import fastest
-from nacre.train.quantisers import kept
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.run import CHECKPOINT, Run, learning_rate, net_of, new_run
 from nacre.train.validate import Validation, fit_prior, validate
-
-FIT_FRAMES, FIT_EACH = 20_000, 20  # frames for k-means: at least so many, and so many a code
 
 
 @dataclass(frozen=True)
@@ -178,20 +175,18 @@ class Trainer:
         """Codebooks by k-means on the latents of training speech, the same on all processes."""
         recipe, run = self.recipe, self.run
         samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
-        wanted = max(FIT_FRAMES, FIT_EACH * recipe.quantiser.codebook_size)
         torch.manual_seed(recipe.seed)
         run.net.eval()
         found: list[Tensor] = []
-        while sum(map(len, found)) < wanted:
+        while sum(map(len, found)) < run.net.quantiser.fit_frames:
             seed = (recipe.seed, 1 << 29, len(found) * recipe.data.batch)
             drawn = self.sampler.draw(recipe.data.batch, samples, seed)
             level = torch.full((len(drawn.waves),), recipe.codec.levels - 1, device=self.place.device)
             spectra = run.net.analysis.spectra(torch.from_numpy(drawn.waves).to(self.place.device))
             latents = run.net.encoder(spectra, level)[0].float()
             lengths = torch.from_numpy(drawn.lengths).to(self.place.device)
-            found.append(kept(latents, within(lengths, recipe.codec.hop_samples, latents.shape[1])))
+            found.append(valid_frames(latents, length_mask(lengths, recipe.codec.hop_samples, latents.shape[1])))
         quantiser = run.net.quantiser
-        assert isinstance(quantiser, ResidualVQ)
         quantiser.fit(torch.cat(found))
         run.net.train()
         for name, value in quantiser.state_dict().items():
@@ -263,7 +258,7 @@ def train(
     run = new_run(recipe, place.device)
     if resume and checkpoint.exists():
         run.load(checkpoint, recipe)
-    check_codebooks(recipe, corpus)
+    recipe.quantiser.check_corpus(int(corpus.seconds * float(recipe.codec.frame_rate_hz)))
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
     balance, whole = recipe.data.balance, recipe.data.whole
     sampler = Sampler(corpus, recipe.codec, recipe.degrade, noises, balance, whole, recipe.dirt)
@@ -291,15 +286,6 @@ def train(
             print(f"step {run.step} is saved, --resume goes on from it", flush=True)
         raise KeyboardInterrupt
     return run
-
-
-def check_codebooks(recipe: Recipe, corpus: Corpus) -> None:
-    """Raise TrainError where a codebook has more entries than the recordings have frames."""
-    frames = int(corpus.seconds * float(recipe.codec.frame_rate_hz))
-    if recipe.kind == "rvq" and recipe.quantiser.codebook_size > frames:
-        found = f"{recipe.quantiser.codebook_size} codes for {frames} frames of recordings"
-        advice = "change it in the recipe, or give more recordings"
-        raise TrainError("quantiser.codebook_size", found=found, wanted=f"at most {frames}", next=advice)
 
 
 def report_skipped(corpora: list[Corpus], path: Path, quiet: bool) -> None:

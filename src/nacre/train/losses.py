@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nacre.train.checks import above_zero, check, not_negative
-from nacre.train.nets import frame, within
+from nacre.train.nets.transforms import frame, length_mask
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ class SpectralLoss(nn.Module):
         """
         c, waves = self.config, [decoded, wave] if other is None else [decoded, other, wave]
         if lengths is not None:
-            inside = within(lengths, 1, decoded.shape[1])
+            inside = length_mask(lengths, 1, decoded.shape[1])
             waves = [each * inside for each in waves]
         total: dict[str, Tensor] = {}
         for size in c.windows:
             for name, value in self._view(size, waves).items():
-                total[name] = total.get(name, 0) + mean_within(value, lengths, size // 4) / len(c.windows)
+                total[name] = total.get(name, 0) + mean_length_mask(value, lengths, size // 4) / len(c.windows)
         parts = {name: getattr(c, name) * value for name, value in total.items()}
         return torch.stack(list(parts.values())).sum(0), parts
 
@@ -143,11 +143,11 @@ class SpectralLoss(nn.Module):
         return compare(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
 
 
-def mean_within(values: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
+def mean_length_mask(values: Tensor, lengths: Tensor | None, hop: int) -> Tensor:
     """Mean over frames of values [B, T], `hop` samples apart, that are centred inside lengths [B]; -> [B]."""
     if lengths is None:
         return values.mean(1)
-    inside = within(lengths + 1, hop, values.shape[1])
+    inside = length_mask(lengths + 1, hop, values.shape[1])
     return (values * inside).sum(1) / inside.sum(1)
 
 
@@ -165,6 +165,6 @@ class MelLoss(nn.Module):
         away = (decoded - frames).abs().mean(2)
         found = away.mean(1)
         if lengths is not None:
-            inside = within(lengths, self.step_samples, away.shape[1])
+            inside = length_mask(lengths, self.step_samples, away.shape[1])
             found = (away * inside).sum(1) / inside.sum(1)
         return found, {"log_mel": found}

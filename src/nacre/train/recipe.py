@@ -12,14 +12,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
-from nacre.entropy.static_prior import MOST
-from nacre.quantise.base import MOST_BYTES
 from nacre.train.adversary import AdversaryConfig
+from nacre.train.bottlenecks.base import Bottleneck, Settings
+from nacre.train.bottlenecks.registry import BOTTLENECKS
 from nacre.train.checks import above_zero, check, not_negative, one_of, share
 from nacre.train.degrade import DegradeConfig, DirtConfig
 from nacre.train.losses import LossConfig
-from nacre.train.nets import KINDS, NetConfig
-from nacre.train.quantisers import HIGHEST_WEIGHT, QuantiserConfig
+from nacre.train.nets.blocks import NetConfig
+from nacre.train.rate import HIGHEST_WEIGHT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,9 +27,7 @@ else:
     import tomli as tomllib
 
 PARTS = ("encoder", "decoder", "quantiser")
-MOST_DIMS = {"fsq": 255}  # latent dims a model folder can say, where MOST of the prior is not the limit
-PARAMETERLESS = ("fsq", "autoencoder")  # kinds whose quantiser has nothing to train
-BOTTLENECKS = ("quantised", "bypassed")
+ROUNDING = ("quantised", "bypassed")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
 
 
@@ -106,7 +104,7 @@ class StageConfig:
             advice = f"did you mean {', '.join(near)}?" if near else "one that is frozen whole learns nothing"
             wanted = f"some of {list(PARTS)}"
             raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=wanted, next=advice)
-        one_of(self, f"stage {self.name}", BOTTLENECKS, "bottleneck")
+        one_of(self, f"stage {self.name}", ROUNDING, "bottleneck")
         check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight")
         check(self, f"stage {self.name}", "two numbers, 0 or more", lambda pair: min(pair) >= 0, "adversarial")
         check(self, f"stage {self.name}", "above 0", above_zero, "steps", "learning_rate", "distortion_weight")
@@ -138,7 +136,7 @@ class Recipe:
     licence: str = ""
     codec: CodecConfig = field(default_factory=CodecConfig)
     net: NetConfig = field(default_factory=NetConfig)
-    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    quantiser: Settings = field(default_factory=Settings)  # of the kind
     rate: RateConfig = field(default_factory=RateConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
@@ -148,7 +146,7 @@ class Recipe:
     card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:
-        one_of(self, "", KINDS, "kind")
+        one_of(self, "", BOTTLENECKS, "kind")
         if not self.stage:
             raise TrainError("recipe", found="no stage", wanted="at least one [[stage]]")
         check(self, "", "0 or more", not_negative, "seed")
@@ -163,11 +161,11 @@ class Recipe:
         """Raise TrainError for a stage in which nothing can learn, or that fits codebooks where there are none."""
         for stage in self.stage:
             alone = set(stage.train) == {"quantiser"}
-            if alone and (self.kind in PARAMETERLESS or stage.bottleneck == "bypassed"):
+            if alone and (not self.bottleneck.learns or stage.bottleneck == "bypassed"):
                 found = f"{list(stage.train)} of kind {self.kind}, {stage.bottleneck}"
                 advice = "add encoder or decoder"
                 raise TrainError(f"stage {stage.name}: train", found=found, wanted="a part that can learn", next=advice)
-            if stage.cleaning and not (self.codec.cleans and self.kind != "autoencoder" and not self.codec.mel_bands):
+            if stage.cleaning and not (self.codec.cleans and self.bottleneck.denoises and not self.codec.mel_bands):
                 advice = "set codec.cleans = true, for sound, or leave it out"
                 raise TrainError(
                     f"stage {stage.name}: cleaning",
@@ -182,24 +180,29 @@ class Recipe:
                 found = "log-mel frames" if self.codec.mel_bands else f"train = {list(stage.train)}"
                 wanted = "a decoder that learns to make sound"
                 raise TrainError(f"stage {stage.name}: adversarial", found=found, wanted=wanted, next="leave it out")
-            if stage.fit and self.kind != "rvq":
+            if stage.fit and not self.bottleneck.fits:
                 advice = "leave it out"
-                raise TrainError(f"stage {stage.name}: fit", found=f"kind {self.kind}", wanted="kind rvq", next=advice)
+                raise TrainError(
+                    f"stage {stage.name}: fit",
+                    found=f"kind {self.kind}",
+                    wanted="a kind with codebooks, rvq",
+                    next=advice,
+                )
 
     def _check_sizes(self) -> None:
         """Raise TrainError for sizes that fit no model folder, or contradict each other."""
-        codec, most = self.codec, MOST_DIMS.get(self.kind, MOST[1])
+        codec, most = self.codec, self.bottleneck.most_dims
         check(codec, "codec", f"at most {most} for kind {self.kind}", lambda dims: dims <= most, "latent_dims")
-        if self.kind == "rvq":
-            wanted, q = f"at most codec.latent_dims, {codec.latent_dims}", self.quantiser
-            check(q, "quantiser", wanted, lambda dims: dims <= codec.latent_dims, "code_dims")
-            largest = MOST_BYTES // (5 * q.codebooks * q.code_dims)  # float32, and a little for heads
-            wanted = f"at most {largest} with so many books and dims"
-            check(q, "quantiser", wanted, lambda entries: entries <= largest, "codebook_size")
+        self.quantiser.check_codec(codec)
         if codec.mel_bands:
             lag = codec.window_samples - codec.step_samples
             wanted = f"{lag} with mel_bands, window_samples less step_samples"
             check(codec, "codec", wanted, lambda delay: delay == lag, "delay_samples")
+
+    @property
+    def bottleneck(self) -> type[Bottleneck]:
+        """The kind's class."""
+        return BOTTLENECKS[self.kind]
 
     @property
     def steps(self) -> int:
@@ -215,21 +218,35 @@ class Recipe:
         return len(self.stage) - 1, self.stage[-1].steps
 
 
-def build(kind: type[Any], values: Any, where: str = "") -> Any:
-    """A frozen dataclass from plain TOML values; raises TrainError naming the key and the nearest valid one."""
+def parse(values: Any, earlier: bool = False) -> Recipe:
+    """A recipe from plain values; raises TrainError. `earlier`: versions before wrote settings of all kinds into it."""
+    if not isinstance(values, dict):
+        raise TrainError("recipe", found=values, wanted="a table of settings")
+    name = values.get("kind", Recipe.kind)
+    bottleneck = BOTTLENECKS.get(name) if isinstance(name, str) else None
+    settings = bottleneck.settings_type if bottleneck else Settings  # an unknown kind is refused by the recipe itself
+    given = values.get("quantiser", {})
+    if earlier and isinstance(given, dict):
+        given = {key: value for key, value in given.items() if key in {f.name for f in fields(settings)}}
+    recipe: Recipe = build(Recipe, values | {"quantiser": given}, types={"quantiser": settings})
+    return recipe
+
+
+def build(kind: type[Any], values: Any, where: str = "", types: dict[str, type[Any]] | None = None) -> Any:
+    """A frozen dataclass from plain TOML values; raises TrainError naming the key and the nearest valid one.
+
+    `types` of fields go before those that the dataclass states.
+    """
     if not isinstance(values, dict):
         raise TrainError(where.removesuffix(".") or "recipe", found=values, wanted="a table of settings")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind) | (types or {})
     known = {f.name: f for f in fields(kind)}
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.0)
-            raise TrainError(
-                f"{where}{key}",
-                found="an unknown key",
-                wanted=f"one of {sorted(known)}",
-                next=f"did you mean {near[0]}?",
-            )
+            wanted = f"one of {sorted(known)}" if known else "nothing: this kind has no settings"
+            advice = f"did you mean {near[0]}?" if near else "leave it out"
+            raise TrainError(f"{where}{key}", found="an unknown key", wanted=wanted, next=advice)
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise TrainError(f"{where}{name}", found="nothing", wanted="a value", next="add it to the recipe")
@@ -271,8 +288,7 @@ def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
         values = _merged(base, values)
     for change in changes:
         override(values, change)
-    recipe: Recipe = build(Recipe, values)
-    return recipe
+    return parse(values)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -300,10 +316,10 @@ def recipe_of(run: Path) -> Recipe:
     """The recipe that a run folder was trained with."""
     path = run / "recipe.json"
     try:
-        recipe: Recipe = build(Recipe, json.loads(path.read_text()))
+        values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise TrainError(str(run), found=str(error), wanted="a folder written by `nacre train`") from error
-    return recipe
+    return parse(values, earlier=True)
 
 
 def override(values: Any, change: str) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
 from nacre.train.adversary import Adversary
-from nacre.train.nets import CodecNet, begin_cleaning
-from nacre.train.quantisers import GaussianQuantiser, RateControl
+from nacre.train.nets.codec_net import CodecNet, begin_cleaning
+from nacre.train.rate import RateControl
 from nacre.train.recipe import Recipe, StageConfig
 
 CHECKPOINT = "checkpoint"
@@ -167,6 +167,5 @@ def new_run(recipe: Recipe, device: torch.device) -> Run:
 def net_of(recipe: Recipe) -> CodecNet:
     """Networks and quantiser as the recipe asks for them."""
     net = CodecNet(recipe.codec, recipe.net, recipe.kind, recipe.quantiser)
-    if isinstance(net.quantiser, GaussianQuantiser):
-        net.quantiser.one_rate = recipe.rate.beta > 0
+    net.quantiser.one_rate = recipe.rate.beta > 0
     return net

@@ -7,7 +7,6 @@ weights: where a number comes out, the model's weight is put back. The result is
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +18,13 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
-from nacre.entropy.static_prior import TOTAL, StaticPrior
+from nacre.entropy.static_prior import StaticPrior
 from nacre.model.bundle import Bundle
 from nacre.model.runtime import Network
-from nacre.quantise import scalar
 from nacre.train.export import write_graph
 from nacre.train.loop import Trainer
-from nacre.train.nets import CodecNet
-from nacre.train.quantisers import ScalarQuantiser
-from nacre.train.recipe import Recipe, build, override
+from nacre.train.nets.codec_net import CodecNet
+from nacre.train.recipe import Recipe, override, parse
 from nacre.train.run import Run
 
 CLOSE = 0.02  # of the size of what comes out: weights are stored as float16, so a new network differs by less
@@ -44,7 +41,7 @@ def recipe_from(bundle: Bundle, steps: int, learning_rate: float, changes: tuple
     values["stage"] = [stage | {"warmup_steps": min(100, steps // 10), "cleaning": last.get("cleaning", 0.0)}]
     for change in changes:
         override(values, change)
-    recipe: Recipe = build(Recipe, values)
+    recipe: Recipe = parse(values, earlier=True)
     return recipe
 
 
@@ -69,8 +66,9 @@ def calibrate(trainer: Trainer, items: int = 32) -> None:
     samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
     waves = trainer.sampler.batch(items, samples, (recipe.seed, 1 << 28))
     wave, bits, distortion = torch.from_numpy(waves).to(trainer.place.device), [], []
-    assert isinstance(run.net.quantiser, ScalarQuantiser)
-    first, which = distinct(run.net.quantiser.log_gain.detach())
+    scales = run.net.quantiser.export_quantiser().scales
+    assert scales is not None, "`put` refuses such kinds"
+    first, which = distinct(torch.from_numpy(scales))
     run.net.eval()
     for level in first:
         coded = run.net(wave, torch.full((items,), level, device=wave.device))
@@ -101,21 +99,13 @@ def distinct(rows: Tensor) -> tuple[list[int], list[int]]:
 
 def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
     """Give a run the weights of a model; its averaged weights too."""
-    quantiser = bundle.quantiser()
-    if not isinstance(quantiser, scalar.ScalarQuantiser) or not isinstance(run.net.quantiser, ScalarQuantiser):
-        raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar")
     if bundle.config.levels != recipe.codec.levels or (bundle.config.cleans and not recipe.codec.cleans):
         found = (bundle.config.levels, bundle.config.cleans)
         raise TrainError("model's levels, cleans", found=found, wanted=(recipe.codec.levels, recipe.codec.cleans))
     source = CodecNet(bundle.config, recipe.net, recipe.kind, recipe.quantiser)
+    source.quantiser.restore(bundle.quantiser(), StaticPrior.load(bundle.part("prior.npz")))
     for part in ("encoder", "decoder"):
         read_graph(source, part, bundle.part(f"{part}.onnx"))
-    assert isinstance(source.quantiser, ScalarQuantiser)
-    prior = StaticPrior.load(bundle.part("prior.npz"))
-    sizes = np.abs(np.arange(prior.counts.shape[2]) - prior.counts.shape[2] // 2)
-    spread = (prior.counts * sizes).sum(2) / TOTAL  # the scale of a Laplace density is its mean size
-    source.quantiser.log_gain.data = -torch.from_numpy(quantiser.steps).log()
-    source.quantiser.log_scale.data = torch.from_numpy(np.log(spread + math.exp(-3.5))).float()
     weights = run.net.state_dict()
     for name, value in source.state_dict().items():
         if value.shape == weights[name].shape:

@@ -12,7 +12,7 @@ from torch import nn
 from nacre.core.units import kbps
 from nacre.entropy import range_coder
 from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
-from nacre.train.nets import CodecNet
+from nacre.train.nets.codec_net import CodecNet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,23 +31,23 @@ class Validation:
 def fit_prior(net: CodecNet, waves: Array) -> StaticPrior:
     """Count tables of every level from the symbols of waves [B, N] float32, coded as the encoder would."""
     prior = _tables(net, waves, None)
-    if net.quantiser.station().counts_bits:
+    if net.quantiser.export_quantiser().counts_bits:
         prior = _tables(net, waves, prior)  # choices depend on what bits cost, and the other way round
     return prior
 
 
 def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPrior:
-    found = net.quantiser.station()
-    entries = found.entries
+    quantiser = net.quantiser.export_quantiser()
+    entries = quantiser.entries
     reach = entries // 2 if entries else REACH
-    limits = np.full(found.columns, reach, np.int32)
-    counts = np.zeros((found.levels, found.columns, 2 * reach + 1), np.int32)
+    limits = np.full(quantiser.columns, reach, np.int32)
+    counts = np.zeros((quantiser.levels, quantiser.columns, 2 * reach + 1), np.int32)
     counts[:, :, reach] = TOTAL
-    for level in range(found.levels):
+    for level in range(quantiser.levels):
         costs = prior.costs(level) if prior else None
-        rows = [found.symbols(_latents(net, wave, level), level, limits, costs) for wave in waves]
+        rows = [quantiser.symbols(_latents(net, wave, level), level, limits, costs) for wave in waves]
         symbols = np.concatenate(rows) + reach
-        for column in range(found.used(level)):
+        for column in range(quantiser.used(level)):
             histogram = np.bincount(symbols[:, column], minlength=2 * reach + 1).astype(np.int64)
             if entries:
                 counts[level, column] = 0
@@ -70,14 +70,14 @@ def device_of(net: CodecNet) -> torch.device:
 @torch.no_grad()
 def validate(net: CodecNet, loss: nn.Module, prior: StaticPrior, waves: Array, levels: list[int]) -> list[Validation]:
     """Figures at these levels for waves [B, N] float32, each coded as one group."""
-    station, device, found = net.quantiser.station(), device_of(net), []
+    quantiser, device, found = net.quantiser.export_quantiser(), device_of(net), []
     for level in levels:
         size_bytes, distortion = 0, 0.0
         for wave in waves:
             latents = _latents(net, wave, level)
-            symbols = station.symbols(latents, level, prior.limits(level), prior.costs(level))
+            symbols = quantiser.symbols(latents, level, prior.limits(level), prior.costs(level))
             size_bytes += len(range_coder.encode(symbols, prior.tables(level)))
-            sound = net.decoded(torch.from_numpy(station.latents(symbols, level)[None]).to(device), level)
+            sound = net.decoded(torch.from_numpy(quantiser.latents(symbols, level)[None]).to(device), level)
             distortion += float(loss(sound, net.target(torch.from_numpy(wave[None]).to(device), sound))[0])
         rate = kbps(size_bytes, waves.size / net.codec.rate_hz)
         found.append(Validation(level, round(rate, 3), round(distortion / len(waves), 4)))

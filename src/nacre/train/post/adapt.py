@@ -20,10 +20,10 @@ from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.context import ContextConfig, train
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
 from nacre.train.export import card, check_free, measured_rates, new_folder
+from nacre.train.post.context import ContextConfig, train
 from nacre.train.recipe import Recipe, build
 
 Array = np.ndarray[Any, np.dtype[Any]]

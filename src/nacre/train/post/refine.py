@@ -29,10 +29,10 @@ from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, Refinement
 from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.checks import check
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
+from nacre.train.post.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.recipe import Recipe, build
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -1,14 +1,13 @@
-"""Latents to indices, with gradients passed straight through: learned codebooks and fixed finite values.
+"""Codebooks in a row, each for what the ones before left over, with gradients passed straight through.
 
-ResidualVQ        codebooks in a row, each for what the ones before left over (van den Oord et al., 2017; residual:
-                  Zeghidour et al., 2021; codes in few dimensions: Yu et al., 2022). One model serves several rates
-                  because each item of a batch uses as many codebooks as its level says
-FiniteScalar      a few values a dimension, no codebook (Mentzer et al., 2023)
+Van den Oord et al., 2017; residual: Zeghidour et al., 2021; codes in few dimensions: Yu et al., 2022. One model serves
+several rates because each item of a batch uses as many codebooks as its level says.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,13 +15,56 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nacre.core.config import CodecConfig
-from nacre.quantise import fsq, rvq
-from nacre.quantise.base import Quantiser
-from nacre.train.quantisers import Bottleneck, Quantised, QuantiserConfig, kept, used_columns
+from nacre.core.errors import TrainError
+from nacre.quantise import rvq
+from nacre.quantise.base import MOST_BYTES, Quantiser
+from nacre.train.bottlenecks.base import Bottleneck, Quantised, Settings, used_columns, valid_frames
+from nacre.train.checks import check, not_negative, one_of, share
 
 KMEANS_ROUNDS = 15
 KMEANS_ROWS = 16_384  # values compared with all codes at a time
+FIT_FRAMES, FIT_EACH = 20_000, 20  # frames for k-means: at least so many, and so many a code
 FEWEST_HITS = 1e-3  # of a code whose moving average still says where it is
+
+
+@dataclass(frozen=True)
+class ResidualSettings(Settings):
+    """`codebooks` of `codebook_size` codes in `code_dims` dimensions, learned by `update`: "ema" or "gradient".
+
+    `rate_weight` is as in the codec's quantiser, in training too. Moving averages keep `decay` a step. Codes chosen
+    less than `revive_below` times a batch move to where data is. `commitment` weighs how far latents lie from codes.
+    """
+
+    rate_weight: float = 0.0
+    codebooks: int = 16
+    codebook_size: int = 1024
+    code_dims: int = 8
+    update: str = "ema"
+    decay: float = 0.98
+    commitment: float = 0.25
+    revive_below: float = 0.05
+
+    def __post_init__(self) -> None:
+        check(self, "quantiser", "0 or more", not_negative, "rate_weight", "commitment", "revive_below")
+        check(self, "quantiser", "1 to 64", lambda n: 1 <= n <= 64, "codebooks", "code_dims")
+        check(self, "quantiser", "2 to 4096", lambda n: 2 <= n <= 4096, "codebook_size")
+        one_of(self, "quantiser", ("ema", "gradient"), "update")
+        check(self, "quantiser", "0 to 1", share, "decay")
+
+    def check_codec(self, codec: CodecConfig) -> None:
+        """Codes have no more dims than latents, and codebooks fit a model folder. Raises TrainError."""
+        wanted = f"at most codec.latent_dims, {codec.latent_dims}"
+        check(self, "quantiser", wanted, lambda dims: dims <= codec.latent_dims, "code_dims")
+        largest = MOST_BYTES // (5 * self.codebooks * self.code_dims)  # float32, and a little for heads
+        wanted = f"at most {largest} with so many books and dims"
+        check(self, "quantiser", wanted, lambda entries: entries <= largest, "codebook_size")
+
+    def check_corpus(self, frames: int) -> None:
+        """A codebook has no more entries than the recordings have frames. Raises TrainError."""
+        if self.codebook_size > frames:
+            found = f"{self.codebook_size} codes for {frames} frames of recordings"
+            advice = "change it in the recipe, or give more recordings"
+            raise TrainError("quantiser.codebook_size", found=found, wanted=f"at most {frames}", next=advice)
 
 
 class ResidualVQ(Bottleneck):
@@ -31,20 +73,22 @@ class ResidualVQ(Bottleneck):
     `hits` [K, A] are moving averages of how often each code is chosen in a batch.
     """
 
+    settings_type = ResidualSettings
+    fits = True
     hits: Tensor
     books: Tensor
     codes: Tensor
     sums: Tensor
 
-    def __init__(self, codec: CodecConfig, config: QuantiserConfig):
+    def __init__(self, codec: CodecConfig, settings: ResidualSettings):
         super().__init__()
-        self.config, self.width_in = config, codec.latent_dims
-        count, entries, dims, wide = config.codebooks, config.codebook_size, config.code_dims, codec.latent_dims
+        self.settings, self.width_in = settings, codec.latent_dims
+        count, entries, dims, wide = settings.codebooks, settings.codebook_size, settings.code_dims, codec.latent_dims
         start = torch.linalg.qr(torch.randn(count, wide, dims))[0] if dims <= wide else torch.randn(count, wide, dims)
         self.inward = nn.Parameter(start)
         self.outward = nn.Parameter(start.transpose(1, 2).clone())
         codes = torch.randn(count, entries, dims) * 0.5 ** torch.arange(count).clamp(max=6).view(-1, 1, 1)
-        if config.update == "ema":
+        if settings.update == "ema":
             self.register_buffer("codes", codes)
             self.register_buffer("sums", codes.clone())
         else:
@@ -64,26 +108,28 @@ class ResidualVQ(Bottleneck):
             low = left @ self.inward[book]  # [B, T, d]
             index = nearest(low.detach(), self.codes[book].detach(), self._price(book))  # [B, T]
             code = self.codes[book][index]
-            loss = self.config.commitment * (low - code.detach()).square().mean(2)
-            if self.config.update == "gradient":
+            loss = self.settings.commitment * (low - code.detach()).square().mean(2)
+            if self.settings.update == "gradient":
                 loss = loss + (low.detach() - code).square().mean(2)
             penalty = penalty + loss * active[:, :, 0]
             straight = low + (code - low).detach()
-            if self.config.update == "gradient":
+            if self.settings.update == "gradient":
                 straight = straight + (code - code.detach())
             left = left - active * (straight @ self.outward[book])
             items = active[:, 0, 0]
-            heard = None if inside is None else inside[items]
-            chosen.append((book, kept(low.detach()[items], heard), kept(index[items].unsqueeze(2), heard)[:, 0]))
+            valid = None if inside is None else inside[items]
+            chosen.append(
+                (book, valid_frames(low.detach()[items], valid), valid_frames(index[items].unsqueeze(2), valid)[:, 0])
+            )
         if self.training and self.inward.requires_grad:
             self._learn(chosen)
-        bits = (books * math.log2(self.config.codebook_size)).float().unsqueeze(1).expand(latents.shape[:2])
+        bits = (books * math.log2(self.settings.codebook_size)).float().unsqueeze(1).expand(latents.shape[:2])
         return Quantised(latents - left, torch.zeros_like(bits), bits, penalty)
 
     def _price(self, book: int) -> Tensor:
         """Squared distance [A] that the bits of each code of a book count for."""
         share = (self.hits[book] + 1e-3) / (self.hits[book] + 1e-3).sum()
-        return -self.config.rate_weight * share.log2()
+        return -self.settings.rate_weight * share.log2()
 
     @torch.no_grad()
     def _learn(self, chosen: list[tuple[int, Tensor, Tensor]]) -> None:
@@ -98,13 +144,13 @@ class ResidualVQ(Bottleneck):
         if dist.is_initialized():
             dist.all_reduce(hits)
             dist.all_reduce(sums)
-        seen, gain = hits.sum(1) > 0, 1 - self.config.decay
+        seen, gain = hits.sum(1) > 0, 1 - self.settings.decay
         self.hits[seen] = torch.lerp(self.hits[seen], hits[seen], gain)
-        if self.config.update == "ema":
+        if self.settings.update == "ema":
             self.sums[seen] = torch.lerp(self.sums[seen], sums[seen], gain)
             known = seen.unsqueeze(1) & (self.hits > FEWEST_HITS)
             self.codes[known] = self.sums[known] / self.hits[known].unsqueeze(1)
-        self._revive(seen.unsqueeze(1) & (self.hits < self.config.revive_below), chosen)
+        self._revive(seen.unsqueeze(1) & (self.hits < self.settings.revive_below), chosen)
 
     def _revive(self, dead: Tensor, chosen: list[tuple[int, Tensor, Tensor]]) -> None:
         """Give dead codes [K, A] the places of values drawn from the batch, the same on all processes."""
@@ -121,9 +167,14 @@ class ResidualVQ(Bottleneck):
             fresh *= (owners.argmax(0) == dist.get_rank()).view(-1, 1, 1)  # of the first that has values of a book
             dist.all_reduce(fresh)
         self.codes.data[dead] = fresh[dead]
-        self.hits[dead] = hit = max(2 * self.config.revive_below, 1e-2)
-        if self.config.update == "ema":
+        self.hits[dead] = hit = max(2 * self.settings.revive_below, 1e-2)
+        if self.settings.update == "ema":
             self.sums[dead] = fresh[dead] * hit
+
+    @property
+    def fit_frames(self) -> int:
+        """For k-means."""
+        return max(FIT_FRAMES, FIT_EACH * self.settings.codebook_size)
 
     @torch.no_grad()
     def fit(self, latents: Tensor) -> None:
@@ -135,7 +186,7 @@ class ResidualVQ(Bottleneck):
             low = left @ axes
             codes, hits = kmeans(low, entries)
             self.codes.data[book], self.hits[book] = codes, hits * (self.hits.sum() / self.hits.numel() / hits.mean())
-            if self.config.update == "ema":
+            if self.settings.update == "ema":
                 self.sums[book] = codes * self.hits[book].unsqueeze(1)
             left = left - codes[_assigned(low, codes)] @ axes.T
 
@@ -144,7 +195,7 @@ class ResidualVQ(Bottleneck):
         """Least and mean perplexity of the codebooks, as shares of their size, and dead codes, as a share of all."""
         share = self.hits / self.hits.sum(1, keepdim=True).clamp(min=1e-9)
         perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum(1)) / self.hits.shape[1]
-        dead = (self.hits < self.config.revive_below).float().mean()
+        dead = (self.hits < self.settings.revive_below).float().mean()
         return {
             "codebook/least_use": float(perplexity.min()),
             "codebook/mean_use": float(perplexity.mean()),
@@ -152,12 +203,12 @@ class ResidualVQ(Bottleneck):
         }
 
     @torch.no_grad()
-    def station(self) -> Quantiser:
+    def export_quantiser(self) -> Quantiser:
         """For the codec."""
         codes, inward, outward = (
             value.detach().cpu().float().numpy() for value in (self.codes, self.inward, self.outward)
         )
-        weight = np.array([self.config.rate_weight], np.float32)
+        weight = np.array([self.settings.rate_weight], np.float32)
         return rvq.ResidualVQ(codes, inward, outward, self.books.cpu().numpy().astype(np.uint8), weight)
 
 
@@ -190,34 +241,3 @@ def kmeans(values: Tensor, entries: int) -> tuple[Tensor, Tensor]:
 def _assigned(values: Tensor, codes: Tensor) -> Tensor:
     """`nearest` of many values [N, d], in little memory."""
     return torch.cat([nearest(rows, codes) for rows in values.split(KMEANS_ROWS)])
-
-
-class FiniteScalar(Bottleneck):
-    """Latents squashed into -1..1 and rounded to `values` values a dimension; a level uses the first dimensions."""
-
-    dims: Tensor
-
-    def __init__(self, codec: CodecConfig, config: QuantiserConfig):
-        super().__init__()
-        self.width_in, self.reach = codec.latent_dims, config.values // 2
-        self.register_buffer("dims", torch.tensor(used_columns(codec.levels, codec.latent_dims)), persistent=False)
-
-    def _active(self, level: Tensor) -> Tensor:
-        place = torch.arange(self.width_in, device=level.device)
-        return (place < self.dims[level].unsqueeze(1)).unsqueeze(1)  # [B, 1, D]
-
-    def forward(self, latents: Tensor, level: Tensor, inside: Tensor | None = None) -> Quantised:
-        """latents [B, T, D], level [B] -> rounded latents; bits of fixed-length symbols."""
-        bounded = torch.tanh(latents.float())
-        rounded = bounded + ((self.reach * bounded).round() / self.reach - bounded).detach()
-        bits = self.dims[level].float().unsqueeze(1).expand(latents.shape[:2]) * math.log2(2 * self.reach + 1)
-        nothing = torch.zeros_like(bits)
-        return Quantised(rounded * self._active(level), nothing, bits, nothing)
-
-    def bypass(self, latents: Tensor, level: Tensor) -> Tensor:
-        """Squashed, not rounded."""
-        return torch.tanh(latents.float())
-
-    def station(self) -> Quantiser:
-        """For the codec."""
-        return fsq.FiniteScalar(self.reach, self.width_in, self.dims.cpu().numpy().astype(np.uint8))

@@ -15,11 +15,11 @@ import torch
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.adapt import BALANCE, MILD
 from nacre.train.data import Sampler, open_cache
 from nacre.train.export import averaged, card, check_free, making, new_folder, write_graph
+from nacre.train.post.adapt import BALANCE, MILD
+from nacre.train.post.refine import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
-from nacre.train.refine import rated_speech, rates_of, spread_graph
 from nacre.train.run import CHECKPOINT, new_run
 
 

@@ -1,0 +1,1 @@
+"""Networks of the codec, and the fixed transforms around them, in torch."""
