@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from conftest import damaged, small_prior
-from onnx import TensorProto, helper
 
 from nacre.core.errors import BundleError, StreamError
 from nacre.entropy import context_prior, range_coder
@@ -204,6 +203,9 @@ def test_products_are_the_same_in_any_order_and_by_any_library():
 
 
 def run_onnx(x, w):
+    helper = pytest.importorskip("onnx.helper")
+    from onnx import TensorProto
+
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "product",

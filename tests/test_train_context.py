@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", exc_type=ImportError)
+
 import torch
 
 from nacre.core.errors import TrainError
