@@ -15,6 +15,7 @@ from test_cleaning import CLEANING, SMALL, cleaner  # noqa: F401  a fixture
 from test_train import CLIPS, tiny_recipe, trainer_of
 
 import nacre
+from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
 from nacre.entropy.static_prior import StaticPrior
 from nacre.model import bundle as bundles
@@ -24,7 +25,7 @@ from nacre.train.post import adapt
 from nacre.train.post import refine as room
 
 corpus = test_cleaning.corpus
-CONFIG = room.RefineConfig(base=1, steps=(2.0, 0.7), size=40, zones=3, classes=6)
+CONFIG = room.RefineConfig(base=1, steps=(2.0, 0.7), block_ms=2.5, zones=3, classes=6)
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +117,10 @@ def test_a_context_prior_is_spread_too(cleaner, tmp_path, speech):  # noqa: F811
 
 @pytest.mark.parametrize(
     "changes",
-    [{"base": 4}, {"base": -1}, {"steps": (1.0,) * 2}, {"steps": (4.0, 3.0, 2.0, 1.0)}, {"size": 33}, {"zones": 0}]
+    [{"base": 4}, {"base": -1}, {"steps": (1.0,) * 2}, {"steps": (4.0, 3.0, 2.0, 1.0)}, {"block_ms": 2.1}, {"zones": 0}]
     + [
-        {"size": 1},
+        {"block_ms": 0.06},
+        {"block_ms": 0.0},
         {"steps": ()},
         {"steps": (np.inf, 1.0)},
         {"zones": 65},
@@ -135,6 +137,12 @@ def test_settings_that_do_not_fit(cleaner, tmp_path, changes):  # noqa: F811
     with pytest.raises(TrainError):
         refine()
     assert not list(tmp_path.iterdir())
+
+
+def test_blocks_last_as_long_at_any_rate():
+    for rate_hz, size in ((16_000, 160), (48_000, 480)):
+        codec = CodecConfig(rate_hz, rate_hz // 50, rate_hz // 25, rate_hz // 100, rate_hz // 25)
+        assert room.RefineConfig().block_samples(codec) == size
 
 
 def test_what_is_refined_already(refined, tmp_path):

@@ -29,7 +29,7 @@ from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, Refinement
 from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.checks import check
+from nacre.train.checks import above_zero, check
 from nacre.train.data import Sampler, load_corpus
 from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
 from nacre.train.post.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
@@ -48,7 +48,7 @@ class RefineConfig:
     """Settings: `steps` of the refined levels, from the coarsest, all on the networks' part of level `base`.
 
     A step is relative to the decoded sound's envelope to the power of `exponent`; it grows with frequency like
-    (0.1 + f) ** tilt, f from 0 to 1. `size` samples a block of the transform; tables for `zones` of frequencies and
+    (0.1 + f) ** tilt, f from 0 to 1. `block_ms` is a block of the transform; tables for `zones` of frequencies and
     `classes` of activity, symbols up to +-reach.
     """
 
@@ -56,7 +56,7 @@ class RefineConfig:
     steps: tuple[float, ...] = (2.2, 1.5, 1.0, 0.68, 0.44)
     exponent: float = 0.7
     tilt: float = 2.0
-    size: int = 160
+    block_ms: float = 10.0
     zones: int = 6
     classes: int = 24
     reach: int = 15
@@ -67,10 +67,18 @@ class RefineConfig:
         check(self, "refinement", falling, _falling, "steps")
         check(self, "refinement", "0 to 2", lambda exponent: 0 <= exponent <= 2, "exponent")
         check(self, "refinement", "-6 to 6", lambda tilt: -6 <= tilt <= 6, "tilt")
-        check(self, "refinement", "an even number up to 1024", lambda n: 2 <= n <= 1024 and n % 2 == 0, "size")
+        check(self, "refinement", "above 0", above_zero, "block_ms")
         check(self, "refinement", "1 to 64", lambda n: 1 <= n <= 64, "zones")
         check(self, "refinement", "3 to 256", lambda n: 3 <= n <= 256, "classes")
         check(self, "refinement", "1 to 15", lambda n: 1 <= n <= 15, "reach")
+
+    def block_samples(self, codec: CodecConfig) -> int:
+        """Samples of a block; an even part of the codec's hop. Raises TrainError."""
+        size = round(self.block_ms * codec.rate_hz / 1000)
+        if size % 2 or not 2 <= size <= 1024 or codec.hop_samples % size:
+            wanted = f"an even number up to 1024 that divides {codec.hop_samples}"
+            raise TrainError("refinement.block_ms", found=f"{self.block_ms:g}, {size} samples", wanted=wanted)
+        return size
 
 
 def _falling(steps: tuple[float, ...]) -> bool:
@@ -103,9 +111,10 @@ def add_refinement(
             next="refine the one it was made from",
         )
     plain = bundle.config.levels - len(config.steps)
-    if not 0 <= config.base < bundle.config.levels or plain < 1 or bundle.config.hop_samples % config.size:
-        wanted = f"a level, fewer than {bundle.config.levels} steps, a divisor of {bundle.config.hop_samples}"
-        raise TrainError("base, steps, size", found=(config.base, len(config.steps), config.size), wanted=wanted)
+    config.block_samples(bundle.config)
+    if not 0 <= config.base < bundle.config.levels or plain < 1:
+        wanted = f"a level, fewer than {bundle.config.levels} steps"
+        raise TrainError("base, steps", found=(config.base, len(config.steps)), wanted=wanted)
     with new_folder(out) as part, TemporaryDirectory(dir=part.parent) as cache:
         draft = _spread_levels(bundle, part, [*range(plain), *len(config.steps) * [config.base]], config)
         corpus = load_corpus(data, Path(cache) / "corpus", bundle.config.rate_hz, quiet)
@@ -186,7 +195,8 @@ def memory_of(model: Model, wave: Array, level: int) -> int:
 
 def _arrays(codec: CodecConfig, config: RefineConfig, groups: list[Array], memory: int = 0) -> Refinement:
     """The refinement with tables fitted to symbols of groups, or with any tables where there are none."""
-    f = (np.arange(config.size) + 0.5) / config.size
+    size = config.block_samples(codec)
+    f = (np.arange(size) + 0.5) / size
     tilted = (0.1 + f) ** config.tilt
     kernel = fit_kernel(groups) if groups else np.ones((2, TAPS), np.uint16)
     highest = LARGEST_SIZE * int(kernel.sum(dtype=np.int64))
@@ -195,7 +205,7 @@ def _arrays(codec: CodecConfig, config: RefineConfig, groups: list[Array], memor
         "steps": np.array((codec.levels - len(config.steps)) * [0.0] + list(config.steps), np.float32),
         "weights": (tilted / np.exp(np.log(tilted).mean())).astype(np.float32),
         "exponent": np.array([config.exponent], np.float32),
-        "per_frame": np.array([codec.hop_samples // config.size], np.uint8),
+        "per_frame": np.array([codec.hop_samples // size], np.uint8),
         "memory": np.array([memory], np.uint8),
         "kernel": kernel,
         "edges": edges,
