@@ -108,7 +108,7 @@ def both_model(tiny_model, tmp_path_factory) -> Path:
     shutil.copytree(tiny_model, folder)
     small_prior(levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
     plain = bundles.load(tiny_model)
-    facts = plain.told
+    facts = plain.metadata
     facts |= {"static_rates_kbps": plain.rates_kbps.tolist()}
     bundles.save(folder, "both", plain.kind, plain.config, facts)
     return folder

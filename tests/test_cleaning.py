@@ -203,7 +203,7 @@ def test_a_run_starts_from_a_model(cleaner, corpus):
 def test_a_model_without_cleaning_gets_its_levels(tiny_model, corpus):
     bundle = bundles.load(tiny_model)
     codec = dataclasses.asdict(bundle.config)
-    net = bundle.facts["training"]["recipe"]["net"]
+    net = bundle.facts.training["recipe"]["net"]
     recipe = tiny_recipe(*CLEANING, *(f"net.{key}={value}" for key, value in net.items()))
     assert recipe.codec.levels == codec["levels"]
     trainer = trainer_of(recipe, corpus)

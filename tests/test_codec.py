@@ -567,10 +567,10 @@ def test_file_of_other_groups_is_refused(tiny, small):
 
 def test_new_encoder_keeps_the_fingerprint(tiny, model):
     """Files depend on the decoder and the tables alone."""
-    hashes = tiny.bundle.facts["sha256"] | {"encoder.onnx": "0" * 64}
-    assert bundles.fingerprint(tiny.config, 1, tiny.bundle.facts["steps"], hashes) == tiny.bundle.fingerprint
+    hashes = tiny.bundle.facts.hashes | {"encoder.onnx": "0" * 64}
+    assert bundles.fingerprint(tiny.config, 1, tiny.bundle.facts.values["steps"], hashes) == tiny.bundle.fingerprint
     hashes["decoder.onnx"] = "0" * 64
-    assert bundles.fingerprint(tiny.config, 1, tiny.bundle.facts["steps"], hashes) != tiny.bundle.fingerprint
+    assert bundles.fingerprint(tiny.config, 1, tiny.bundle.facts.values["steps"], hashes) != tiny.bundle.fingerprint
 
 
 @pytest.mark.parametrize("part", bundles.PARTS)

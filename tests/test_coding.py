@@ -68,7 +68,7 @@ def test_a_context_prior_of_another_size(both_model, tmp_path, sizes):
     shutil.copytree(both_model, folder)
     small_prior(used=6, blocks=2, **sizes).save(folder / bundles.CONTEXT)
     plain = bundles.load(both_model)
-    facts = plain.told
+    facts = plain.metadata
     bundles.save(folder, "other", plain.kind, plain.config, facts)
     with pytest.raises(BundleError, match="context prior"):
         nacre.load(folder)

@@ -259,7 +259,7 @@ def test_failure_while_coding_writes_nothing(made, tiny_model, tmp_path, monkeyp
 
 
 def test_names_are_escaped(clips, tiny, monkeypatch):
-    monkeypatch.setitem(tiny.bundle.__dict__, "name", '<b onclick="x">&')
+    monkeypatch.setitem(tiny.bundle.facts.__dict__, "name", '<b onclick="x">&')
     clip = replace(clips[0], name='a"<i>', origin="<script>$name")
     text = demo._page(tiny, [clip], [], [demo.opus(clip)])
     assert "<b onclick" not in text

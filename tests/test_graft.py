@@ -41,7 +41,7 @@ def test_files_stay_the_same_and_are_read_by_the_other(base, grafted, speech):
     before, after = (codec.encode(wave, 16_000, quality=50) for codec in (old, new))
     assert [p.payload for p in old.parse(before).packets] == [p.payload for p in new.parse(after).packets]
     assert base.fingerprint != grafted.fingerprint
-    assert base.fingerprint in grafted.marks
+    assert base.fingerprint in grafted.fingerprints
     np.testing.assert_array_equal(new.decode(before)[0], new.decode(after)[0])
     assert not np.array_equal(old.decode(before)[0], new.decode(before)[0])
     assert new.verify(new.parse(before)) == []
@@ -54,7 +54,7 @@ def test_an_encoder_comes_along_and_the_symbols_keep_their_meaning(base, speech,
     found = export_networks(tmp_path / "run", base.folder, tmp_path / "model", "joint")
     old, new, wave = load(base.folder), load(found.folder), speech[:40_000]
     assert run.step == 3
-    assert base.fingerprint in found.marks
+    assert base.fingerprint in found.fingerprints
     assert old.encode(wave, 16_000)[16:] != new.encode(wave, 16_000)[16:]
     assert new.verify(new.parse(old.encode(wave, 16_000))) == []
     np.testing.assert_array_equal(old.model.quantiser.steps, new.model.quantiser.steps)

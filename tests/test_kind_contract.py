@@ -124,7 +124,7 @@ def test_an_installed_package_adds_a_kind(tiny_model, tmp_path, speech):
     sign = KINDS["sign"](1.5, 8, 4)
     (tmp_path / "empty").mkdir()
     check_quantiser(sign, tmp_path / "empty")
-    facts = {name: value for name, value in plain.told.items() if name not in ("steps", "dead_zone")}
+    facts = {name: value for name, value in plain.metadata.items() if name not in ("steps", "dead_zone")}
     bundles.save(folder, "signs", sign.code, plain.config, facts | sign.save(folder))
     codec = nacre.load(folder)
     data = codec.encode(speech[:20_000], 16_000, quality=50)

@@ -63,7 +63,7 @@ def fine_model(both_model, tmp_path_factory):
     shutil.copytree(both_model, folder)
     small_refinement().save(folder / bundles.REFINEMENT)
     found = bundles.load(both_model)
-    facts = found.told
+    facts = found.metadata
     bundles.save(folder, "fine", found.kind, found.config, facts)
     return folder
 
@@ -432,9 +432,8 @@ def test_levels_must_fit_the_model(fine_model, tmp_path):
     shutil.copytree(fine_model, tmp_path / "m")
     arrays = small_refinement().arrays
     Refinement(arrays | {"per_frame": np.array([2], np.uint8)}).save(tmp_path / "m" / bundles.REFINEMENT)
-    found = bundles._facts(tmp_path / "m")
-    facts = {key: value for key, value in found.items() if key not in bundles.HEAD}
-    bundles.save(tmp_path / "m", "m", found["kind"], nacre.load(fine_model).config, facts)
+    plain = bundles.load(fine_model)
+    bundles.save(tmp_path / "m", "m", plain.kind, plain.config, plain.metadata)
     with pytest.raises(BundleError, match="refinement"):
         nacre.load(tmp_path / "m")
 

@@ -19,7 +19,7 @@ RELEASED = [f"{mark}{kind}" for mark in ("caa2386e", "88cef50d") for kind in (""
 @pytest.mark.parametrize("name", RELEASED)
 def test_files_of_earlier_releases_are_read(name):
     data, codec = (DATA / f"{name}.nacre").read_bytes(), load()
-    assert unpack_header(data).fingerprint in codec.bundle.marks
+    assert unpack_header(data).fingerprint in codec.bundle.fingerprints
     assert codec.verify(codec.parse(data)) == []
     wave, rate_hz = codec.decode(data)
     clip, clip_hz = audio.read(CLIPS / "english.flac")

@@ -147,7 +147,7 @@ def _date(then_s: float) -> str:
 
 def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
     """Of a model with codebooks: how many this file needs, what their indices cost, how much of them is in use."""
-    found = codec.bundle.facts.get("codebooks")
+    found = codec.bundle.facts.codebooks
     if not found:
         return {}
     layout = codec.token_format(max(levels, default=0))

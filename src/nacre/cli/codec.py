@@ -164,5 +164,5 @@ def models() -> None:
         found = bundles.load(folder)
         rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f}"
         row = (found.name, rates, f"{found.size_bytes / 1e6:.1f}", found.fingerprint.hex())
-        table.add_row(*row, str(found.facts.get("licence", "")))
+        table.add_row(*row, found.facts.licence)
     Console(highlight=False).print(table)

@@ -358,7 +358,7 @@ def parse(model: Model, data: bytes) -> Contents:
 def check_model(model: Model, header: Header) -> None:
     """Raise StreamError unless the file was written for this very model."""
     bundle = model.bundle
-    if header.fingerprint not in bundle.marks or header.kind != bundle.kind:
+    if header.fingerprint not in bundle.fingerprints or header.kind != bundle.kind:
         raise StreamError(
             "model",
             found=f"a file for {header.fingerprint.hex()}",

@@ -18,41 +18,59 @@ import json
 import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from nacre.core.config import CodecConfig
 from nacre.core.errors import BundleError, UsageError
 from nacre.core.types import Array
+from nacre.model.facts import FORMAT, Facts
 from nacre.quantise.base import Quantiser
 from nacre.quantise.registry import kind_of
 
-FORMAT = 1
 MODELS = Path(__file__).parent.parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 CONTEXT = "context.npz"
 REFINEMENT = "refinement.npz"
 ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
-LARGEST_JSON_BYTES, LARGEST_PART_BYTES = 1 << 20, 256 << 20
+LARGEST_PART_BYTES = 256 << 20
 HEAD = ("format", "name", "kind", "fingerprint", "sha256", "codec")  # of model.json, made by `save`; facts follow
-RATES_HZ = (8_000, 192_000)
-NUMBERS = ("rates_kbps", "static_rates_kbps", "steps", "dead_zone", "cleaning_span")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked model folder. Rates and what the kind keeps there are in its facts."""
+    """A checked model folder."""
 
     folder: Path
-    name: str
-    kind: int
-    config: CodecConfig
+    facts: Facts
     fingerprint: bytes
     static_fingerprint: bytes  # of files written by the static tables; the same where there is no other prior
-    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.facts.name
+
+    @property
+    def kind(self) -> int:
+        """Code of its kind of latents."""
+        return self.facts.kind
+
+    @property
+    def config(self) -> CodecConfig:
+        """Settings."""
+        return self.facts.config
+
+    @property
+    def rates_kbps(self) -> Array:
+        """Mean rate of one channel of speech at each level [L], measured on files."""
+        return self.facts.rates_kbps
+
+    @property
+    def static_rates_kbps(self) -> Array:
+        """The same for files written by the static tables."""
+        return self.facts.static_rates_kbps
 
     def part(self, name: str) -> Path:
         """Path of a part."""
@@ -61,12 +79,11 @@ class Bundle:
     @property
     def reads(self) -> dict[str, list[str]]:
         """Fingerprints of the files that this model reads, its own and earlier ones of the same bytes, by prior."""
-        earlier = self.facts.get("reads", {})
         own = {"static": self.static_fingerprint} | ({"context": self.fingerprint} if self.has_context else {})
-        return {prior: [mark.hex(), *earlier.get(prior, [])] for prior, mark in own.items()}
+        return {prior: [mark.hex() for mark in (mine, *self.facts.reads.get(prior, ()))] for prior, mine in own.items()}
 
     @property
-    def marks(self) -> tuple[bytes, ...]:
+    def fingerprints(self) -> tuple[bytes, ...]:
         """All of these."""
         return tuple(bytes.fromhex(mark) for marks in self.reads.values() for mark in marks)
 
@@ -78,32 +95,16 @@ class Bundle:
     @property
     def has_refinement(self) -> bool:
         """Whether the highest levels are refined."""
-        return REFINEMENT in self.facts["sha256"]
+        return REFINEMENT in self.facts.hashes
 
     def quantiser(self) -> Quantiser:
         """The quantiser of its kind. Raises BundleError."""
-        return kind_of(self.kind).load(self.folder, self.facts)
-
-    @cached_property
-    def rates_kbps(self) -> Array:
-        """Mean rate of one channel of speech at each level [L], measured on files."""
-        return np.asarray(self.facts["rates_kbps"], np.float64)
-
-    @cached_property
-    def static_rates_kbps(self) -> Array:
-        """The same for files written by the static tables."""
-        return np.asarray(self.facts.get("static_rates_kbps", self.facts["rates_kbps"]), np.float64)
-
-    @cached_property
-    def cleaning_span(self) -> tuple[float, float]:
-        """How far cleaned latents lie from plain ones in half, and in nine tenths, of training speech; see Cleaner."""
-        low, high = self.facts["cleaning_span"]
-        return float(low), float(high)
+        return kind_of(self.kind).load(self.folder, self.facts.values)
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The facts that `save` is given: all but those it makes itself."""
-        return {key: value for key, value in self.facts.items() if key not in HEAD}
+    def metadata(self) -> dict[str, Any]:
+        """What `save` is given: all of model.json but what it makes itself."""
+        return {key: value for key, value in self.facts.values.items() if key not in HEAD}
 
     @property
     def size_bytes(self) -> int:
@@ -152,7 +153,7 @@ def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[st
 def load(folder: Path) -> Bundle:
     """Open a model folder; raises BundleError where a part is missing, changed or of another format."""
     bundle = described(folder)
-    hashes = bundle.facts["sha256"]
+    hashes = bundle.facts.hashes
     for part in parts_of(bundle.kind, hashes):
         path = folder / part
         found = _hash(path) if path.is_file() else "nothing"
@@ -164,82 +165,18 @@ def load(folder: Path) -> Bundle:
 
 def described(folder: Path) -> Bundle:
     """What model.json says, checked as far as it goes alone; the parts are not looked at. Raises BundleError."""
-    facts = _facts(folder)
+    facts = Facts.read(folder)
+    place, without = f"{folder}/model.json", facts.hashes.copy()
+    without.pop(CONTEXT, None)
     try:
-        config = CodecConfig.from_dict(facts["codec"])
-        hashes, kind = dict(facts["sha256"]), int(facts["kind"])
-        if isinstance(facts["kind"], bool) or _has_bools([facts.get(name) for name in NUMBERS]):
-            raise TypeError("true or false in place of a number")
-        meaning, without = kind_of(kind).meaning(facts), hashes.copy()
-        without.pop(CONTEXT, None)
-        marks = fingerprint(config, kind, meaning, hashes), fingerprint(config, kind, meaning, without)
-        bundle = Bundle(folder, str(facts["name"]), kind, config, *marks, facts)
-        fits = bundle.rates_kbps.shape == bundle.static_rates_kbps.shape == (config.levels,)
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise BundleError(f"{folder}/model.json", found=repr(error), wanted="all settings of a model") from error
-    if not fits:
-        raise BundleError(f"{folder}/model.json: rates_kbps", wanted=f"{config.levels} levels")
-    _check_numbers(bundle)
-    _check_reads(bundle)
-    if config.cleans:
-        _check_span(bundle)
-    return bundle
-
-
-def _has_bools(values: Any) -> bool:
-    """Whether true or false stand anywhere in lists of numbers: Python takes them for 1 and 0."""
-    return any(_has_bools(value) for value in values) if isinstance(values, list) else isinstance(values, bool)
-
-
-def _check_span(bundle: Bundle) -> None:
-    try:
-        low, high = bundle.cleaning_span
+        meaning = kind_of(facts.kind).meaning(facts.values)
+        prints = [fingerprint(facts.config, facts.kind, meaning, hashes) for hashes in (facts.hashes, without)]
     except (LookupError, TypeError, ValueError) as error:
-        raise BundleError(f"{bundle.folder}/model.json: cleaning_span", wanted="two numbers") from error
-    if not 0 <= low < high < float("inf"):
-        raise BundleError(f"{bundle.folder}/model.json: cleaning_span", found=(low, high), wanted="0 or more, rising")
-
-
-def _check_reads(bundle: Bundle) -> None:
-    try:
-        fits = all(len(mark) == 4 for mark in bundle.marks)
-    except (TypeError, ValueError, AttributeError):
-        fits = False
-    if not fits:
-        wanted = "fingerprints of 8 hexadecimal digits, by prior"
-        raise BundleError(f"{bundle.folder}/model.json: reads", found=bundle.facts.get("reads"), wanted=wanted)
-
-
-def _check_numbers(bundle: Bundle) -> None:
-    place, config = f"{bundle.folder}/model.json", bundle.config
-    rates = np.concatenate([bundle.rates_kbps, bundle.static_rates_kbps])
-    if not (np.isfinite(rates) & (rates > 0)).all():
-        raise BundleError(f"{place}: rates_kbps", wanted="rates above 0")
-    found = (config.rate_hz, config.delay_samples, config.window_samples)
-    if not RATES_HZ[0] <= config.rate_hz <= RATES_HZ[1] or max(found[1:]) > config.rate_hz:
-        names, wanted = "rate_hz, delay_samples, window_samples", f"{RATES_HZ}, at most a second"
-        raise BundleError(f"{place}: {names}", found=found, wanted=wanted)
-    stated = bundle.facts.get("fingerprint")
-    if stated != bundle.fingerprint.hex():
-        raise BundleError(f"{place}: settings", found=bundle.fingerprint.hex(), wanted=stated, next="copy it again")
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / "model.json"
-    try:
-        if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise BundleError(str(path), found="a huge file", wanted="the settings of a model")
-        facts = json.loads(path.read_text())
-    except OSError as error:
-        raise BundleError(
-            str(folder), found=error.strerror, wanted="a model folder", next="see `nacre models`"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(str(path), found="damaged JSON", wanted="the settings of a model") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
-        raise BundleError(str(path), found=f"format {found}", wanted=f"format {FORMAT}", next="update nacre")
-    return facts
+        raise BundleError(place, found=repr(error), wanted="all settings of a model") from error
+    if facts.fingerprint != prints[0].hex():
+        wanted, advice = facts.fingerprint, "copy it again"
+        raise BundleError(f"{place}: settings", found=prints[0].hex(), wanted=wanted, next=advice)
+    return Bundle(folder, facts, *prints)
 
 
 def bundled() -> Iterator[Path]:
@@ -249,7 +186,14 @@ def bundled() -> Iterator[Path]:
 
 def by_fingerprint(mark: bytes) -> Path | None:
     """Folder of the model inside the package that wrote files with this fingerprint."""
-    return next((folder for folder in bundled() if mark in described(folder).marks), None)
+    return _inside(MODELS).get(mark)
+
+
+@cache
+def _inside(models: Path) -> dict[bytes, Path]:
+    """Folders of the models in the package by all fingerprints that they read; a batch asks for every file."""
+    folders = [path.parent for path in sorted(models.glob("*/model.json"))]
+    return {mark: folder for folder in reversed(folders) for mark in described(folder).fingerprints}
 
 
 def find(name: str | Path) -> Bundle:

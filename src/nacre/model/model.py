@@ -69,7 +69,7 @@ class Model:
             StaticPrior.load(bundle.part("prior.npz")),
             ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None,
             Refinement.load(bundle.part(bundles.REFINEMENT)) if bundle.has_refinement else None,
-            bundle.cleaning_span if c.cleans else None,
+            bundle.facts.cleaning_span,
         )
 
     @property

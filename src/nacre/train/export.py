@@ -143,7 +143,7 @@ def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bund
 
 def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
     """The model card, Markdown."""
-    made = bundle.facts["training"]
+    made = bundle.facts.training
     rates = ", ".join(f"{rate:.2f}" for rate in bundle.rates_kbps)
     tables = ", ".join(f"{rate:.2f}" for rate in bundle.static_rates_kbps)
     lines = [

@@ -32,7 +32,7 @@ CLOSE = 0.02  # of the size of what comes out: weights are stored as float16, so
 
 def recipe_from(bundle: Bundle, steps: int, learning_rate: float, changes: tuple[str, ...] = ()) -> Recipe:
     """The recipe that made a model, for one more stage of all parts that begins at its rates. Raises TrainError."""
-    values = copy.deepcopy(bundle.facts.get("training", {}).get("recipe"))
+    values = copy.deepcopy(bundle.facts.training.get("recipe"))
     if not isinstance(values, dict) or not values.get("stage"):
         advice = "give a recipe: nacre train RECIPE --from MODEL"
         raise TrainError(f"model {bundle.name}", found="no recipe inside", wanted="how it was made", next=advice)

@@ -66,7 +66,7 @@ def add_context(
     with new_folder(out) as part:
         with TemporaryDirectory(dir=part.parent) as cache:
             learned, rates = _learned(Codec(Model.load(bundle)), data, noise, Path(cache), hours, config, quiet, part)
-        facts = bundle.told
+        facts = bundle.metadata
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
         found = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
         if made := facts.get("training", {}).get("recipe"):
@@ -114,7 +114,7 @@ def _learned(
     for name in (*bundles.PARTS, *([bundles.REFINEMENT] if bundle.has_refinement else [])):
         shutil.copyfile(bundle.part(name), part / name)
     prior.save(part / bundles.CONTEXT)
-    facts = bundle.told
+    facts = bundle.metadata
     draft = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
     items = max(1, math.ceil(RATE_SECONDS * rate_hz / samples))
     rates = measured_rates(Codec(Model.load(draft)), sampler.batch(items, samples, (config.seed, 1 << 30)))

@@ -35,12 +35,12 @@ def export_networks(folder: Path, base: str | Path, out: Path, name: str | None 
     run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
     corpus = open_cache(folder / "corpus")
     with new_folder(out) as part:
-        for kept in bundles.parts_of(bundle.kind, bundle.facts["sha256"]):
+        for kept in bundles.parts_of(bundle.kind, bundle.facts.hashes):
             shutil.copyfile(bundle.part(kept), part / kept)
         for side in trained:
             graph = part / f"{side}.onnx"
             write_graph(averaged(run), side, graph)
-            if refined := bundle.facts.get("refinement"):
+            if refined := bundle.facts.refinement:
                 settings, count = refined["settings"], bundle.config.levels
                 plain = count - len(settings["steps"])
                 levels = [*range(plain), *(count - plain) * [settings["base"]]]
@@ -48,7 +48,7 @@ def export_networks(folder: Path, base: str | Path, out: Path, name: str | None 
                 if side == "encoder" and bundle.config.cleans:
                     levels, every = levels + [level + count for level in levels], bundle.config.encoder_levels
                 spread_graph(graph, graph, every, levels)
-        facts: dict[str, Any] = bundle.told | making(recipe, run, corpus) | {"reads": bundle.reads}
+        facts: dict[str, Any] = bundle.metadata | making(recipe, run, corpus) | {"reads": bundle.reads}
         draft = bundles.save(part, name or recipe.name, bundle.kind, recipe.codec, facts)
         sampler = Sampler(corpus, recipe.codec, MILD, None, BALANCE)
         facts |= rates_of(Model.load(draft), rated_speech(sampler))

@@ -142,7 +142,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
         arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
         ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
     _arrays(bundle.config, config, []).save(part / bundles.REFINEMENT)
-    facts = bundle.told
+    facts = bundle.metadata
     for name in ("steps", "dead_zone", "rates_kbps", "static_rates_kbps"):
         if name in facts:
             facts[name] = [facts[name][level] for level in levels]
@@ -280,7 +280,7 @@ def rates_of(model: Model, waves: Array) -> dict[str, list[float]]:
 
 def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> None:
     """Write a draft's hashes, rates and card anew, now that its tables are there."""
-    facts, waves = bundle.told | facts, rated_speech(sampler)
+    facts, waves = bundle.metadata | facts, rated_speech(sampler)
     model = Model.load(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
     facts |= rates_of(model, waves)
     if bundle.config.cleans:

@@ -1,0 +1,129 @@
+"""What model.json says of a model: read once, without trust, into typed values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nacre.core.config import CodecConfig
+from nacre.core.errors import BundleError
+from nacre.core.types import Array
+
+FORMAT = 1
+LARGEST_BYTES = 1 << 20
+RATES_HZ = (8_000, 192_000)
+NUMBERS = ("kind", "rates_kbps", "static_rates_kbps", "steps", "dead_zone", "cleaning_span")
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """A checked model.json. Creation raises BundleError, TypeError or ValueError, `read` BundleError alone."""
+
+    name: str
+    kind: int
+    fingerprint: str
+    config: CodecConfig
+    hashes: dict[str, str]  # SHA-256 of every part
+    rates_kbps: Array  # mean rate of one channel of speech at each level [L], measured on files
+    static_rates_kbps: Array  # the same for files written by the static tables
+    cleaning_span: tuple[float, float] | None  # see nacre.codec.cleaner
+    reads: dict[str, tuple[bytes, ...]]  # fingerprints of earlier models of the same bytes, by prior
+    licence: str
+    training: dict[str, Any]  # recipe, steps, sources
+    refinement: dict[str, Any]  # how it was made, empty without one
+    codebooks: dict[str, Any]  # how much of them training speech used, of kinds that have some
+    values: dict[str, Any]  # all of it as it stands there, for what a kind keeps
+
+    @classmethod
+    def read(cls, folder: Path) -> Facts:
+        """Of a model folder. Raises BundleError."""
+        values, place = _json(folder), f"{folder}/model.json"
+        try:
+            facts = cls._from(values)
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise BundleError(place, found=repr(error), wanted="all settings of a model") from error
+        except BundleError as error:
+            raise BundleError(f"{place}: {error}") from error
+        return facts
+
+    @classmethod
+    def _from(cls, values: dict[str, Any]) -> Facts:
+        if _has_bools([values.get(name) for name in NUMBERS]):
+            raise TypeError("true or false in place of a number")
+        config, rates = CodecConfig.from_dict(values["codec"]), values["rates_kbps"]
+        facts = cls(
+            str(values["name"]),
+            int(values["kind"]),
+            str(values.get("fingerprint")),
+            config,
+            dict(values["sha256"]),
+            np.asarray(rates, np.float64),
+            np.asarray(values.get("static_rates_kbps", rates), np.float64),
+            _span(values.get("cleaning_span")) if config.cleans else None,
+            _reads(values.get("reads", {})),
+            str(values.get("licence", "")),
+            dict(values.get("training") or {}),
+            dict(values.get("refinement") or {}),
+            dict(values.get("codebooks") or {}),
+            values,
+        )
+        facts._check_rates()
+        return facts
+
+    def _check_rates(self) -> None:
+        c = self.config
+        if not self.rates_kbps.shape == self.static_rates_kbps.shape == (c.levels,):
+            raise BundleError("rates_kbps", wanted=f"{c.levels} levels")
+        rates = np.concatenate([self.rates_kbps, self.static_rates_kbps])
+        if not (np.isfinite(rates) & (rates > 0)).all():
+            raise BundleError("rates_kbps", wanted="rates above 0")
+        found = (c.rate_hz, c.delay_samples, c.window_samples)
+        if not RATES_HZ[0] <= c.rate_hz <= RATES_HZ[1] or max(found[1:]) > c.rate_hz:
+            names, wanted = "rate_hz, delay_samples, window_samples", f"{RATES_HZ}, at most a second"
+            raise BundleError(names, found=found, wanted=wanted)
+
+
+def _span(value: Any) -> tuple[float, float]:
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError) as error:
+        raise BundleError("cleaning_span", wanted="two numbers") from error
+    if not 0 <= low < high < float("inf"):
+        raise BundleError("cleaning_span", found=(low, high), wanted="0 or more, rising")
+    return low, high
+
+
+def _reads(value: Any) -> dict[str, tuple[bytes, ...]]:
+    try:
+        found = {prior: tuple(bytes.fromhex(mark) for mark in marks) for prior, marks in value.items()}
+        if all(len(mark) == 4 for marks in found.values() for mark in marks):
+            return found
+    except (TypeError, ValueError, AttributeError):
+        pass
+    raise BundleError("reads", found=value, wanted="fingerprints of 8 hexadecimal digits, by prior")
+
+
+def _has_bools(values: Any) -> bool:
+    """Whether true or false stand anywhere in lists of numbers: Python takes them for 1 and 0."""
+    return any(_has_bools(value) for value in values) if isinstance(values, list) else isinstance(values, bool)
+
+
+def _json(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise BundleError(str(path), found="a huge file", wanted="the settings of a model")
+        values = json.loads(path.read_text())
+    except OSError as error:
+        found, wanted = error.strerror, "a model folder"
+        raise BundleError(str(folder), found=found, wanted=wanted, next="see `nacre models`") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(str(path), found="damaged JSON", wanted="the settings of a model") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else type(values).__name__
+        raise BundleError(str(path), found=f"format {found}", wanted=f"format {FORMAT}", next="update nacre")
+    return values
