@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from nacre.batch.pool import start_pool
 from nacre.core.errors import NacreError
 from nacre.evaluate.choice import find_clips
+from nacre.evaluate.programs import one_thread
 from nacre.evaluate.tables import wide_console
-from nacre.evaluate.work import RATE_HZ, workers
+from nacre.evaluate.work import RATE_HZ
 from nacre.io.audio import AudioReader, mono_blocks
 
 __all__ = ["RATE_HZ", "looped_speech", "numbers", "wide_console", "workers"]
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Fresh processes that see one-thread settings before any library starts its threads."""
+    os.environ.update(one_thread())
+    return start_pool(jobs, None, "spawn")
 
 
 def numbers(text: str) -> list[float]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -91,32 +89,9 @@ def measure(
 
 
 def _spread_work(clips: list[str], plan: Plan, jobs: int, record: Callable[[Result], None]) -> None:
-    """Every clip through a pool. A worker that dies takes the pool with it, so the clips then under way run alone."""
-    waiting = list(reversed(clips))
-    while waiting:
-        running: dict[Future[Result], str] = {}
-        with work.workers(min(jobs, len(waiting))) as pool:
-            try:
-                while waiting or running:
-                    while waiting and len(running) < jobs:
-                        running[pool.submit(work.measure_clip, waiting[-1], plan)] = waiting[-1]
-                        waiting.pop()
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        record(future.result())
-                        del running[future]
-            except BrokenProcessPool:
-                pass
-        for clip in running.values():
-            record(_alone(clip, plan))
-
-
-def _alone(clip: str, plan: Plan) -> Result:
-    """A clip in a process of its own, so that it is known which one does the harm."""
-    with work.workers(1) as pool:
-        try:
-            return pool.submit(work.measure_clip, clip, plan).result()
-        except BrokenProcessPool:
-            return work.failed(clip, plan, "the process died on this clip")
+    """Every clip through the workers; one that takes its worker down with it is named."""
+    for clip, result in work.each(partial(work.measure_clip, plan=plan), clips, jobs):
+        record(result or work.failed(clip, plan, "the process died on this clip"))
 
 
 def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[str]) -> Run:
@@ -214,10 +189,10 @@ def decode_examples(plan: Plan, found: Run, jobs: int) -> Sounds:
     sounds: Sounds = {}
     if not found.examples:
         return sounds
-    with work.workers(min(jobs, len(found.examples))) as pool:
-        coded = pool.map(partial(work.code_clip, plan=plan, seconds=EXAMPLE_S), found.examples)
-        for clip, waves in zip(found.examples, coded, strict=True):
-            sounds |= {(clip, system, kbps): (wave, RATE_HZ) for (system, kbps), wave in waves.items()}
+    coded = dict(work.each(partial(work.code_clip, plan=plan, seconds=EXAMPLE_S), found.examples, jobs))
+    for clip in found.examples:
+        for (system, kbps), wave in (coded[clip] or {}).items():
+            sounds[clip, system, kbps] = wave, RATE_HZ
     return sounds
 
 

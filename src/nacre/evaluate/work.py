@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import multiprocessing
 import os
 import shlex
 import sys
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from nacre.batch.executor import spread
 from nacre.codec.codec import Codec, load
 from nacre.core.errors import AudioError, NacreError
 from nacre.evaluate import metrics
@@ -30,6 +29,7 @@ from nacre.evaluate.results import Score
 from nacre.io import audio
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Out = TypeVar("Out")
 
 SHORTEST_S, LONGEST_S = 0.5, 600.0
 SILENT = 1e-3  # peak, -60 dB of full scale
@@ -78,22 +78,10 @@ class Result:
     peak_mb: float = 0.0  # of the worker so far
 
 
-def workers(jobs: int) -> ProcessPoolExecutor:
-    """Fresh processes that see one-thread settings before any library starts its threads."""
+def each(work: Callable[[str], Out], clips: list[str], jobs: int) -> Iterator[tuple[str, Out | None]]:
+    """`executor.spread` in processes that see one-thread settings before any library starts its threads."""
     os.environ.update(one_thread())
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent)
-
-
-def end_with_parent() -> None:
-    """Let this worker end when the process that started it is killed; a pool's own workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return spread(work, clips, jobs)
 
 
 def digest(path: Path) -> str:
