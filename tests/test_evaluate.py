@@ -872,6 +872,51 @@ def ends_on_the_first(clip: str, plan: work.Plan) -> work.Result:
     return work.Result(clip, "", [], skipped="measured")
 
 
+OBJECTS = '''
+import numpy as np
+
+
+class Eight:
+    """Eight bits a sample at 8 kHz."""
+
+    rates_kbps, version = (64.0, 128.0), "of the test"
+
+    def encode(self, wave, rate_hz, kbps):
+        assert rate_hz == 16_000
+        return np.round(wave[:: 1 if kbps > 100 else 2] * 127).astype("i1").tobytes() + bytes([kbps > 100])
+
+    def decode(self, data):
+        return np.frombuffer(data[:-1], "i1") / np.float32(127), 16_000 if data[-1] else 8_000
+
+
+class Short(Eight):
+    def decode(self, data):
+        return super().decode(data)[0][:-50], 16_000
+
+
+nothing = 3
+'''
+
+
+def test_peers_may_be_python_objects(clips, tiny_model, tmp_path):
+    (tmp_path / "mine.py").write_text(OBJECTS)
+    place, table = tmp_path / "mine.py", tmp_path / "out.csv"
+    objects = (f"eight={place}:Eight", f"short={place}:Short")
+    evaluate(options(clips, tiny_model, csv=table, peer_objects=objects, peer_bitrates_kbps=(120,)))
+    found = {(row["system"], row["clip"]): row for row in rows(table)}
+    assert float(found["eight", "a.wav"]["si_sdr_db"]) > 10
+    assert float(found["eight", "a.wav"]["target_kbps"]) == 128
+    assert "decoded" in found["short", "a.wav"]["failure"]
+    with pytest.raises(UsageError, match="rates_kbps, encode and decode"):
+        evaluate(options(clips, tiny_model, peer_objects=(f"a={place}:nothing",)))
+    for wrong in ("a", "a=b", "=b:c", f"a={tmp_path}/no.py:x"):
+        with pytest.raises(UsageError, match="NAME=MODULE:OBJECT"):
+            evaluate(options(clips, tiny_model, peer_objects=(wrong,)))
+    good, said = evaluate(options(clips, tiny_model, peer_objects=("a=no_such_package.x:y",)))
+    assert not good
+    assert "no_such_package" in said
+
+
 def test_nothing_to_evaluate(tmp_path, tiny_model):
     with pytest.raises(NacreError, match="no sound files"):
         evaluate(options(tmp_path, tiny_model))

@@ -37,6 +37,12 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME=CMD", help='name="enc {in} {out} {kbps} ::: dec {in} {out}", repeatable.'),
     ] = None,
+    peer_py: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE", help="name=module:object or name=file.py:object of Python, repeatable."
+        ),
+    ] = None,
     peer_bitrates: Annotated[str | None, typer.Option(help="kb/s asked of the others. Default: each its own.")] = None,
     report: Annotated[Path | None, typer.Option(help="The page, one HTML file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="A row for each clip, codec and rate.")] = None,
@@ -81,6 +87,7 @@ def evaluate(
         bitrates_kbps=tuple(numbers(bitrates)),
         peers=None if peers is None else tuple(name.strip() for name in peers.split(",") if name.strip()),
         peer_commands=tuple(peer_cmd or ()),
+        peer_objects=tuple(peer_py or ()),
         peer_bitrates_kbps=None if peer_bitrates is None else tuple(numbers(peer_bitrates)),
         metrics=metrics,
         asr=asr,

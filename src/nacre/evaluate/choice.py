@@ -31,6 +31,7 @@ class Options:
     bitrates_kbps: tuple[float, ...] = (1.5, 3, 6, 9, 12)
     peers: tuple[str, ...] | None = None  # None: the usual ones that are there
     peer_commands: tuple[str, ...] = ()
+    peer_objects: tuple[str, ...] = ()
     peer_bitrates_kbps: tuple[float, ...] | None = None  # None: each peer's own
     metrics: str | None = None
     asr: bool = False
@@ -58,13 +59,12 @@ def choose_systems(options: Options, notes: list[str]) -> tuple[list[System], bo
     systems = _nacre_systems(options, notes)
     names = USUAL_PEERS if options.peers is None else options.peers
     complete = True
-    for peer in peers.choose(list(names), list(options.peer_commands)):
-        wanted = options.peer_bitrates_kbps
-        rates = peer.settings(None if wanted is None else list(wanted))
+    wanted = options.peer_bitrates_kbps
+    for peer in peers.choose(list(names), list(options.peer_commands), list(options.peer_objects)):
         if missing := peer.missing():
             notes.append(f"{peer.name} left out: it needs {missing}")
             complete &= options.peers is None and peer.name in USUAL_PEERS
-        elif not rates:
+        elif not (rates := peer.settings(None if wanted is None else list(wanted))):
             notes.append(f"{peer.name} left out: it has none of the asked rates")
         else:
             systems.append(System(peer.name, tuple(rates), peer=peer))
@@ -116,7 +116,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
     facts: dict[str, Any] = {"metrics": list(plan.metrics), "releases": releases(plan)}
     for system in plan.systems:
         if system.peer:
-            how: Any = [system.peer.encode, system.peer.decode, system.peer.version()]
+            how: Any = system.peer.identity()
         else:
             how = bundles.find(system.model).fingerprint.hex()
         facts[system.name] = [list(system.rates_kbps), how]

@@ -88,8 +88,8 @@ class Peer:
         """Rates to run: the usual ones, or those nearest to the asked ones, each once."""
         if asked_kbps is None:
             return list(self.usual_kbps)
-        pairs = [(kbps, self.mode(kbps).kbps) for kbps in asked_kbps if kbps >= self.lowest_kbps]
-        return sorted({found for kbps, found in pairs if 1 / FAR <= found / kbps <= FAR})
+        asked_kbps = [kbps for kbps in asked_kbps if kbps >= self.lowest_kbps]
+        return near_rates(asked_kbps, [mode.kbps for mode in self.modes] or asked_kbps)
 
     def missing(self) -> str:
         """What has to be installed first, or ''."""
@@ -104,6 +104,10 @@ class Peer:
         """What encodes; releases differ, so it belongs to the figures."""
         coder = self.release() or _first_line(shlex.split(self.encode)[0])
         return ", ".join(part for part in (coder, self.about) if part)
+
+    def identity(self) -> list[str]:
+        """What decides about its figures."""
+        return [self.encode, self.decode, self.version()]
 
     def code(self, wave: Array, kbps: float) -> Coded:
         """[N] float32 at 16 kHz -> what the codec makes of it, of the same length. Raises PeerError."""
@@ -177,6 +181,12 @@ class Peer:
 
 
 _STARTS: dict[str, tuple[float, float]] = {}
+
+
+def near_rates(asked_kbps: list[float], known_kbps: list[float]) -> list[float]:
+    """Of the known rates those nearest to the asked ones by ratio, each once; none where all are far off."""
+    pairs = [(kbps, min(known_kbps, key=lambda known: abs(np.log(known / kbps)))) for kbps in asked_kbps]
+    return sorted({found for kbps, found in pairs if 1 / FAR <= found / kbps <= FAR})
 
 
 def fill(command: str, source: Path, target: Path, mode: Mode) -> list[str]:

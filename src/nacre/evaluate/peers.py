@@ -11,6 +11,7 @@ from nacre.evaluate.enhanced import enhanced_opus
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.payload import amr_wb_payload_bytes, mp3_payload_bytes, ogg_payload_bytes
 from nacre.evaluate.peer import Mode, Peer
+from nacre.evaluate.python_peer import PythonPeer, custom_object
 
 MARK = ":::"
 
@@ -131,16 +132,17 @@ def custom(text: str) -> Peer:
     return Peer(name.strip(), parts[0], parts[1], delay_samples=delay, usual_kbps=(6, 9, 12), needs=needs)
 
 
-def choose(names: list[str], commands: list[str]) -> list[Peer]:
-    """Peers by name and by command; raises UsageError for an unknown or a doubled name."""
+def choose(names: list[str], commands: list[str], objects: list[str] | None = None) -> list[Peer | PythonPeer]:
+    """Peers by name, by command and by Python object; raises UsageError for an unknown or a doubled name."""
     known = builtin()
     for name in names:
         if name not in known:
             raise UsageError("peers", found=name, wanted="some of " + ", ".join(known), next="or use --peer-cmd")
-    chosen = [known[name] for name in dict.fromkeys(names)] + [custom(text) for text in commands]
+    chosen: list[Peer | PythonPeer] = [known[name] for name in dict.fromkeys(names)]
+    chosen += [*map(custom, commands), *map(custom_object, objects or ())]
     seen: set[str] = set()
     for peer in chosen:
         if peer.name in seen or peer.name.startswith("nacre") or peer.name == "original":
-            raise UsageError("peer-cmd", found=f"name {peer.name}", wanted="a name of its own")
+            raise UsageError("peer", found=f"name {peer.name}", wanted="a name of its own")
         seen.add(peer.name)
     return chosen

@@ -25,6 +25,7 @@ from nacre.evaluate import metrics
 from nacre.evaluate.measures import RATE_HZ, Sound, lag_samples
 from nacre.evaluate.peer import Coded, Peer
 from nacre.evaluate.programs import one_thread
+from nacre.evaluate.python_peer import PythonPeer
 from nacre.evaluate.results import Score
 from nacre.io import audio
 
@@ -42,13 +43,13 @@ class System:
     name: str
     rates_kbps: tuple[float, ...]
     model: str = ""
-    peer: Peer | None = None
+    peer: Peer | PythonPeer | None = None
 
     def code(self, wave: Array, kbps: float) -> Coded:
         """wave [N] at 16 kHz there and back; raises NacreError."""
         return self.peer.code(wave, kbps) if self.peer else code_nacre(self.model, wave, kbps)
 
-    def programs(self) -> Peer:
+    def programs(self) -> Peer | PythonPeer:
         """The codec as programs; for nacre its own commands."""
         return self.peer or nacre_programs(self.model)
 

@@ -1,0 +1,130 @@
+"""Codecs that are Python packages, as peers: an object with two methods in place of two commands."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from nacre.core.errors import UsageError
+from nacre.evaluate.measures import RATE_HZ
+from nacre.evaluate.peer import LENGTH_TOLERANCE, Coded, near_rates
+from nacre.evaluate.programs import PeerError
+from nacre.io import audio
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FORM = "NAME=MODULE:OBJECT or NAME=FILE.py:OBJECT"
+
+
+class PythonCodec(Protocol):
+    """What the object offers. Sound is [N] float32 in -1..1; what comes back is as long as what went in."""
+
+    rates_kbps: Sequence[float]  # that it has
+    version: str
+
+    def encode(self, wave: Array, rate_hz: int, kbps: float) -> bytes:
+        """The bytes that would be sent."""
+        ...
+
+    def decode(self, data: bytes) -> tuple[Array, int]:
+        """(sound, its rate in Hz)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PythonPeer:
+    """A codec by the place of its object, or of a class or function that makes it without arguments."""
+
+    name: str
+    place: str
+
+    def settings(self, asked_kbps: list[float] | None) -> list[float]:
+        """Rates to run: all, or those nearest to the asked ones, each once. Raises UsageError."""
+        known = [float(kbps) for kbps in _codec(self.place).rates_kbps]
+        return sorted(known) if asked_kbps is None else near_rates(asked_kbps, known)
+
+    def missing(self) -> str:
+        """What has to be installed first, or ''."""
+        try:
+            _codec(self.place)
+        except ModuleNotFoundError as error:
+            return f"the Python package {error.name}"
+        return ""
+
+    def version(self) -> str:
+        """What encodes, as the object says it."""
+        return str(getattr(_codec(self.place), "version", "")) or self.place
+
+    def identity(self) -> list[str]:
+        """What decides about its figures."""
+        return [self.place, self.version()]
+
+    def code(self, wave: Array, kbps: float) -> Coded:
+        """[N] float32 at 16 kHz -> what the codec makes of it, of the same length. Raises PeerError."""
+        codec = _warm(self.place)
+        start_s = time.process_time()
+        data = codec.encode(wave, RATE_HZ, kbps)
+        middle_s = time.process_time()
+        sound, rate_hz = codec.decode(data)
+        end_s = time.process_time()
+        decoded = audio.resampled(np.asarray(sound, np.float32).reshape(-1), rate_hz, RATE_HZ)
+        if abs(len(decoded) - len(wave)) > LENGTH_TOLERANCE:
+            raise PeerError("decoded", found=f"{len(decoded)} samples", wanted=len(wave))
+        decoded = np.pad(decoded[: len(wave)], (0, max(0, len(wave) - len(decoded))))
+        return Coded(decoded, len(data), len(data), middle_s - start_s, end_s - middle_s)
+
+    def memory_mb(self, wave: Array, kbps: float) -> tuple[float, float]:
+        """Not told: it shares a process with the metrics."""
+        return 0.0, 0.0
+
+
+def custom_object(text: str) -> PythonPeer:
+    """A peer from `name=module:object` or `name=file.py:object`. Raises UsageError."""
+    name, _, place = text.partition("=")
+    module, _, attribute = place.rpartition(":")
+    if not (name.strip() and module and attribute.isidentifier()):
+        raise UsageError("peer-py", found=text, wanted=FORM)
+    return PythonPeer(name.strip(), place)
+
+
+@functools.cache
+def _codec(place: str) -> PythonCodec:
+    """The object at a place. Raises UsageError, ModuleNotFoundError."""
+    module, _, attribute = place.rpartition(":")
+    found: Any = getattr(_module(module), attribute, None)
+    makes = isinstance(found, type) or (callable(found) and not hasattr(found, "encode"))
+    codec = found() if makes else found
+    if not all(hasattr(codec, name) for name in ("rates_kbps", "encode", "decode")):
+        wanted = "an object with rates_kbps, encode and decode, or what makes one"
+        raise UsageError(f"peer-py {place}", found=type(codec).__name__, wanted=wanted)
+    made: PythonCodec = codec
+    return made
+
+
+def _module(name: str) -> ModuleType:
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    if spec is None or spec.loader is None or not Path(name).is_file():
+        raise UsageError("peer-py", found=f"no file {name}", wanted=FORM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def _warm(place: str) -> PythonCodec:
+    """The object after its first run, which is slow and not to be timed."""
+    codec = _codec(place)
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE_HZ).astype(np.float32)
+    codec.decode(codec.encode(noise, RATE_HZ, float(codec.rates_kbps[0])))
+    return codec
