@@ -39,9 +39,7 @@ def evaluate(
     ] = None,
     peer_py: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=PLACE", help="name=module:object or name=file.py:object of Python, repeatable."
-        ),
+        typer.Option(metavar="NAME=PLACE", help="name=module:object or name=file.py:object of Python, repeatable."),
     ] = None,
     peer_bitrates: Annotated[str | None, typer.Option(help="kb/s asked of the others. Default: each its own.")] = None,
     report: Annotated[Path | None, typer.Option(help="The page, one HTML file.")] = None,

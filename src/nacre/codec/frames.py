@@ -174,7 +174,7 @@ class Frames:
     def check_model(self, model: Model) -> None:
         """Raise UsageError unless the frames are of this very model."""
         c, found = model.config, (self.fingerprint, self.group_frames)
-        marks = [mark.hex() for mark in model.bundle.marks]
+        marks = [mark.hex() for mark in model.bundle.fingerprints]
         if self.fingerprint not in marks or self.group_frames != c.group_frames:
             facts = {"found": found, "wanted": (marks[0], c.group_frames)}
             raise UsageError(f"model of the {self.VALUES}", **facts, next="use the one that made them")

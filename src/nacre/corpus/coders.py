@@ -52,7 +52,7 @@ class Making:
             facts |= {"frame_rate_hz": float(codec.config.frame_rate_hz), "group_frames": codec.config.group_frames}
         facts |= {"static_fingerprint": codec.bundle.static_fingerprint.hex()}
         facts |= {"model": codec.bundle.name, "fingerprint": codec.bundle.fingerprint.hex()}
-        encoder = codec.bundle.facts["sha256"]["encoder.onnx"]  # on which the fingerprint does not depend
+        encoder = codec.bundle.facts.hashes["encoder.onnx"]  # on which the fingerprint does not depend
         return facts | {"encoder": encoder[:16]}
 
 
