@@ -7,6 +7,7 @@ import errno
 import gzip
 import io
 import json
+import pickle
 import random
 import shutil
 import sys
@@ -319,6 +320,22 @@ def test_frames_come_back_as_they_went(here, to, folder, tmp_path):
         Corpus(tmp_path / "out", ["other"])
 
 
+@pytest.mark.parametrize("to", ["parquet", "webdataset", "safetensors"])
+def test_tokens_and_latents_give_the_sound_back(here, to, folder, tmp_path, tiny, tiny_model):
+    for what in ("tokens", "latents"):
+        making = Making(what, str(tiny_model), {"level": 2})
+        assert run_corpus(request(folder, tmp_path / what, making, to=to, shard_rows=4)).good
+        rows = pickle.loads(pickle.dumps(Corpus(tmp_path / what)))
+        for row in rows:
+            wave, rate_hz = audio.read(folder / row["key"])
+            if what == "tokens":
+                wanted = tiny.decode(tiny.encode(wave, rate_hz, level=2))[0][0]
+                found = tiny.from_tokens(rows.frames(row))
+            else:
+                wanted, found = tiny.from_latents(tiny.latents(wave, rate_hz, 2)), tiny.from_latents(rows.frames(row))
+            np.testing.assert_array_equal(found, wanted)
+
+
 def test_tree_is_refused_for_what_is_no_file(folder, tmp_path):
     with pytest.raises(UsageError, match="--to tree"):
         run_corpus(request(folder, tmp_path / "out", to="tree"))
@@ -413,6 +430,13 @@ def test_a_source_that_changed_is_refused_and_made_again_by_force(here, folder, 
     assert len(Corpus(tmp_path / "out")) == COUNT - 1
     for path in copy.glob("1/*.wav"):
         path.unlink()
+    shutil.copytree(tmp_path / "out", tmp_path / "less")
+    (copy / "0/5.wav").unlink()
+    (copy / "0/4.wav").unlink()
+    with pytest.raises(UsageError, match="2 shards more than the source"):
+        run_corpus(request(copy, tmp_path / "less", shard_rows=4))
+    for name in ("0/4.wav", "0/5.wav"):
+        shutil.copy(folder / name, copy / name)
     assert run_corpus(request(copy, tmp_path / "out", shard_rows=4, again=True)).shards == 2
     assert len(list((tmp_path / "out").glob("shard-*"))) == 2
 

@@ -116,7 +116,8 @@ def _frames(making: Making) -> Coder:
     def row(sound: Sound) -> Row:
         wave = _mono(sound, sound.rate_hz, making)
         found = made(wave, sound.rate_hz, level)
-        return {values.name: np.asarray(found), "gains": found.gains, "levels": found.levels, "frames": found.frames}
+        rows = np.asarray(found, values.dtype)
+        return {values.name: rows, "gains": found.gains, "levels": found.levels, "frames": found.frames}
 
     return Coder((values, Column("gains", "int8", (None,)), Column("levels", "uint8", (None,)), FRAMES), row)
 

@@ -55,6 +55,10 @@ def make_apart(job: Job) -> Made:
         return make_shard(job)
 
 
+def _fault(job: Job, error: BaseException) -> AudioError:
+    return AudioError(job.file, found=repr(error), wanted="a whole shard", next="please report it")
+
+
 class LocalEngine:
     """One process a worker, each in a pool of its own: the sudden end of one does not touch the others."""
 
@@ -90,6 +94,8 @@ class LocalEngine:
             pool = self._pool()
         except NacreError as error:
             outcome = error
+        except Exception as error:  # a fault of ours or of a library, which must not stop the other shards
+            outcome = _fault(job, error)
         self._idle.append(pool)
         return job, outcome
 
@@ -141,7 +147,7 @@ class RayEngine:
             return job, made
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
-            return job, cause if isinstance(cause, NacreError) else AudioError("a task of Ray", found=repr(cause))
+            return job, cause if isinstance(cause, NacreError) else _fault(job, cause)
         except self._ray.exceptions.RayError:  # its worker or node is gone
             return job, None
 

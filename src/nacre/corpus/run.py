@@ -181,6 +181,9 @@ class _Run:
             yield Job(shard, request.making, request.to, request.source.types, self._facts, request.folder)
         if not self._planned:
             raise UsageError(request.source.path, found="no recordings", wanted="at least one")
+        if (more := max(self.manifest.records, default=0) - self._planned + 1) > 0 and not request.again:
+            advice = "choose another destination, or --force to take them away"
+            raise UsageError(request.folder, found=f"{more} shards more than the source has now", next=advice)
         self._whole_plan = True
 
     def _take(self, job: Job, outcome: Made | NacreError | None) -> None:

@@ -114,8 +114,7 @@ def make_shard(job: Job) -> Made:
             writer.finish()
     except OSError as error:
         wanted = "a folder that may be written and has room"
-        place = f"shard {job.shard.number}: cannot write {job.file}"
-        raise AudioError(place, found=error.strerror or error, wanted=wanted) from error
+        raise AudioError(f"cannot write {job.file}", found=error.strerror or error, wanted=wanted) from error
     path = os.path.join(job.folder, job.file)
     record.file_bytes, record.sha256 = os.path.getsize(path), sha256_of(path)
     return Made(record, time.perf_counter() - started, time.process_time() - cpu, _peak_mb())
