@@ -121,7 +121,7 @@ def kills(
     kills: Annotated[int, typer.Option(help="of each kind")] = 5,
     engine: Annotated[str, typer.Option(help="local or ray")] = "local",
     files: int = 60,
-    most_s: Annotated[float, typer.Option(help="latest moment after the start of work")] = 20,
+    most_s: Annotated[float, typer.Option(help="longest wait before a kill, once workers are there")] = 10,
     seed: int = 0,
     model: ModelName = "speech-16k",
 ) -> None:
@@ -134,36 +134,39 @@ def kills(
         wanted = {record.file: record.sha256 for record in read_records(f"{name}/whole")}
         with cluster(engine) as (more, workers_of, kill_node):
             for kind in ("worker", "driver", *(["node"] if kill_node else [])):
-                target, said, wall_s = Path(name, kind), list[str](), time.perf_counter()
+                target, started = Path(name, kind), time.perf_counter()
                 command = [*COMMAND, str(source), "-o", str(target), *options, *more]
-                for _ in range(kills):
-                    said.append(
-                        one_kill(kind, command, target, random.uniform(0, most_s), random, workers_of, kill_node)
-                    )
+                waits = random.uniform(0, most_s, kills).tolist()
+                said = []
+                for part in [[wait_s] for wait_s in waits] if kind == "driver" else [waits]:
+                    said += broken_run(kind, command, part, random, workers_of, kill_node)
+                    said.append(f"{len(read_records(target))} shards")
                 code = subprocess.run(command, check=False, stderr=subprocess.PIPE).returncode
                 wrong = faults(target, wanted, files) + [f"exit code {code}"] * (code != 0)
                 bad += bool(wrong)
-                took_s = time.perf_counter() - wall_s
-                print(f"{engine} {kind}: {'; '.join(said)}; faults: {wrong or 'none'} ({took_s:.0f} s)", flush=True)
+                took_s = time.perf_counter() - started
+                print(f"{engine} {kind}: {', '.join(said)}; faults: {wrong or 'none'} ({took_s:.0f} s)", flush=True)
     sys.exit(bad > 0)
 
 
-def one_kill(
+def broken_run(
     kind: str,
     command: list[str],
-    target: Path,
-    wait_s: float,
+    waits: list[float],
     random: np.random.Generator,
     workers_of: Callable[[int], list[int]],
     kill_node: Callable[[], None] | None,
-) -> str:
-    """Start a run, kill something of it `wait_s` after its workers are there; -> what came of it."""
+) -> list[str]:
+    """Start a run and strike it as often as there are `waits`, in seconds with workers there; -> when, and its end."""
+    said = []
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and not workers_of(process.pid):
-            time.sleep(0.05)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(wait_s)
-        if process.poll() is None:
+        for wait_s in waits:
+            while process.poll() is None and not workers_of(process.pid):
+                time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(wait_s)
+            if process.poll() is not None:
+                break
             if kind == "driver":
                 process.kill()
             elif kind == "node" and kill_node:
@@ -171,9 +174,9 @@ def one_kill(
             elif workers := workers_of(process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(int(random.choice(workers)), signal.SIGKILL)
+            said.append(f"{wait_s:.1f} s")
         process.communicate()
-    whole = len(read_records(target)) if target.exists() else 0
-    return f"after {wait_s:.1f} s, exit {process.returncode}, {whole} shards"
+    return [*said, f"exit {process.returncode}"]
 
 
 def faults(target: Path, wanted: dict[str, str], count: int) -> list[str]:
