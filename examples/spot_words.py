@@ -1,7 +1,7 @@
 """Train a keyword spotter on latents from shards.
 
     nacre corpus latents words.csv -o latents --keep label
-    python examples/keyword.py latents
+    python examples/spot_words.py latents
 
 `words.csv` has the columns audio and label. One recording of five is left for the test.
 """

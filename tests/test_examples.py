@@ -18,12 +18,12 @@ LINES = {
     "folder.py": ["calls", "out"],
     "link.py": ["calls/a.wav", "heard.wav", "--loss", "0.2"],
     "nearest.py": ["calls/a.wav", "calls"],
-    "keyword.py": ["latents", "--epochs", "2"],
+    "spot_words.py": ["latents", "--epochs", "2"],
     "token_model.py": ["tokens", "--epochs", "2"],
 }
 SAYS = {"folder.py": "bytes became", "link.py": "15 packets", "nearest.py": "0.00  calls/a.wav"}
-SAYS |= {"keyword.py": "words it never heard are right", "token_model.py": "test: "}
-SHARDS = {"keyword.py": "latents", "token_model.py": "tokens"}
+SAYS |= {"spot_words.py": "words it never heard are right", "token_model.py": "test: "}
+SHARDS = {"spot_words.py": "latents", "token_model.py": "tokens"}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
