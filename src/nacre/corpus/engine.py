@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from nacre.batch.pool import busy, interrupt_workers, start_pool
 from nacre.core.errors import AudioError, NacreError, UsageError
 from nacre.corpus.coders import Making
-from nacre.corpus.work import Job, Made, coder, make_shard
+from nacre.corpus.work import Job, Made, make_shard, prepare
 
 Outcome = Made | NacreError | None  # None: the process ended before it could say anything
 
@@ -64,8 +64,8 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, jobs: int, making: Making):
-        self.workers, self._prepare = jobs, partial(coder, making)
+    def __init__(self, jobs: int, making: Making, to: str):
+        self.workers, self._prepare = jobs, partial(prepare, making, to)
         self._idle = [self._pool() for _ in range(jobs)]
         self._busy: dict[Future[Made], tuple[ProcessPoolExecutor, Job]] = {}
 

@@ -160,7 +160,7 @@ class _Run:
         request = self.request
         if request.engine == "ray":
             return RayEngine(request.jobs, request.address)
-        return LocalEngine(request.jobs or cpus(), request.making)
+        return LocalEngine(request.jobs or cpus(), request.making, request.to)
 
     def plan(self) -> Iterator[Shard]:
         """Every shard of the source."""

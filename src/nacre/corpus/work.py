@@ -16,7 +16,7 @@ from nacre.corpus.coders import Coder, Making, coder_of
 from nacre.corpus.columns import Row, columns_of, size_of
 from nacre.corpus.opening import Opener, Sound
 from nacre.corpus.recordings import Recording, Shard
-from nacre.corpus.shards import SUFFIXES, sha256_of, shard_file, writer_of
+from nacre.corpus.shards import SUFFIXES, check_destination, sha256_of, shard_file, writer_of
 
 FAILED, PART = "failed", "not all"
 
@@ -96,6 +96,12 @@ def coder(making: Making) -> Coder:
     if (key := repr(making)) not in _CODERS:
         _CODERS[key] = coder_of(making)
     return _CODERS[key]
+
+
+def prepare(making: Making, to: str) -> None:
+    """Open and import what every shard needs."""
+    coder(making)
+    check_destination(to, making.what)
 
 
 def make_shard(job: Job) -> Made:
