@@ -52,7 +52,7 @@ def manifest(folder: Path, files: int, rows: int, seconds: float) -> Path:
 
 def coding_alone(source: Path, model: str) -> tuple[float, float]:
     """(CPU seconds, seconds of sound) of reading and encoding every recording in this process, writing nothing."""
-    codec, sound_s = nacre.load(model), 0.0
+    codec, sound_s = nacre.load(model), 0.0  # opens the networks
     with open(source, newline="") as file:
         paths = [source.parent / row["audio"] for row in csv.DictReader(file)]
     started = time.process_time()
@@ -120,8 +120,9 @@ def memory(rows: int = 20_000, files: int = 200, seconds: float = 0.4, model: Mo
 def kills(
     kills: Annotated[int, typer.Option(help="of each kind")] = 5,
     engine: Annotated[str, typer.Option(help="local or ray")] = "local",
+    kinds: Annotated[str, typer.Option(help="worker, driver and, of ray, node")] = "worker,driver",
     files: int = 60,
-    most_s: Annotated[float, typer.Option(help="longest wait before a kill, once workers are there")] = 10,
+    most_s: Annotated[float, typer.Option(help="longest work before a kill")] = 5,
     seed: int = 0,
     model: ModelName = "speech-16k",
 ) -> None:
@@ -133,13 +134,13 @@ def kills(
         subprocess.run([*COMMAND, str(source), "-o", f"{name}/whole", *options], check=True)
         wanted = {record.file: record.sha256 for record in read_records(f"{name}/whole")}
         with cluster(engine) as (more, workers_of, kill_node):
-            for kind in ("worker", "driver", *(["node"] if kill_node else [])):
+            for kind in kinds.split(","):
                 target, started = Path(name, kind), time.perf_counter()
                 command = [*COMMAND, str(source), "-o", str(target), *options, *more]
                 waits = random.uniform(0, most_s, kills).tolist()
                 said = []
                 for part in [[wait_s] for wait_s in waits] if kind == "driver" else [waits]:
-                    said += broken_run(kind, command, part, random, workers_of, kill_node)
+                    said += broken_run(kind, command, target, part, random, workers_of, kill_node)
                     said.append(f"{len(read_records(target))} shards")
                 code = subprocess.run(command, check=False, stderr=subprocess.PIPE).returncode
                 wrong = faults(target, wanted, files) + [f"exit code {code}"] * (code != 0)
@@ -152,17 +153,20 @@ def kills(
 def broken_run(
     kind: str,
     command: list[str],
+    target: Path,
     waits: list[float],
     random: np.random.Generator,
     workers_of: Callable[[int], list[int]],
     kill_node: Callable[[], None] | None,
 ) -> list[str]:
-    """Start a run and strike it as often as there are `waits`, in seconds with workers there; -> when, and its end."""
+    """Start a run and strike it as often as there are `waits`, in seconds of work; -> when, and how it ended."""
     said = []
+    for old in target.glob(".*.row"):
+        old.unlink()
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         for wait_s in waits:
-            while process.poll() is None and not workers_of(process.pid):
-                time.sleep(0.05)
+            while process.poll() is None and not any(target.glob(".*.row")):  # a recording is being worked on
+                time.sleep(0.02)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(wait_s)
             if process.poll() is not None:
