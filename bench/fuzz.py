@@ -1,189 +1,289 @@
-"""Mutants of `.nacre` files by the hundred thousand: what the decoder makes of bytes that nobody meant to write.
+"""Mutants by the million: what the readers of `.nacre` files, of sound files and of live packets make of bytes that
+nobody meant to write. Each mutant follows from the seed and its number; `--first` and `--count` give one of them again.
 
-Accidental damage: bytes changed, bursts, cuts, stretches lost or doubled. Hostile: heads and headers rewritten so that
-their check values are right, packets moved between files, symbol checks set to what the symbols give.
+Mutants run in a process of their own, so that a crash ends that process alone, is counted, and the rest goes on.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import resource
+import signal
+import tempfile
 import time
-from binascii import crc_hqx
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from common import looped_speech, numbers
+from mutants import accident, broken, hostile, lying, sounds
 
+import nacre
+from nacre.codec.codec import Codec
 from nacre.core.errors import NacreError
-from nacre.format.file import Packet, pack_header, pack_packet, unpack_header
+from nacre.format.file import Contents
+from nacre.io.audio import AudioReader
 
 RATE_HZ = 16_000
-SLOW_S, LOUD = 5.0, 1.5
+SLOW_S, STUCK_S, LOUD = 5.0, 120.0, 1.5
 TINY = Path(__file__).resolve().parents[1] / "tests/data/tiny"
+BLOCK = 500  # mutants between two words to the parent
+Case = tuple[str, Callable[[Counter[str]], float]]  # kind; work that gives the seconds of sound, or the loudest peak
 
 
-def originals(models: list[str], seconds: float, kbps: list[float]) -> list[tuple]:
-    """(codec, bytes, symbols of every packet) of short files: rates, priors, one and two channels, sizes, silence."""
-    import nacre
-
-    found = []
-    for model in models:
-        codec = nacre.load(model)
-        folder = Path(nacre.__file__).parent
-        wave = np.concatenate(list(looped_speech(folder, 2 * seconds, RATE_HZ)))
-        half = len(wave) // 2
-        pair = np.stack([wave[:half], 0.5 * wave[:half]])
-        hushed = np.concatenate([wave[: half // 2], np.zeros(half, np.float32)])
-        ways = [(wave[:half], {"bitrate_kbps": rate}) for rate in kbps if fits(codec, rate)]
-        ways += [(wave[:half], {"quality": 50, "prior": "static"}), (pair, {"quality": 40}), (hushed, {"quality": 30})]
-        ways += [(wave[half:], {"packet_bytes": 200})]
-        for sound, options in ways:
-            data = codec.encode(sound, RATE_HZ, **options)
-            found.append((codec, data, symbols_of(codec, codec.parse(data))))
-    return found
+class TooSlow(BaseException):
+    """A mutant that took more than SLOW_S of CPU time."""
 
 
-def fits(codec, kbps: float) -> bool:
-    rates = codec.model.rates_kbps if hasattr(codec.model, "rates_kbps") else codec.bundle.rates_kbps
-    return bool(rates[0] <= kbps <= rates[-1])
+@dataclass
+class Tally:
+    """What came of mutants so far."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    slowest_cpu_s: float = 0.0
+    slowest: str = ""
+    memory_mb: int = 0
+    loudest_peak: float = 0.0
+    longest_sound_s: float = 0.0
+    told: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """What came of more of them."""
+        self.counts.update(other.counts)
+        if other.slowest_cpu_s > self.slowest_cpu_s:
+            self.slowest_cpu_s, self.slowest = other.slowest_cpu_s, other.slowest
+        self.memory_mb = max(self.memory_mb, other.memory_mb)
+        self.loudest_peak = max(self.loudest_peak, other.loudest_peak)
+        self.longest_sound_s = max(self.longest_sound_s, other.longest_sound_s)
+        self.told += other.told
 
 
-def symbols_of(codec, contents) -> list:
-    """Symbols of every packet, None for one that is lost or damaged."""
-    found = []
+class Coded:
+    """Mutants of `.nacre` files: rates, priors, one and two channels, packets of one size, silence."""
+
+    def __init__(self, models: list[str], seconds: float, kbps: list[float], rendered: float):
+        self.rendered, self.files = rendered, list[tuple[Codec, bytes, list[object]]]()
+        for model in models:
+            codec = nacre.load(model)
+            for data in self._originals(codec, clip(2 * seconds), kbps):
+                self.files.append((codec, data, symbols_of(codec, codec.parse(data))))
+
+    @staticmethod
+    def _originals(codec: Codec, wave: np.ndarray, kbps: list[float]) -> Iterator[bytes]:
+        half, (low, high) = len(wave) // 2, codec.bundle.rates_kbps[[0, -1]]
+        for rate in kbps:
+            if low <= rate <= high:
+                yield codec.encode(wave[:half], RATE_HZ, bitrate_kbps=rate)
+        yield codec.encode(wave[:half], RATE_HZ, quality=50, prior="static")
+        yield codec.encode(np.stack([wave[:half], 0.5 * wave[:half]]), RATE_HZ, quality=40)
+        yield codec.encode(np.concatenate([wave[: half // 2], np.zeros(half, np.float32)]), 8_000, quality=30)
+        yield codec.encode(wave[half:], RATE_HZ, packet_bytes=200)
+
+    def case(self, random: np.random.Generator) -> Case:
+        """A mutant and what to do with it."""
+        codec, data, wanted = self.files[int(random.integers(len(self.files)))]
+        by_chance, render = bool(random.integers(2)), random.random() < self.rendered
+        if by_chance:
+            mutant = accident(data, random)
+        else:
+            others = [file[1] for file in self.files if file[0] is codec]
+            mutant = hostile(codec, data, others[int(random.integers(len(others)))], random)
+
+        def work(counts: Counter[str]) -> float:
+            contents = codec.parse(mutant)
+            found = symbols_of(codec, contents)
+            if by_chance and not contents.lost and len(found) == len(wanted):
+                wrong = sum(a != b and a is not False for a, b in zip(found, wanted, strict=True))
+                counts["damaged groups"] += sum(a is False for a in found) + wrong
+                counts["groups wrong in silence"] += wrong
+            if not render:
+                return 0.0
+            counts["rendered"] += 1
+            return max((float(np.abs(block).max(initial=0)) for block in codec.decoder(contents).blocks()), default=0.0)
+
+        return "nacre, by accident" if by_chance else "nacre, on purpose", work
+
+
+class Heard:
+    """Mutants of sound files, read to their end by a file in memory."""
+
+    def __init__(self, folder: str):
+        self.folder, self.files = folder, sounds(clip(0.25))
+
+    def case(self, random: np.random.Generator) -> Case:
+        """A mutant and what to do with it."""
+        suffix, data = self.files[int(random.integers(len(self.files)))]
+        other = self.files[int(random.integers(len(self.files)))][1]
+        by_chance = bool(random.integers(2))
+        mutant = accident(data, random, 0) if by_chance else lying(data, other, random)
+
+        def work(counts: Counter[str]) -> float:
+            path = Path(self.folder, f"mutant{suffix}")
+            path.write_bytes(mutant)
+            with AudioReader(path) as reader:
+                for _ in reader.blocks(1 << 14):
+                    pass
+                counts["sound: not all"] += reader.loss() is not None
+                return reader.samples_read / reader.rate_hz
+
+        return "sound, by accident" if by_chance else "sound, on purpose", work
+
+
+class Lived:
+    """Damaged packets in a call of a second, half of them, with copies and without."""
+
+    def __init__(self, models: list[str]):
+        self.calls = []
+        for model in models:
+            codec = nacre.load(model)
+            for loss in (0.0, 0.1):
+                encoder = codec.live_encoder(RATE_HZ, loss=loss, source=1)
+                self.calls.append((codec, encoder.push(clip(1.0)) + encoder.flush()))
+
+    def case(self, random: np.random.Generator) -> Case:
+        """Ten packets from somewhere in a call."""
+        codec, packets = self.calls[int(random.integers(len(self.calls)))]
+        at = int(random.integers(len(packets) - 10))
+        line = [broken(packet, random) if random.integers(2) else packet for packet in packets[at : at + 10]]
+
+        def work(counts: Counter[str]) -> float:
+            decoder = codec.live_decoder(depth_ms=20, announced=True)
+            waves = [decoder.push(packet, 0.02 * index) for index, packet in enumerate(line)]
+            return max(float(np.abs(wave).max(initial=0)) for wave in waves)
+
+        return "live, ten packets", work
+
+
+def clip(seconds: float) -> np.ndarray:
+    """Speech [N] float32 at RATE_HZ."""
+    return np.concatenate(list(looped_speech(Path(nacre.__file__).parent, seconds, RATE_HZ)))
+
+
+def symbols_of(codec: Codec, contents: Contents) -> list[object]:
+    """Symbols of every packet as bytes, True for silence, False for one that is lost or damaged."""
+    found: list[object] = []
     for _, _, held in codec.decoder(contents).groups():
         for group in held:
-            good = not isinstance(group, Exception)
-            found.append(group.symbols.tobytes() if good and group.symbols is not None else good)
+            if isinstance(group, Exception):
+                found.append(False)
+            else:
+                parts = [part.tobytes() for part in (group.symbols, group.fine) if part is not None]
+                found.append(b"".join(parts) + bytes([group.code]) if parts else True)
     return found
 
 
-def accident(data: bytes, random: np.random.Generator) -> bytes:
-    """Damage as disks and links do it; the header stays, without which nothing is decoded."""
-    hurt, way = bytearray(data), int(random.integers(6))
-    at = int(random.integers(22, len(data)))
-    if way == 0:  # single bytes
-        for place in random.integers(22, len(data), int(random.integers(1, 4))):
-            hurt[place] ^= int(random.integers(1, 256))
-    elif way == 1:  # a bit
-        hurt[at] ^= 1 << int(random.integers(8))
-    elif way == 2:  # a burst
-        size = int(random.integers(2, 64))
-        hurt[at : at + size] = random.bytes(len(hurt[at : at + size]))
-    elif way == 3:  # zeros
-        size = int(random.integers(2, 512))
-        hurt[at : at + size] = bytes(len(hurt[at : at + size]))
-    elif way == 4:  # cut
-        del hurt[at:]
-    else:  # bytes lost, or some twice
-        size = int(random.integers(1, 64))
-        hurt[at:at] = hurt[at : at + size] if random.integers(2) else b""
-        del hurt[at : at + size]
-    return bytes(hurt)
-
-
-def hostile(codec, data: bytes, other: bytes, random: np.random.Generator) -> bytes:
-    """Damage whose check values are right."""
-    contents, way = codec.parse(data), int(random.integers(5))
-    header, packets = unpack_header(data), [packet for packet in contents.packets if packet]
-    if way == 0:  # a header that lies
-        fields = bytearray(data[:20])
-        fields[int(random.integers(4, 20))] = int(random.integers(256))
-        return bytes(fields) + crc_hqx(bytes(fields), 0).to_bytes(2, "little") + data[22:]
-    if way == 1:  # payloads of noise, their symbol checks made right where symbols come out
-        index = int(random.integers(len(packets)))
-        payload = bytes([int(random.integers(32))]) + random.bytes(int(random.integers(1, 900)))
-        packets[index] = matching(codec, header, Packet(int(random.integers(16)), payload))
-    elif way == 2:  # levels and lengths
-        index = int(random.integers(len(packets)))
-        old = packets[index]
-        cut = int(random.integers(len(old.payload) + 1))
-        packets[index] = Packet(int(random.integers(16)), old.payload[:cut], old.check if cut else 0)
-    elif way == 3:  # packets of another file
-        packets = packets + [packet for packet in codec.parse(other).packets if packet]
-        random.shuffle(packets)
-    else:  # heads alone, many of them
-        packets = [Packet(int(random.integers(16)), b"") for _ in range(int(random.integers(1, 3000)))]
-    return pack_header(header) + b"".join(pack_packet(packet) for packet in packets)
-
-
-def matching(codec, header, packet: Packet) -> Packet:
-    """The packet with the symbol check that its symbols have."""
-    coder = codec.decoder(codec.parse(pack_header(header) + pack_packet(packet))).coder
+def try_one(kind: str, work: Callable[[Counter[str]], float], name: str, tally: Tally) -> None:
+    """One mutant, under the limit of time."""
+    counts, began, value = tally.counts, time.process_time(), 0.0
+    counts[kind] += 1
+    signal.setitimer(signal.ITIMER_PROF, SLOW_S)
     try:
-        found = coder.unpack([packet], [header.group_frames])[0]
+        value = work(counts)
     except NacreError:
-        return packet
-    text = str(found)
-    return (
-        Packet(packet.level, packet.payload, int(text.split("found ")[1][:4], 16)) if "symbol check" in text else packet
-    )
+        counts[f"{kind}: refused"] += 1
+    except TooSlow:
+        counts["over 5 CPU s"] += 1
+        tally.told.append(f"{name}: over {SLOW_S} CPU s")
+    except BaseException as error:
+        counts["foreign exceptions"] += 1
+        tally.told.append(f"{name}: {error!r}")
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    took = time.process_time() - began
+    if took > tally.slowest_cpu_s:
+        tally.slowest_cpu_s, tally.slowest = took, name
+    if kind.startswith("sound"):
+        tally.longest_sound_s = max(tally.longest_sound_s, value)
+    else:
+        tally.loudest_peak = max(tally.loudest_peak, value)
+        counts["peaks over 1.5"] += value > LOUD
+
+
+def worker(make: Callable[[], list], seed: int, first: int, stop: int, at, results) -> None:  # type: ignore[no-untyped-def]
+    """Mutants `first` to `stop`; `at` says which one is being tried."""
+
+    def end(*_: object) -> None:
+        raise TooSlow
+
+    signal.signal(signal.SIGPROF, end)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 talks
+    subjects = make()
+    for start in range(first, stop, BLOCK):
+        tally = Tally()
+        for number in range(start, min(start + BLOCK, stop)):
+            at.value = number
+            random = np.random.default_rng((seed, number))
+            kind, work = subjects[int(random.integers(len(subjects)))].case(random)
+            try_one(kind, work, f"mutant {number}, {kind}", tally)
+        tally.memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        results.put((min(start + BLOCK, stop), tally))
+
+
+def run(make: Callable[[], list], seed: int, first: int, stop: int, limit_s: float) -> Iterator[tuple[int, Tally]]:
+    """(mutants done, what came of them) block by block; a process that crashes or is stuck is started again."""
+    context, deadline = multiprocessing.get_context("fork"), time.monotonic() + limit_s
+    while first < stop and time.monotonic() < deadline:
+        at, results = context.Value("q", first), context.SimpleQueue()
+        process = context.Process(target=worker, args=(make, seed, first, stop, at, results), daemon=True)
+        process.start()
+        moved, last, stuck = time.monotonic(), at.value, False
+        while (process.is_alive() or not results.empty()) and time.monotonic() < deadline:
+            if results.empty():
+                time.sleep(0.05)
+            else:
+                first, tally = results.get()
+                yield first, tally
+            if at.value != last:
+                moved, last = time.monotonic(), at.value
+            if stuck := time.monotonic() - moved > STUCK_S and last > 0:
+                break
+        if process.is_alive():
+            process.kill()
+        process.join()
+        if first < stop and time.monotonic() < deadline:
+            word = "stuck" if stuck else f"process ended by {process.exitcode}"
+            first = at.value + 1
+            yield first, Tally(Counter({"crashes": 1}), told=[f"mutant {at.value}: {word}"])
 
 
 def main(
     count: Annotated[int, typer.Option(help="mutants")] = 1_000_000,
+    first: Annotated[int, typer.Option(help="number of the first one")] = 0,
     seed: Annotated[int, typer.Option()] = 0,
     models: Annotated[str, typer.Option(help="names or folders, with commas")] = f"speech-16k,{TINY}",
     seconds: Annotated[float, typer.Option(help="of sound in each original")] = 1.2,
     kbps: Annotated[str, typer.Option()] = "1.5,3,6,12",
     sound: Annotated[float, typer.Option(help="share of the mutants whose sound is rendered, too")] = 0.02,
+    only: Annotated[str, typer.Option(help="of nacre, sound, live, with commas")] = "nacre,sound,live",
     limit_s: Annotated[float, typer.Option(help="stop after so long")] = 3600,
-    out: Annotated[Path | None, typer.Option(help="JSON")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON, written after every block")] = None,
 ) -> None:
-    """Decode mutants and count what comes of them."""
-    files, random = originals(models.split(","), seconds, numbers(kbps)), np.random.default_rng(seed)
-    counts, slowest, loudest, began = Counter(), (0.0, ""), 0.0, time.monotonic()
-    for number in range(count):
-        if time.monotonic() - began > limit_s:
-            break
-        which = int(random.integers(len(files)))
-        codec, data, wanted = files[which]
-        by_chance = bool(random.integers(2))
-        other = files[int(random.integers(len(files)))]
-        mutant = (
-            accident(data, random)
-            if by_chance
-            else hostile(codec, data, other[1] if other[0] is codec else data, random)
-        )
-        kind, started = "accident" if by_chance else "hostile", time.process_time()
-        counts[kind] += 1
-        try:
-            contents = codec.parse(mutant)
-            found = symbols_of(codec, contents)
-            if by_chance and not contents.lost and len(found) == len(wanted):
-                wrong = sum(a != b and a is not False for a, b in zip(found, wanted, strict=True))
-                counts["silently wrong groups"] += wrong
-                counts["files with one"] += wrong > 0
-            if random.random() < sound:
-                peak = max(
-                    (float(np.abs(block).max(initial=0)) for block in codec.decoder(contents).blocks()), default=0.0
-                )
-                loudest = max(loudest, peak)
-                counts["rendered"] += 1
-                counts["peaks over 1.5"] += peak > LOUD
-        except NacreError:
-            counts[f"{kind}: refused"] += 1
-        except Exception as error:
-            counts["foreign exceptions"] += 1
-            print(f"mutant {number} of file {which}, {kind}: {error!r}", flush=True)
-        took = time.process_time() - started
-        counts["over 5 CPU seconds"] += took > SLOW_S
-        slowest = max(slowest, (took, f"mutant {number}, {kind}"))
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    facts = {"seed": seed, "files": len(files), **counts, "slowest CPU s": round(slowest[0], 3), "which": slowest[1]}
-    facts |= {
-        "loudest peak": round(loudest, 3),
-        "memory MB": round(memory_mb),
-        "wall s": round(time.monotonic() - began),
-    }
-    for name, value in facts.items():
-        print(f"{name}: {value}")
-    if out:
-        out.write_text(json.dumps(facts, indent=1) + "\n")
+    """Try mutants and count what comes of them."""
+    names = models.split(",")
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        makers: dict[str, Callable[[], object]] = {
+            "nacre": lambda: Coded(names, seconds, numbers(kbps), sound),
+            "sound": lambda: Heard(folder),
+            "live": lambda: Lived(names),
+        }
+
+        def make() -> list[object]:
+            return [makers[name]() for name in only.split(",")]
+
+        tally, began = Tally(), time.monotonic()
+        for done, block in run(make, seed, first, first + count, limit_s):
+            tally.add(block)
+            for line in block.told:
+                print(line, flush=True)
+            facts = {"mutants": done - first, "seed": seed, **vars(tally), "wall_s": round(time.monotonic() - began)}
+            if out:
+                out.write_text(json.dumps(facts, indent=1) + "\n")
+    print(json.dumps(facts, indent=1))
 
 
 if __name__ == "__main__":

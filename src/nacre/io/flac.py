@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import BinaryIO
 
@@ -19,7 +20,6 @@ MOST_FRAME_BYTES = 1 << 20
 TRIES = 4  # marks inside a frame that are none, at most
 RATES_HZ = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 BITS = (0, 8, 12, 0, 16, 20, 24, 32)
-SIDE_BY_SIDE = 256  # frames whose check values are worked out together
 
 
 def _table(bits: int, polynomial: int) -> list[int]:
@@ -111,9 +111,9 @@ def _good_frames(file: BinaryIO, done: int, info: bytes) -> list[tuple[Frame, in
     heads = [frame for frame in _heads(file, size) if frame.start + frame.samples > done]
     heads = [frame for frame in heads if _fits(frame, info, heads)]
     stops = [*(frame.offset for frame in heads[1:]), size_of(file)]
-    good, found, at = _checked(file, heads, stops), [], 0
+    found, at = [], 0
     while at < len(heads):
-        stop = stops[at] if good[at] else _other_stop(file, heads[at].offset, stops[at : at + TRIES])
+        stop = _stop(file, heads[at].offset, stops[at : at + TRIES])
         if stop:
             found.append((heads[at], stop))
         at += max(1, sum(offset < stop for offset in stops[at : at + TRIES]) + 1 if stop else 1)
@@ -130,37 +130,41 @@ def _fits(frame: Frame, info: bytes, frames: list[Frame]) -> bool:
     return found == wanted
 
 
-def _other_stop(file: BinaryIO, start: int, stops: list[int]) -> int:
-    """Where a frame stops that holds what looks like the head of another, or has a tag behind it; 0 if nowhere."""
+def _stop(file: BinaryIO, start: int, stops: list[int]) -> int:
+    """Where a frame stops that may hold what looks like the head of another, or have a tag behind it; 0 if nowhere."""
     end = size_of(file)
-    for stop in [*stops[1:], *([end - 128] if end in stops else [])]:
-        if 0 < stop - start <= MOST_FRAME_BYTES and _sums([read_at(file, start, stop - start)])[0] == 0:
-            return stop
-    return 0
+    tries = [*stops, *([end - 128] if end in stops else [])]
+    return next((stop for stop in tries if _is_whole(file, start, stop)), 0)
 
 
-def _checked(file: BinaryIO, heads: list[Frame], stops: list[int]) -> list[bool]:
-    """Whether the bytes from each head to its stop have the right check value."""
-    good: list[bool] = []
-    for at in range(0, len(heads), SIDE_BY_SIDE):
-        pairs = zip(heads[at : at + SIDE_BY_SIDE], stops[at : at + SIDE_BY_SIDE], strict=True)
-        sizes = [(head.offset, stop - head.offset) for head, stop in pairs]
-        fits = [size <= MOST_FRAME_BYTES for _, size in sizes]
-        sums = _sums([read_at(file, *where) if fit else b"\1" for where, fit in zip(sizes, fits, strict=True)])
-        good += [value == 0 and fit for value, fit in zip(sums.tolist(), fits, strict=True)]
-    return good
+def _is_whole(file: BinaryIO, start: int, stop: int) -> bool:
+    """Whether the bytes from `start` to `stop` end in their check value."""
+    return 0 < stop - start <= MOST_FRAME_BYTES and _check_value(read_at(file, start, stop - start)) == 0
 
 
-def _sums(frames: list[bytes]) -> np.ndarray:
-    """CRC-16 over each of some frames, 0 where the two bytes at its end are right; zeros before change nothing."""
-    widest = max(map(len, frames))
-    rows = np.zeros((len(frames), widest), np.uint8)
-    for row, frame in zip(rows, frames, strict=True):
-        row[widest - len(frame) :] = np.frombuffer(frame, np.uint8)
-    sums = np.zeros(len(frames), np.uint16)
-    for column in np.ascontiguousarray(rows.T):
-        sums = sums << 8 ^ _CRC16[(sums >> 8) ^ column]
-    return sums
+def _check_value(data: bytes) -> int:
+    """CRC-16 over some bytes; 0 where the last two are that of the others.
+
+    Zeros before change nothing, and the check value of two halves is that of the first, moved on by the length of the
+    second, plus that of the second. So neighbours are joined, then pairs of them, all at once.
+    """
+    padded = np.zeros(1 << (len(data) - 1).bit_length(), np.uint8)
+    padded[-len(data) :] = np.frombuffer(data, np.uint8)
+    sums, step = _CRC16[padded], 0
+    while len(sums) > 1:
+        high, low = _moved_on(step)
+        sums = high[sums[::2] >> 8] ^ low[sums[::2] & 0xFF] ^ sums[1::2]
+        step += 1
+    return int(sums[0])
+
+
+@cache
+def _moved_on(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """What 2^step zero bytes make of the upper and of the lower byte of a check value, [256] each."""
+    if step == 0:
+        return _CRC16, np.arange(256, dtype=np.uint16) << 8
+    high, low = _moved_on(step - 1)
+    return high[high >> 8] ^ low[high & 0xFF], high[low >> 8] ^ low[low & 0xFF]
 
 
 def _heads(file: BinaryIO, block_samples: int) -> Iterator[Frame]:
