@@ -36,7 +36,7 @@ HOME = {
     "constriction": {"entropy/range_coder"},
     "soundfile": {"io/audio", "io/reader"},
     "soxr": {"io/audio", "train/degrade"},
-    "matplotlib": {"evaluate", "tools/inspect"},
+    "matplotlib": {"evaluate", "tools/inspect/picture"},
     "jinja2": {"evaluate"},
     "pesq": {"evaluate"},
     "speechmos": {"evaluate"},
@@ -92,7 +92,7 @@ def wrong(where: str, source: str) -> list[str]:
             continue
         there = rest.split(".")[0] if rest.split(".")[0] in RANK else "__init__"
         if there == here == "tools" and where != "tools/html":  # none needs another, but for pages
-            bad += [] if rest.startswith("tools.html") else [name]
+            bad += [] if rest.split(".")[1] in ("html", *where.split("/")[1:2]) else [name]
         if there != here and RANK[there] >= RANK[here]:
             bad.append(name)
     return bad

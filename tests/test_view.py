@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 
@@ -14,6 +15,7 @@ from nacre.core.errors import NacreError, StreamError, UsageError
 from nacre.format import file as container
 from nacre.io import audio
 from nacre.tools import inspect as view
+from nacre.tools.inspect.seen import MOST_COLUMNS, averaged
 
 ENGLISH = PACKAGE / "clips" / "english.flac"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -107,8 +109,8 @@ def test_header_alone(tiny, data):
 
 def test_long_sound_is_averaged():
     frames = np.arange(10_000.0)[:, None] * [1, 2]
-    means, edges_s = view._averaged(frames, 0.02)
-    assert (means.shape, edges_s.shape) == ((view.MOST_COLUMNS, 2), (view.MOST_COLUMNS + 1,))
+    means, edges_s = averaged(frames, 0.02)
+    assert (means.shape, edges_s.shape) == ((MOST_COLUMNS, 2), (MOST_COLUMNS + 1,))
     assert np.average(means, axis=0, weights=np.diff(edges_s)) == pytest.approx(frames.mean(0))
     assert edges_s[-1] == pytest.approx(200)
 
@@ -131,12 +133,25 @@ def test_page_holds_everything(tiny, tmp_path):
     seen = view.look_at_sound(tiny, ENGLISH, quality=50)
     page = view.page(seen)
     assert page.count("<audio") == 2
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/png;base64,") == 4  # two spectrograms, bits, latents
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
     assert "http" not in re.sub(r"base64,[^'\"]*", "", page)
     hostile = view.look(tiny, tiny.parse(tiny.encode(seen.original, 16_000)), "<b>{x}")
     assert "<b>{x}" not in view.page(hostile)
     assert "&lt;b&gt;{x}" in view.page(hostile)
+
+
+def test_page_tells_of_every_group(tiny, damaged):
+    seen = view.look(tiny, tiny.parse(damaged), "talk")
+    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', view.page(seen), re.DOTALL)[1]
+    data = json.loads(text)
+    panels = {panel["name"]: panel for panel in data["panels"]}
+    assert data["lost"] == [[start_s, stop_s] for start_s, stop_s in seen.lost]
+    assert panels["packet bytes"]["bars"][0] == [group.size_bytes for group in seen.groups]
+    assert panels["quality level"]["steps"][3] == -1
+    assert panels["bits a frame"]["bars"][0] == pytest.approx(seen.bits.sum(1), abs=0.06)
+    assert all(panel["words"] for panel in data["panels"])
+    assert {path.name for path in (PACKAGE / "tools" / "inspect").glob("page.*")} >= {"page.html", "page.js"}
 
 
 def test_without_matplotlib(tiny, data, monkeypatch, tmp_path):
@@ -145,6 +160,7 @@ def test_without_matplotlib(tiny, data, monkeypatch, tmp_path):
     with pytest.raises(NacreError, match=r"matplotlib: found not installed.*nacre\[plot\]"):
         view.write(view.look(tiny, tiny.parse(data), "talk"), str(tmp_path / "a.png"))
     assert list(tmp_path.iterdir()) == []
+    view.write(view.look(tiny, tiny.parse(data), "talk"), str(tmp_path / "a.html"))
 
 
 # the command

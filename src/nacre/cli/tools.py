@@ -112,7 +112,8 @@ def inspect(
 ) -> None:
     """Draw what is in a file: sound, bits by frame and dimension, latents, quality levels, damage.
 
-    Needs nacre\\[plot]. Exit code 1 if something is damaged; the picture is drawn all the same.
+    A page has a cursor that goes with the sound, and can be zoomed; a picture needs nacre\\[plot].
+    Exit code 1 if something is damaged; it is drawn all the same.
     """
     from nacre.tools import inspect as view
 
