@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from nacre.batch.messages import complain, console, is_terminal, tell
-from nacre.batch.pool import busy, interrupt_workers, start_pool
 from nacre.batch.report import Result, report_text, summary
 from nacre.batch.sources import Pair
 from nacre.core.errors import AudioError, NacreError, UsageError
@@ -24,7 +22,6 @@ from nacre.io.files import output_file
 
 Work = Callable[..., Result]
 Tick = Callable[[float], None]
-AHEAD = 64  # files given to a worker before the first of them is done: long ones must not hold up short ones
 FIRST_BYTES_PER_S = 32_000  # of a sound file, until some are known
 
 
@@ -141,9 +138,11 @@ def _results(task: Task, pairs: list[Pair], tick: Tick) -> Iterator[Result]:
             to_do.append(pair)
     if task.jobs == 1 or len(to_do) <= 1 or "-" in [pair.source for pair in to_do]:  # which only this process has
         for pair in to_do:
-            yield _attempt(task, pair, tick)
+            yield attempt(task, pair, tick)
     else:
-        yield from _side_by_side(task, to_do)
+        from nacre.batch.workers import Crew  # here: what it imports would delay every start by 20 ms
+
+        yield from Crew(partial(attempt, task), task.jobs, task.prepare).results(to_do)
 
 
 def _early(task: Task, pair: Pair) -> Result | None:
@@ -153,49 +152,6 @@ def _early(task: Task, pair: Pair) -> Result | None:
     if task.skip_existing and pair.target != "-" and os.path.exists(pair.target):
         return Result(skipped=True, source=pair.source, target=pair.target)
     return None
-
-
-def _side_by_side(task: Task, pairs: list[Pair]) -> Iterator[Result]:
-    """Results in the order of the pairs. If a worker suddenly ends, the files under way are tried again, each alone."""
-    waiting, broken = deque(pairs), list[Pair]()
-    while waiting:
-        under_way: deque[tuple[Future[Result], Pair]] = deque()
-        with _pool(task, len(waiting)) as pool:
-            try:
-                while waiting or under_way:
-                    while waiting and len(under_way) < AHEAD * task.jobs:
-                        under_way.append((pool.submit(_attempt_apart, task, waiting[0]), waiting.popleft()))
-                    result = under_way[0][0].result()
-                    under_way.popleft()
-                    yield result
-            except BrokenProcessPool:
-                broken += [pair for _, pair in under_way]
-            except BaseException:  # Ctrl-C: without this the files under way would be worked to their end
-                interrupt_workers()
-                raise
-    for pair in broken:
-        yield _alone(task, pair)
-
-
-def _alone(task: Task, pair: Pair) -> Result:
-    with _pool(task, 1) as pool:
-        try:
-            return pool.submit(_attempt_apart, task, pair).result()
-        except BrokenProcessPool:
-            error = NacreError(f"{pair.source}: a process of --jobs", found="its sudden end", wanted="memory")
-            return Result(error=error, source=pair.source, target=pair.target)
-        except BaseException:
-            interrupt_workers()
-            raise
-
-
-def _pool(task: Task, count: int) -> ProcessPoolExecutor:
-    return start_pool(min(task.jobs, count), task.prepare)
-
-
-def _attempt_apart(task: Task, pair: Pair) -> Result:
-    with busy():
-        return _attempt(task, pair)
 
 
 def _no_tick(share: float) -> None:
@@ -209,7 +165,8 @@ def check_apart(source: str, target: str) -> None:
         raise UsageError(target, found="the input itself", wanted="another output")
 
 
-def _attempt(task: Task, pair: Pair, tick: Tick = _no_tick) -> Result:
+def attempt(task: Task, pair: Pair, tick: Tick = _no_tick) -> Result:
+    """What came of a pair, whatever it was."""
     started = time.perf_counter()
     try:
         result = _worked(task, pair, tick)

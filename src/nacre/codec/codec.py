@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nacre.codec import latents as continuous
 from nacre.codec import stream as streams
 from nacre.codec import tokens as discrete
 from nacre.codec.frames import Batch, batch_of
 from nacre.codec.latents import LatentDecoder, Latents
-from nacre.codec.live import LiveEncoder, LiveSettings
-from nacre.codec.live_decoder import LiveDecoder
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
 from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
@@ -27,6 +25,10 @@ from nacre.format.file import Contents, Writer
 from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
 from nacre.model.model import Model
+
+if TYPE_CHECKING:
+    from nacre.codec.live import LiveEncoder, LiveSettings
+    from nacre.codec.live_decoder import LiveDecoder  # imported where they are asked for: files need neither
 
 
 class Codec:
@@ -125,17 +127,23 @@ class Codec:
 
         `source` is the sender's number in the packets, by default drawn by lot. Raises AudioError, UsageError.
         """
+        from nacre.codec.live import LiveSettings
+
         settings = LiveSettings(bitrate_kbps, frames, loss, reach_ms, redundant)
         return self.live_encoder_of(rate_hz, settings, source)
 
     def live_encoder_of(self, rate_hz: float, settings: LiveSettings, source: int | None = None) -> LiveEncoder:
         """The same by settings."""
+        from nacre.codec.live import LiveEncoder
+
         return LiveEncoder(self.model, rate_hz, settings, source)
 
     def live_decoder(
         self, rate_hz: int = 16_000, *, depth_ms: float | None = None, announced: bool = False
     ) -> LiveDecoder:
         """RTP packets in, sound out when it is due. `depth_ms` fixes the wait for late packets; see `LiveDecoder`."""
+        from nacre.codec.live_decoder import LiveDecoder
+
         return LiveDecoder(self.model, rate_hz, depth_ms, announced)
 
     def parse(self, data: bytes) -> Contents:

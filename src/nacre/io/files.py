@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ PASSING = ".nacre-*.part"
 def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A file under a passing name, renamed `target` if the `with` ends well, else removed; "-" is stdout."""
     path = Path(os.path.realpath(target))
-    part = path.with_name(f".nacre-{secrets.token_hex(6)}.part")
+    part = path.with_name(f".nacre-{os.urandom(6).hex()}.part")
     try:
         if str(target) == "-":
             yield standard_output()

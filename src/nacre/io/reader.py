@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -20,7 +17,7 @@ import soundfile as sf
 from nacre.core.errors import AudioError
 from nacre.core.kinds import MAGIC
 from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, clock
-from nacre.io import aiff, flac, mpeg, ogg, outside, riff
+from nacre.io import aiff, flac, mpeg, ogg, riff
 from nacre.io.raw import Raw, raw_plan
 from nacre.io.sniff import HEAD_BYTES, foreign, no_sound
 from nacre.io.stdio import standard_input
@@ -70,6 +67,9 @@ class AudioReader:
             raise failure(self.name, error.strerror, "a readable sound file", "check the name") from error
 
     def _spool(self, source: Name) -> None:
+        import shutil  # here and below: few files need what would delay every start
+        import tempfile
+
         with tempfile.NamedTemporaryFile() as spool:  # most formats need seeking, and a pipe cannot
             with nullcontext(standard_input()) if str(source) == "-" else open(source, "rb") as pipe:
                 shutil.copyfileobj(pipe, spool)
@@ -97,6 +97,10 @@ class AudioReader:
 
     def _convert(self, path: Name, kind: str) -> None:
         """Have ffmpeg read what is not read here."""
+        import tempfile
+
+        from nacre.io import outside
+
         ffmpeg = outside.program()
         if ffmpeg is None:
             advice = f"install ffmpeg, or convert it to one of {KNOWN}"
@@ -322,6 +326,9 @@ def _plan(file: BinaryIO, head: bytes, path: Name) -> Plan:
 
 def _feed(source: View) -> int:
     """A pipe with the bytes of a file."""
+    import shutil
+    import threading
+
     read_end, write_end = os.pipe()
 
     def copy() -> None:
