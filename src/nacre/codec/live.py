@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -84,6 +85,7 @@ class LiveEncoder:
         self._context: Context | None = None
         self._frames = 0  # given to packets so far
         self._old: deque[Frame] = deque(maxlen=REACHES[-1] + 2 * MOST_FRAMES)
+        self._uncopied: list[tuple[Array, int, bool]] = []  # the newest frames: wave [hop], gain code, silence
         self._second_bytes, self._level = 0, self._plan.choose()
         self._still = self._quiet = 0  # frames without sound, packets that said so
         self._waiting = np.zeros(0, np.float32)
@@ -173,15 +175,25 @@ class LiveEncoder:
         return Payload(mode, frames, level, code, *held, reach if copies else 1, copies)
 
     def _frame(self, wave: Array, level: int, code: int, silent: bool) -> Frame:
-        """One frame's symbols; its coarse ones are kept for copies."""
+        """One frame's symbols; its sound is kept for copies."""
         coded, self._primary = code_frames(
             self.model, self._primary, wave, level, Options(code_silence=not silent), code
         )
         if self._copying:
-            coarse = self.settings.copy_level
-            analysed, self._coarse = analyse_frames(self.model, self._coarse, wave, coarse, code)
-            self._old.append(Frame(coarse, code, None if silent else self.model.symbols(analysed.latents, coarse)))
+            self._uncopied.append((wave, code, silent))
+            if len(self._uncopied) >= max(2, self.settings.frames):
+                self._prepare_copies()
         return Frame(level, code, coded.symbols, coded.fine)
+
+    def _prepare_copies(self) -> None:
+        """Coarse symbols of the frames that still lack them, those of one gain in one step of the network."""
+        level = self.settings.copy_level
+        for code, run in groupby(self._uncopied, lambda frame: frame[1]):
+            waves, _, silent = zip(*run, strict=True)
+            analysed, self._coarse = analyse_frames(self.model, self._coarse, np.concatenate(waves), level, code)
+            symbols = self.model.symbols(analysed.latents, level)
+            self._old += [Frame(level, code, None if mute else symbols[at : at + 1]) for at, mute in enumerate(silent)]
+        self._uncopied = []
 
     def _mode(self, silent: bool, code: int) -> Mode:
         if silent:
@@ -202,9 +214,14 @@ class LiveEncoder:
         """Copies for the next packet: of two frames in every other packet of one frame, else of as many as it has."""
         if not self._copying:
             self._old.clear()
+            self._uncopied = []
             return ()
-        single, newest = self.settings.frames == 1, len(self._old) - self._reach()
-        if newest < 0 or (single and self.packets % 2):
+        single = self.settings.frames == 1
+        if single and self.packets % 2:
+            return ()
+        self._prepare_copies()
+        newest = len(self._old) - self._reach()
+        if newest < 0:
             return ()
         count = max(2, self.settings.frames)
         old = list(self._old)[max(0, newest - count + 1) : newest + 1]

@@ -130,9 +130,9 @@ class _Level(NamedTuple):
     base: Longs
     follow: Longs  # [M, U]
 
-    def first(self, count: int) -> _Level:
-        """The first `count` sequences."""
-        return _Level(*(part[:count] for part in self))  # type: ignore[arg-type]
+    def rows(self, at: slice | NDArray[np.intp]) -> _Level:
+        """Some of the sequences."""
+        return _Level(*(part[at] for part in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ class ContextPrior:
         for frame in range(symbols.shape[1]):
             live = sum(length > frame for length in lengths)
             if live < len(level.ratio):
-                level = level.first(live)
+                level = level.rows(slice(live))
             before, logs = yield from self._frame(level, past.planes[:live], before[:live], turn[:live])
             symbols[:live, frame, self.arrays["order"]] = before
             past.push(logs)
@@ -289,15 +289,13 @@ class ContextPrior:
         for level in levels:
             if not 0 <= level < self.sizes.levels:
                 raise StreamError("quality level", found=level, wanted=f"0 to {self.sizes.levels - 1}")
-        at, a = np.array(levels, np.intp), self.arrays
-        b_in, b_block = (a[name][at].astype(np.float32) for name in ("b_in", "b_block"))
-        mult, base, follow = (a[name][at].astype(np.int64) for name in ("mult", "base", "follow"))
-        start, ratio = a["start"][at].astype(np.int32), a["ratio"][at].astype(np.int32)
+        at = np.array(levels, np.intp)
+        fixed, start = self._by_level.rows(at), self.arrays["start"][at].astype(np.int32)
         for row, history in enumerate(histories):
             if history:
-                one = np.maximum(ratio[row], 1)
+                one = np.maximum(fixed.ratio[row], 1)
                 start[row] = (2 * history.last + one) // (2 * one)
-        return _Level(ratio, b_in, b_block, mult, base, follow), start
+        return fixed, start
 
     def _logs(self, symbols: Ints, ratio: Ints) -> Floats:
         """Signed logarithms of symbols [M, n] at these ratios, whole numbers within +-TOP."""
@@ -358,6 +356,14 @@ class ContextPrior:
     def _other_shares(self, level: int, frames: int) -> Shares:
         """Shares [frames * (D - U), A] of the dims that go by tables, frame after frame."""
         return np.tile(self.arrays["tables"][level] / float(TABLE), (frames, 1))
+
+    @cached_property
+    def _by_level(self) -> _Level:
+        """What depends on the level, for all of them."""
+        a = self.arrays
+        b_in, b_block = (a[name].astype(np.float32) for name in ("b_in", "b_block"))
+        mult, base, follow = (a[name].astype(np.int64) for name in ("mult", "base", "follow"))
+        return _Level(a["ratio"].astype(np.int32), b_in, b_block, mult, base, follow)
 
     @cached_property
     def _others(self) -> Array:

@@ -43,6 +43,8 @@ def pieces(symbols: Ints, lowest: Ints, shares: Shares) -> list[list[tuple[Ints,
     outside = (answers < 0) | (answers >= escape)
     answers[outside] = escape
     found = [[piece] for piece in zip(answers, shares, strict=True)]
+    if not outside.any():
+        return found
     for row in np.flatnonzero(outside.any(1)).tolist():
         escaped = symbols[row, outside[row]].astype(np.int32) + ESCAPED // 2
         found[row].append((escaped, np.tile(_ESCAPES, (len(escaped), 1))))
