@@ -101,6 +101,27 @@ def test_payloads_go_there_and_back(request, name):
         context, heard_context = after, read.context
 
 
+def test_a_payload_has_the_length_that_its_symbols_cost(both, speech):
+    coder, longest = PayloadCoder(both.model), 0
+    for packet in sent(both, speech[16_000:48_000], loss=0.2):
+        data = wire.unpack_rtp(packet).payload
+        assert coder.unpack(data, None).known
+        with pytest.raises(StreamError):
+            coder.unpack(data + b"\0\0", None)
+        longest = max(longest, len(data))
+    assert longest > 4
+
+
+def test_one_packet_of_numbers_from_elsewhere_is_as_one_that_was_lost(both, speech):
+    packets = on_time(sent(both, speech[16_000:48_000], loss=0.2))
+    for change in ({"sequence": 3000}, {"sequence": 170}, {"timestamp": 1 << 30}):
+        decoder, odd = both.live_decoder(depth_ms=100), list(packets)
+        odd[40] = odd[40][0], wire.pack_rtp(replace(wire.unpack_rtp(odd[40][1]), **change))
+        wave = heard(decoder, odd, 2.1)
+        assert (decoder.stats.restarts, decoder.stats.foreign) == (0, 1)
+        assert np.array_equal(wave, heard(both.live_decoder(depth_ms=100), packets[:40] + packets[41:], 2.1))
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_a_clean_line_gives_every_frame_as_sent(both, speech, frames):
     packets = sent(both, speech[16_000:32_000], frames=frames)

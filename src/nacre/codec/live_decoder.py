@@ -43,6 +43,7 @@ class LiveDecoder:
         self.first_sample = 0  # timestamp of the first frame that was played
         self._source: int | None = None
         self._stranger: tuple[int, int] | None = None  # another sender, and its packets so far
+        self._jump: tuple[int, int] | None = None  # sequence number and frame of the last packet far from the others
         self._heard_s = self._lost_s = -math.inf  # of the last packet, of the last loss
         self._sequence, self._timestamp = 0, 0  # newest, not wrapped
         self._late = self._behind = 0  # packets that came late, and how many of them in a row
@@ -127,13 +128,19 @@ class LiveDecoder:
             unwrapped(packet.timestamp, self._timestamp, 32),
         )
         frame, lost = timestamp // hop, self.stats.lost
-        if abs(sequence - self._sequence) > JUMP_FRAMES or frame < self._inbox.next_frame - JUMP_FRAMES:
-            self._begin(packet, now)
-            sequence, timestamp = self._sequence, self._timestamp
-            frame = timestamp // hop
-        elif frame > self._inbox.next_frame + JUMP_FRAMES:  # time has jumped, or the sender's clock ran off
-            self._inbox.skip_to(frame)
-            self.clock.start(frame, now)
+        ahead, step = sequence - self._sequence, frame - self._timestamp // hop
+        far = max(abs(ahead), abs(frame - self._inbox.next_frame)) > JUMP_FRAMES
+        if far or abs(step) < abs(ahead):  # each packet has a frame at least
+            if not self._confirmed(sequence, frame, now):
+                self.stats.foreign += 1
+                return
+            if abs(ahead) > JUMP_FRAMES or abs(step) < abs(ahead) or frame < self._inbox.next_frame:
+                self._begin(packet, now)
+                sequence, timestamp = self._sequence, self._timestamp
+                frame = timestamp // hop
+            else:  # time has jumped, or the sender's clock ran off
+                self._inbox.skip_to(frame)
+                self.clock.start(frame, now)
         self._sequence, self._timestamp = max(sequence, self._sequence), max(timestamp, self._timestamp)
         late = self.stats.late
         self._inbox.place(sequence, frame, packet)
@@ -148,6 +155,12 @@ class LiveDecoder:
         if self.stats.lost > lost:
             self._lost_s = now
         self._recent.append((self.stats.received, self.stats.lost))
+
+    def _confirmed(self, sequence: int, frame: int, now: float) -> bool:
+        """Whether numbers far from those expected are the sender's: a packet before said so, or none came for long."""
+        before, self._jump = self._jump, (sequence, frame)
+        near = before is not None and abs(sequence - before[0]) < BEHIND and abs(frame - before[1]) < JUMP_FRAMES
+        return near or now - self._heard_s >= IDLE_S
 
     def _frame(self, now: float) -> list[Array]:
         """The frame that is due; none where it is left out, two where one is put in."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -27,7 +28,8 @@ MOST_COPIES = 6
 MOST_BYTES = 1200  # of a payload: what fits a datagram everywhere
 REACHES = (1, 2, 3, 4, 6, 12, 24, 48)  # frames from the newest copy to the packet's first frame
 COPY_LEVELS = 4  # copies are of the lowest levels
-SPARE_BITS = 24  # a payload is never longer than its symbols by more
+LUCK_BITS = 4  # a payload is at most so much shorter than its symbols cost, and at most a byte longer
+SPARE_BITS = 1  # for the coder's rounding
 
 MODES = np.array([144, 88, 12, 8, 4]) / 256
 FRAMES = np.array([168, 64, 24]) / 256
@@ -96,7 +98,7 @@ class PayloadCoder:
     def pack(self, payload: Payload, context: Context | None) -> tuple[bytes, Context | None]:
         """(bytes, context for the next packet). Without a context the mode must be one that stands alone."""
         assert payload.mode.alone or payload.mode == Mode.SILENCE or context
-        data = range_coder.encode_pieces(self._pieces(payload, context))
+        data = range_coder.encode_pieces(self._pieces(payload, context), LUCK_BITS)
         return data, self._after(payload, context)
 
     @one_thread
@@ -107,10 +109,13 @@ class PayloadCoder:
         """
         if len(data) > MOST_BYTES:
             raise StreamError("live payload bytes", found=len(data), wanted=f"at most {MOST_BYTES}")
-        bits = [0.0]
-        payload = range_coder.decode_asked([data.rstrip(b"\0")], _metered(self._reading(context), bits))
-        if payload.known and 8 * len(data) > bits[0] + SPARE_BITS:
-            raise StreamError("live payload", found=f"{len(data)} bytes for {bits[0]:.0f} bits", wanted="no more bytes")
+        chosen: list[Shares] = []
+        payload = range_coder.decode_asked([data], _noted(self._reading(context), chosen))
+        if payload.known:
+            bits = -float(np.log2(np.maximum(np.concatenate(chosen), 2.0**-24)).sum())
+            if not -LUCK_BITS - SPARE_BITS <= 8 * len(data) - bits <= 8 + SPARE_BITS:
+                found, wanted = f"{len(data)} bytes", f"{bits / 8:.1f}, as its symbols cost"
+                raise StreamError("live payload", found=found, wanted=wanted)
         return payload
 
     def _pieces(self, p: Payload, context: Context | None) -> Iterator[tuple[Ints, Shares]]:
@@ -238,6 +243,7 @@ def _gain_of_head(mode: Mode, code: int) -> int | None:
     return None if mode in (Mode.CHAIN, Mode.SILENCE) else code
 
 
+@cache
 def _even(size: int) -> Shares:
     return np.full(size, 1 / size)
 
@@ -251,14 +257,13 @@ def _answer(shares: Shares) -> Generator[Ask, Ints, int]:
     return int(answers[0, 0])
 
 
-def _metered(asking: Generator[Ask, Ints, Payload], bits: list[float]) -> Generator[Ask, Ints, Payload]:
-    """`asking`, with the bits of its answers added up in `bits`."""
+def _noted(asking: Generator[Ask, Ints, Payload], chosen: list[Shares]) -> Generator[Ask, Ints, Payload]:
+    """`asking`, with the shares of its answers, of one stream, added to `chosen`."""
     try:
         ask = next(asking)
         while True:
             answers = yield ask
-            chosen = np.take_along_axis(ask.shares, answers[..., None], -1)
-            bits[0] -= float(np.log2(np.maximum(chosen, 2.0**-24)).sum())
+            chosen.append(ask.shares[0, np.arange(answers.shape[1]), answers[0]])
             ask = asking.send(answers)
     except StopIteration as done:
         result: Payload = done.value

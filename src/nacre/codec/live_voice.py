@@ -24,7 +24,10 @@ QUIET_DB = 6.0  # frames this near to the quietest of late are background
 RISE_DB = 0.02  # a frame: how fast the quietest is forgotten
 STEADY_FRAMES = 5  # of background before its latents are learnt
 SUSPECT_DB = 6.0  # a rise in loudness that the next packet must confirm
-LOUDEST_DB = TARGET_DB + 5.5  # of a frame, at the gain of its packet: the encoder lets none be louder
+LOUDEST_DB = TARGET_DB + 4.5  # of a frame, at the gain of its packet: the encoder lets none be louder
+FORGET = db_to_gain(-0.02)  # of the loudest sound of late, a frame
+CREEP = db_to_gain(1.0)  # by which it may still grow near a guess
+UNSURE_FRAMES = 4  # behind a guess, which is part of their sound
 LAG_FRAMES = 4  # for which a gain still counts: the sound comes out later
 
 
@@ -34,12 +37,13 @@ class Voice:
     def __init__(self, model: Model):
         self.model, self.missed = model, 0
         self.state: DecoderState = start_decoder(model)
+        self._since, self._loudest = UNSURE_FRAMES, 0.0  # frames since a guess; amplitude of the loudest of late
         self._shown = 1.0  # the factor on the last guessed frame
         self._silent = True
         self._level_db, self._floor_db, self._steady = -120.0, 0.0, 0
         self._noise: tuple[Array, float] | None = None  # latents [1, D] of background, and the gain they came with
         self._said: int | None = None  # gain code of the frame before, as it was sent
-        self._codes: deque[int] = deque(maxlen=LAG_FRAMES)  # gain codes in use
+        self._codes: deque[int] = deque(maxlen=LAG_FRAMES)  # gain codes that are believed
 
     @property
     def pause(self) -> bool:
@@ -58,7 +62,7 @@ class Voice:
         if group.symbols is None and self._silent:
             return self._mute()
         wave, self.state = decode_frames(self.model, self.state, group, 1)
-        self.missed, self._shown, self._silent = 0, 1.0, group.symbols is None
+        self.missed, self._since, self._shown, self._silent = 0, self._since + 1, 1.0, group.symbols is None
         wave = self._limited(wave)
         self._level_db = power_to_db(float(np.mean(np.square(wave))))
         if learn and group.symbols is not None:
@@ -67,7 +71,7 @@ class Voice:
 
     def guess(self, after: Group | None) -> Array:
         """wave [hop] float32 of a frame that is missing; `after` is the next one where that is in hand."""
-        state, self.missed = self.state, self.missed + 1
+        state, self.missed, self._since = self.state, self.missed + 1, 0
         if self._silent or state.code is None:
             return self._mute()
         before, latents = self._shown, state.sound.last
@@ -94,20 +98,26 @@ class Voice:
     def _believed(self, group: Group, after: Group | None) -> Group:
         """The group at a gain to be believed: a sudden rise in loudness counts once a second packet says so too."""
         said, self._said = self._said, group.code
-        usual = self._codes[-1] if self._codes else None
-        if usual is not None and (usual - group.code) * GAIN_STEP_DB > SUSPECT_DB:
-            confirmed = said == group.code or (after is not None and after.code == group.code)
-            if not confirmed:
-                group = replace(group, code=usual)
-        self._codes.append(group.code)
-        return group
+        confirmed = said == group.code or (after is not None and after.code == group.code)
+        if confirmed or not self._codes:
+            self._codes.append(group.code)
+            return group
+        usual = self._codes[-1]
+        self._codes.append(max(usual, group.code))
+        return replace(group, code=usual) if (usual - group.code) * GAIN_STEP_DB > SUSPECT_DB else group
 
     def _limited(self, wave: Array) -> Array:
-        """wave [hop] no louder than sound at the gains of late can be."""
+        """wave [hop] no louder than sound at the gains of late can be; near a guess, than sound has been of late."""
         if not self._codes:
             return wave
         most = db_to_gain(LOUDEST_DB) / min(gain_of(code) for code in self._codes)
         size = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+        self._loudest *= FORGET
+        if self._since < UNSURE_FRAMES and self._loudest:
+            most, before = min(most, self._loudest), self._loudest
+            self._loudest = min(max(before, size), before * CREEP)
+        else:
+            self._loudest = max(self._loudest, min(size, most))
         return wave if size <= most else wave * np.float32(most / size)
 
     def _learn(self, code: int) -> None:

@@ -72,8 +72,11 @@ def decode(data: bytes, frames: int, tables: Ints) -> Ints:
     return np.ascontiguousarray(columns.T) + coder.lowest
 
 
-def encode_pieces(pieces: Iterable[tuple[Ints, Shares]]) -> bytes:
+def encode_pieces(pieces: Iterable[tuple[Ints, Shares]], luck_bits: int | None = None) -> bytes:
     """Answers [n] by their own shares [n, A], one piece after another; see `ContextPrior.encoding`.
+
+    `luck_bits` is how many bits fewer than the answers cost the bytes may have, where they happen to end on zeros; None
+    leaves all zeros off. With a limit the length tells what the answers cost.
 
     Shares are multiples of 2^-28 and sum to 1 in each row, so that all that is said above of counts holds for them.
     """
@@ -81,7 +84,7 @@ def encode_pieces(pieces: Iterable[tuple[Ints, Shares]]) -> bytes:
     with _translated():
         for answers, shares in pieces:
             encoder.encode(answers, _ROWS, shares)
-    return _shortest(encoder)
+    return _shortest(encoder, luck_bits)
 
 
 def decode_asked(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> Result:
@@ -117,7 +120,7 @@ def check_value(symbols: Ints, level: int, gain: int, fine: Ints | None = None) 
     return check if fine is None else binascii.crc_hqx(fine.astype("<i2").tobytes(), check)
 
 
-def _shortest(encoder: Any) -> bytes:
+def _shortest(encoder: Any, luck_bits: int | None = None) -> bytes:
     """The fewest bytes, read as a fraction with zeros after them, that lie in the encoder's final interval.
 
     constriction ends on a whole word and so spends about two bytes more.
@@ -127,11 +130,13 @@ def _shortest(encoder: Any) -> bytes:
     bits = 32 * words + _STATE_BITS
     inside = int.from_bytes(sealed, "big") << (bits - 8 * len(sealed))
     low = inside - (inside - lower) % (1 << _STATE_BITS)  # `lower` knows only the last 64 bits
-    for zeros in range(_STATE_BITS, -1, -8):
+    most = _STATE_BITS if luck_bits is None else min(_STATE_BITS, size.bit_length() - 1 + luck_bits)
+    for zeros in range(most // 8 * 8, -1, -8):
         value = -(-low >> zeros) << zeros
         if value < low + size:
             break
-    return int(value).to_bytes(bits // 8, "big").rstrip(b"\0")
+    whole = int(value).to_bytes(bits // 8, "big")[: (bits - zeros) // 8]
+    return whole.rstrip(b"\0") if luck_bits is None else whole
 
 
 def _coder(tables: Ints) -> _Coder:
