@@ -52,6 +52,7 @@ HOME = {
     "polars": {"tools/features"},
     "pyarrow": {"corpus/arrow"},
     "ray": {"corpus/engine"},
+    "aiohttp": {"link/web"},
     "typer": {"cli", "batch"},
     "rich": {"cli", "batch", "corpus", "tools/demo", "train", "evaluate"},
     "numpy": {name for name, rank in RANK.items() if rank < RANK["batch"]} - {"core"}

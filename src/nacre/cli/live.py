@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nacre.batch.messages import tell, warn
-from nacre.core.errors import UsageError
+from nacre.core.errors import NacreError, UsageError
 
 if TYPE_CHECKING:
     from nacre.core.types import Array
@@ -205,10 +205,32 @@ def simulate(
     tell(f"sound to sound {found.latency_ms:.0f} ms: line {delay:g} ms, wait {found.depth_ms:.0f} ms, the rest codec")
 
 
+def echo(
+    at: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")] = "127.0.0.1:8000",
+    model: Model = "speech-16k",
+    quiet: Quiet = False,
+) -> None:
+    """A page in the browser that plays your voice back as the other end of a bad line hears it. Needs nacre\\[web].
+
+    Browsers give the microphone to pages of this machine and to https only.
+    """
+    from asyncio import run
+
+    from nacre.codec.codec import load
+    from nacre.link.network import address_of
+
+    try:
+        from nacre.link import web
+    except ModuleNotFoundError as error:
+        found, advice = "not installed", "pip install 'nacre[web]'"
+        raise NacreError(f"package {error.name}", found=found, wanted="it to serve the page", next=advice) from error
+    run(web.serve(load(model), *address_of(at), _telling(quiet)))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(stream, name="stream")
-    for command in (send, receive, simulate):
+    for command in (send, receive, simulate, echo):
         app.command()(command)
 
 
