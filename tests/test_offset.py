@@ -49,3 +49,11 @@ def test_silence_after_sound_stays_silence(speech):
     wave = np.concatenate([speech[: 50 * HOP] + np.float32(0.01), np.zeros(50 * HOP, np.float32)])
     found, _ = without_offset(OffsetState(), wave, HOP)
     assert not found[50 * HOP :].any()
+
+
+def test_an_offset_alone_is_silence_live():
+    sizes = []
+    for offset in (0.0, 0.1):
+        encoder = load().live_encoder(16_000)
+        sizes.append(sum(map(len, encoder.push(np.full(32_000, offset, np.float32)))))
+    assert sizes[1] == sizes[0]

@@ -26,6 +26,7 @@ from nacre.codec.state import Options, start_encoder
 from nacre.core.errors import UsageError
 from nacre.core.types import Array
 from nacre.dsp.gain import RELEASE_DB, LevelState, choose_gain, is_silent
+from nacre.dsp.offset import OffsetState, without_offset
 from nacre.dsp.wave import as_sound, check_shape, pad
 from nacre.format.live import RtpPacket, pack_rtp
 from nacre.io.audio import Resampler
@@ -88,7 +89,7 @@ class LiveEncoder:
         self._uncopied: list[tuple[Array, int, bool]] = []  # the newest frames: wave [hop], gain code, silence
         self._second_bytes, self._level = 0, self._plan.choose()
         self._still = self._quiet = 0  # frames without sound, packets that said so
-        self._waiting = np.zeros(0, np.float32)
+        self._waiting, self._offset = np.zeros(0, np.float32), OffsetState()
 
     @property
     def rate_kbps(self) -> float:
@@ -105,7 +106,11 @@ class LiveEncoder:
     def flush(self) -> list[bytes]:
         """The packets of what is left, padded so that the decoder's delay brings out the last sample."""
         config = self.model.config
-        tail = [self._waiting, self._resampler.flush()[0], np.zeros(config.delay_samples, np.float32)]
+        tail = [
+            self._waiting,
+            self._resampler.flush()[0],
+            np.full(config.delay_samples, self._offset.offset, np.float32),
+        ]
         self._waiting = pad(np.concatenate(tail), self.settings.frames * config.hop_samples)
         return list(self._ready())
 
@@ -124,6 +129,7 @@ class LiveEncoder:
     def _packet(self, wave: Array) -> bytes | None:
         """One packet of wave [frames * hop]; None in silence, where nothing need be sent."""
         config, frames, at = self.model.config, self.settings.frames, self._frames
+        wave, self._offset = without_offset(self._offset, wave, config.hop_samples)
         self._still = self._still + frames if is_silent(wave, config.hop_samples) else 0
         silent = self._still > SILENT_FRAMES
         marker, self._quiet = self._quiet > 1 and not silent, self._quiet + 1 if silent else 0
