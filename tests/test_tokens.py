@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import damaged
 from test_kind_contract import EXAMPLES
 from test_refine import small_refinement
@@ -382,3 +383,55 @@ def test_the_example_of_the_documentation_runs():
     guide = (Path(__file__).parent.parent / "docs" / "latents.md").read_text()
     (example,) = re.findall(r"<!-- tested -->\n```python\n(.*?)```", guide, re.DOTALL)
     exec(example, {})
+
+
+# ---- commands
+
+
+def test_sound_to_tokens_and_back(nacre, tiny, tiny_model, stereo, tmp_path):
+    soundfile.write(tmp_path / "a.wav", stereo.T, 16_000, "FLOAT")
+    for options, mono in (((), True), (("--no-mono",), False)):
+        done = nacre("tokens", "a.wav", "-o", "a.npz", "-f", "--level", 2, "-m", tiny_model, *options)
+        assert done.rc == 0, done.stderr
+        found = Tokens.load(tmp_path / "a.npz")
+        same(found, tiny.tokens(stereo, 16_000, 2, mono=mono))
+        assert nacre("from-tokens", "a.npz", "-o", "b.wav", "-f", "-m", tiny_model).rc == 0
+        heard = soundfile.read(tmp_path / "b.wav", dtype="float32", always_2d=True)[0].T
+        assert heard.shape == (1 if mono else 2, stereo.shape[1])
+        assert np.abs(heard - np.atleast_2d(tiny.from_tokens(found))).max() < 1e-3  # 16 bits
+    assert nacre("tokens", "a.wav", "-o", "l.npz", "--latents", "-m", tiny_model).rc == 0
+    same(Latents.load(tmp_path / "l.npz"), tiny.latents(stereo, 16_000))
+    assert nacre("from-tokens", "l.npz", "-o", "l.wav", "--rate", 8000, "-m", tiny_model).rc == 0
+    assert soundfile.info(tmp_path / "l.wav").samplerate == 8000
+
+
+def test_tokens_of_coded_files(nacre, tiny, tiny_model, stereo, tmp_path):
+    data = tiny.encode(stereo[:1], 16_000, quality=50)
+    (tmp_path / "a.nacre").write_bytes(data)
+    assert nacre("tokens", "a.nacre", "-o", "a.npz", "-m", tiny_model).rc == 0
+    same(Tokens.load(tmp_path / "a.npz"), tiny.symbols(data))
+    (tmp_path / "cut.nacre").write_bytes(data[: len(data) // 2])
+    done = nacre("tokens", "cut.nacre", "-o", "cut.npz", "-m", tiny_model)
+    assert (done.rc, "damaged" in done.stderr) == (1, True)
+    same(Tokens.load(tmp_path / "cut.npz"), tiny.symbols(data[: len(data) // 2]))
+    (tmp_path / "two.nacre").write_bytes(tiny.encode(stereo, 16_000, quality=50))
+    assert nacre("tokens", "two.nacre", "-o", "two.npz", "--no-mono", "-m", tiny_model).rc == 0
+
+
+def test_commands_refuse(nacre, tiny_model, speech, tiny, tmp_path):
+    (tmp_path / "a.nacre").write_bytes(tiny.encode(speech[:9000], 16_000))
+    tiny.tokens(speech[:9000], 16_000).save(tmp_path / "a.npz")
+    (tmp_path / "bad.npz").write_bytes(b"PK nothing")
+    for line, code, words in [
+        (("tokens", "a.nacre", "-o", "b.npz", "--latents", "-m", tiny_model), 2, "a .nacre file"),
+        (("tokens", "none.wav", "-o", "b.npz", "-m", tiny_model), 1, "none.wav"),
+        (("tokens", "a.nacre", "-o", "a.npz", "-m", tiny_model), 1, "--force"),
+        (("from-tokens", "bad.npz", "-o", "b.wav"), 1, "wanted an npz of `nacre tokens`"),
+        (("from-tokens", "a.npz", "-o", "b.wav"), 1, "name it with --model"),
+        (("from-tokens", "a.npz", "-o", "b.wav", "-m", "speech-16k"), 1, "model of the tokens"),
+        (("from-tokens", "-", "-o", "b.wav"), 2, "standard input"),
+    ]:
+        done = nacre(*line)
+        assert (done.rc, words in done.stderr) == (code, True), done.stderr
+    assert not (tmp_path / "b.npz").exists()
+    assert not (tmp_path / "b.wav").exists()

@@ -12,7 +12,15 @@ import typer
 from typer.models import CommandInfo
 
 from nacre.batch.messages import complain, tell
-from nacre.cli import codec, corpus, evaluation, live, tools, training  # noqa: F401 - they add their commands to the app
+from nacre.cli import (  # noqa: F401 - they add their commands to the app
+    codec,
+    corpus,
+    evaluation,
+    frames,
+    live,
+    tools,
+    training,
+)
 from nacre.cli.app import app
 from nacre.core.errors import NacreError
 

@@ -199,7 +199,11 @@ class Codec:
 
         Groups that are damaged count as `lost`. Raises StreamError.
         """
-        return discrete.tokens_in(self.model, self.parse(data))
+        return self.tokens_in(self.parse(data))
+
+    def tokens_in(self, contents: Contents) -> Tokens:
+        """The same of packets that were parsed before."""
+        return discrete.tokens_in(self.model, contents)
 
     def pack(self, tokens: Tokens, prior: str = CONTEXT) -> bytes:
         """The `.nacre` file that holds tokens: what `encode` writes at their level. Raises UsageError."""
@@ -218,13 +222,19 @@ class Codec:
         """
         if not isinstance(tokens, Tokens):
             return continuous.tokens_to_sound(self.model, tokens, _alone(level, rate_hz))
-        return _whole(TokenDecoder(self.model, tokens, rate_hz), level)
+        return _whole(self.decoder_of(tokens, rate_hz), level)
 
     def from_latents(self, latents: Latents | Array, level: int | None = None, *, rate_hz: int | None = None) -> Array:
         """Sound of latents, Latents or an array [T, D]; as `from_tokens`."""
         if not isinstance(latents, Latents):
             return continuous.latents_to_wave(self.model, latents, _alone(level, rate_hz))
-        return _whole(LatentDecoder(self.model, latents, rate_hz), level)
+        return _whole(self.decoder_of(latents, rate_hz), level)
+
+    def decoder_of(self, frames: Tokens | Latents, rate_hz: int | None = None) -> StreamDecoder:
+        """A decoder that gives the sound of tokens or latents block by block. Raises UsageError."""
+        if isinstance(frames, Tokens):
+            return TokenDecoder(self.model, frames, rate_hz)
+        return LatentDecoder(self.model, frames, rate_hz)
 
     def tokens_batch(
         self,

@@ -1,0 +1,113 @@
+"""Tokens and latents of files with their gains, and sound made of them: (source, target, options) -> Result."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nacre.batch.coded import codec_of, is_coded, open_coded, report_damage
+from nacre.batch.messages import warn
+from nacre.batch.report import Result
+from nacre.core.config import DEFAULT_MODEL
+from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.units import clock
+
+if TYPE_CHECKING:
+    from nacre.codec.latents import Latents
+    from nacre.codec.tokens import Tokens
+
+ARRAYS = frozenset({".npz"})
+
+
+def tokens_file(
+    source: str,
+    target: str,
+    latents: bool,
+    level: int | None,
+    mono: bool,
+    model: str | None,
+    force: bool,
+    tick: Callable[[float], None],
+) -> Result:
+    """Tokens or latents of a sound file, or of a `.nacre` file the tokens that it holds, to an npz."""
+    found, error = (_of_coded if is_coded(source) else _of_sound)(source, latents, level, mono, model)
+    found.save(target, force)
+    tick(1.0)
+    seconds = found.samples / found.rate_hz
+    text = f"{source}: {found.VALUES} {list(found.shape)}, {found.gains.shape[-1]} groups, {clock(seconds)}"
+    return Result(text, seconds, error=error, kept=True)
+
+
+def sound_file(
+    source: str, target: str, rate_hz: int | None, model: str | None, force: bool, tick: Callable[[float], None]
+) -> Result:
+    """Sound of an npz that holds tokens or latents."""
+    from nacre.io.audio import AudioWriter
+    from nacre.model import bundle as bundles
+
+    found, started = _opened(source), time.perf_counter()
+    if model is None:
+        inside = bundles.by_fingerprint(bytes.fromhex(found.fingerprint))
+        if inside is None:
+            wanted = "a model of this package"
+            raise StreamError(f"{source}: model", found=found.fingerprint, wanted=wanted, next="name it with --model")
+        model = inside.name
+    codec = codec_of(model)
+    try:
+        stream = codec.decoder_of(found, rate_hz)
+    except UsageError as error:
+        raise StreamError(f"{source}: {error}") from error
+    done = 0
+    with AudioWriter(target, stream.rate_hz, found.channels, overwrite=force) as writer:
+        for block in stream.blocks():
+            writer.write(block)
+            done += block.shape[1]
+            tick(done / stream.samples)
+    seconds = done / stream.rate_hz
+    pace = seconds / max(1e-9, time.perf_counter() - started)
+    lost = StreamError(f"{source}: damaged", found=f"{found.lost} groups lost") if found.lost else None
+    return Result(f"{source}: {clock(seconds)}  {pace:.0f} x real time", seconds, error=lost, kept=True)
+
+
+def _of_sound(
+    source: str, latents: bool, level: int | None, mono: bool, model: str | None
+) -> tuple[Tokens | Latents, AudioError | None]:
+    from nacre.io.audio import read_with_facts
+
+    sound, codec = read_with_facts(source), codec_of(model or DEFAULT_MODEL)
+    for note in sound.notes:
+        warn(f"warning: {note}")
+    work = codec.latents if latents else codec.tokens
+    try:
+        return work(sound.wave, sound.rate_hz, level, mono=mono), sound.loss
+    except AudioError as error:
+        raise AudioError(f"{source}: {error}") from error
+
+
+def _of_coded(
+    source: str, latents: bool, level: int | None, mono: bool, model: str | None
+) -> tuple[Tokens, StreamError | None]:
+    contents, codec = open_coded(source, model)
+    if latents or level is not None or (mono and contents.header.channels > 1):
+        wanted = "tokens as they are, of each channel: --no-mono"
+        raise UsageError(f"{source}: latents, a level or one channel", found="a .nacre file", wanted=wanted)
+    found = codec.tokens_in(contents)
+    if not found.lost and not contents.truncated:
+        return found, None
+    report_damage(source, [], contents)
+    return found, StreamError(f"{source}: damaged", found=f"{found.lost} groups lost", next="see `nacre verify`")
+
+
+def _opened(source: str) -> Tokens | Latents:
+    """Tokens or latents, whichever a file holds."""
+    from nacre.codec.latents import Latents
+    from nacre.codec.tokens import Tokens
+
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise StreamError(source, found=str(error), wanted="an npz of `nacre tokens`") from error
+    return Latents.load(source) if f"{Latents.VALUES}.npy" in names else Tokens.load(source)
