@@ -18,7 +18,7 @@ PACKAGES = [  # whole ranks: a package imports lower ones, files inside a packag
     {"model"},
     {"codec"},
     {"tools", "train", "link"},
-    {"batch"},
+    {"batch", "torch"},
     {"corpus"},
     {"evaluate"},
     {"cli"},
@@ -27,10 +27,10 @@ PACKAGES = [  # whole ranks: a package imports lower ones, files inside a packag
 ]
 RANK = {package: rank for rank, packages in enumerate(PACKAGES) for package in packages}
 HOME = {
-    "torch": {"train", "evaluate/judges", "corpus/readers"},
-    "onnx": {"train"},
+    "torch": {"train", "torch", "evaluate/judges", "corpus/readers"},
+    "onnx": {"train", "torch"},
     "onnxscript": {"train"},
-    "safetensors": {"train"},
+    "safetensors": {"train", "torch"},
     "tensorboard": {"train"},
     "onnxruntime": {"model/runtime", "evaluate/measures"},  # there for a published quality network, not for ours
     "constriction": {"entropy/range_coder"},
@@ -56,7 +56,7 @@ HOME = {
     "typer": {"cli", "batch"},
     "rich": {"cli", "batch", "corpus", "tools/demo", "train", "evaluate"},
     "numpy": {name for name, rank in RANK.items() if rank < RANK["batch"]} - {"core"}
-    | {"core/types", "corpus", "evaluate"},
+    | {"core/types", "corpus", "evaluate", "torch"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -33,7 +33,7 @@ class Analysis(nn.Module):
         frames = frame(wave, c.window_samples, c.step_samples)
         spectrum = torch.fft.rfft(frames * self.window, norm="ortho")
         parts = torch.stack([spectrum.real, spectrum.imag], -2)  # [B, steps, 2, bins]
-        magnitude = parts.square().sum(-2, keepdim=True).add(1e-12).sqrt()
+        magnitude = parts.square().sum(-2, keepdim=True).add(1e-24).sqrt() + 1e-6
         compressed = parts * (torch.log1p(COMPRESSION * magnitude) / magnitude)
         return compressed.reshape(wave.shape[0], -1, c.steps_per_frame * 2 * c.bins)
 

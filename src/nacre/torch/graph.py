@@ -1,0 +1,75 @@
+"""Weights out of an ONNX graph by the names and the order that the exporter leaves them: quick, where it applies.
+
+named initialisers     biases and norms, as they are
+MatMul before a bias   the weight of that linear layer, transposed
+Gather by the level    `film` of block after block
+Mul by one constant    the taps of `depthwise`, block after block
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, numpy_helper
+from torch import nn
+
+from nacre.core.types import Array
+
+
+def fill(side: nn.Module, part: str, path: Path) -> bool:
+    """Give the "encoder" or "decoder" the weights of a graph; False where not every one of them was found."""
+    found = _weights(onnx.load(path), f"codec.{part}.")
+    blocks = [name.removesuffix("film") for name, _ in side.named_parameters() if name.endswith("film")]
+    taps = [int(side.get_parameter(f"{block}depthwise").shape[0]) for block in blocks if _convolves(side, block)]
+    if len(found.films) != len(blocks) or len(taps) != len(blocks) or len(found.taps) != sum(taps):
+        return False
+    at = 0
+    for block, film, count in zip(blocks, found.films, taps, strict=True):
+        found.named[f"{block}film"] = film
+        found.named[f"{block}depthwise"] = np.stack(found.taps[at : at + count])
+        at += count
+    wanted = {name: tuple(value.shape) for name, value in side.named_parameters()}
+    if {name: found.named[name].shape for name in wanted.keys() & found.named.keys()} != wanted:
+        return False
+    with torch.no_grad():
+        for name, value in side.named_parameters():
+            value.copy_(torch.tensor(found.named[name]))
+    return True
+
+
+class _Found:
+    """Weights by name, and those that only their order tells apart."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, Array] = {}
+        self.films: list[Array] = []
+        self.taps: list[Array] = []
+
+
+def _convolves(side: nn.Module, block: str) -> bool:
+    return any(name == f"{block}depthwise" for name, _ in side.named_parameters())
+
+
+def _weights(model: ModelProto, prefix: str) -> _Found:
+    graph, found = model.graph, _Found()
+    arrays = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in arrays:
+            arrays[node.output[0]] = arrays[node.input[0]].astype(np.float32)
+    for name, array in arrays.items():
+        if name.startswith(prefix):
+            found.named[name.removeprefix(prefix)] = array
+    biases = {given: node for node in graph.node if node.op_type == "Add" for given in node.input}
+    for node in graph.node:
+        constants = [arrays[name] for name in node.input if name in arrays]
+        if node.op_type == "MatMul" and len(constants) == 1 and node.output[0] in biases:
+            bias = next((name for name in biases[node.output[0]].input if name.startswith(prefix)), "")
+            found.named[bias.removeprefix(prefix).removesuffix("bias") + "weight"] = constants[0].T
+        elif node.op_type in ("Gather", "GatherND") and constants and constants[0].ndim == 3:
+            found.films.append(constants[0])
+        elif node.op_type == "Mul" and len(constants) == 1 and constants[0].ndim == 1 and constants[0].size > 1:
+            found.taps.append(constants[0])
+    return found
