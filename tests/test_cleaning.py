@@ -256,6 +256,7 @@ def test_finetune_goes_on_by_the_models_own_recipe(cleaner, tmp_path):
 
 
 def test_finetune_of_a_model_that_does_not_say_how_it_was_made(cleaner):
-    silent = dataclasses.replace(bundles.load(cleaner), facts={})
+    found = bundles.load(cleaner)
+    silent = dataclasses.replace(found, facts=dataclasses.replace(found.facts, training={}))
     with pytest.raises(TrainError, match="no recipe inside"):
         start.recipe_from(silent, 3, 1e-3)

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from nacre.codec.codec import Codec
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.data import Sampler, open_cache
-from nacre.train.export import averaged, card, check_free, making, new_folder, write_graph
+from nacre.train.export import averaged, card, check_free, cleaning_span, making, new_folder, write_graph
 from nacre.train.post.adapt import BALANCE, MILD
 from nacre.train.post.refine import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
@@ -51,7 +52,10 @@ def export_networks(folder: Path, base: str | Path, out: Path, name: str | None 
         facts: dict[str, Any] = bundle.metadata | making(recipe, run, corpus) | {"reads": bundle.reads}
         draft = bundles.save(part, name or recipe.name, bundle.kind, recipe.codec, facts)
         sampler = Sampler(corpus, recipe.codec, MILD, None, BALANCE)
-        facts |= rates_of(Model.load(draft), rated_speech(sampler))
+        model, speech = Model.load(draft), rated_speech(sampler)
+        facts |= rates_of(model, speech)
+        if "encoder" in trained and model.config.cleans:
+            facts["cleaning_span"] = cleaning_span(Codec(model), speech)
         found = bundles.save(part, draft.name, bundle.kind, recipe.codec, facts)
         (part / "README.md").write_text(card(found, recipe))
     return bundles.load(out)
