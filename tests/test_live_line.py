@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 
 from nacre.codec.live import LiveSettings
+from nacre.codec.playout import Clock
 from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.link import network
 from nacre.link.line import Line, arrivals, call
@@ -143,6 +144,55 @@ def test_two_ends_talk_over_udp(both, speech):
     assert decoder.stats.received > 30
     assert sum(map(len, heard)) >= 8000
     assert any("kb/s" in line for line in lines)
+
+
+def test_a_receiver_that_is_stopped_keeps_what_it_heard(both, speech):
+    """Packets that all wait at once, some seconds of nothing, and Ctrl-C."""
+    packets, written, lines = both.live_encoder(16_000, bitrate_kbps=kbps(both)).push(speech[16_000:32_000]), [], []
+
+    async def stop() -> object:
+        loop = asyncio.get_running_loop()
+        probe, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        port = probe.get_extra_info("sockname")[1]
+        probe.close()
+        await asyncio.sleep(0)
+        listening = asyncio.create_task(
+            network.receive(both, ("127.0.0.1", port), 16_000, written.append, lines.append)
+        )
+        await asyncio.sleep(0.1)
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=("127.0.0.1", port))
+        for packet in packets:
+            transport.sendto(packet)
+        while not written:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        listening.cancel()
+        transport.close()
+        return await listening
+
+    decoder = asyncio.run(stop())
+    assert lines[0].startswith("listening at 127.0.0.1:")
+    assert lines[-1] == "stopped"
+    assert decoder.stats.received == len(packets)
+
+
+def test_sound_made_up_after_the_last_packet_is_not_written():
+    written = []
+    idle = network._Idle(written.append)
+    for number, quiet in enumerate([False, True, True, False, True]):
+        idle.take(np.full(2, number), quiet)
+    assert [wave[0] for wave in written] == [0, 1, 2, 3]
+
+
+def test_the_wait_is_told_from_the_fastest_packets():
+    """Also where the first packet was slow, so that the clock began late."""
+    clock = Clock()
+    clock.start(0, 0.5)
+    for frame in range(1, 40):
+        clock.arrived(frame, 0.02 * frame)
+        clock.move(0.0, True, False)
+    assert clock.depth_s < 0
+    assert 0 <= clock.wait_s <= 0.5
 
 
 def test_commands_of_a_live_pipe(run, both_model, speech):

@@ -152,8 +152,12 @@ def receive(
         write, told = (lambda wave: file.write(wave[None])), _telling(quiet)
         work = network.receive(codec, where, rate, write, told, depth_ms=depth, idle_s=idle, seconds=seconds)
         decoder = run(work)
-    if not decoder.stats.played and not decoder.stats.restored:
-        warn(f"nothing was heard at {at}; {decoder.stats.foreign} packets were not for model {model}")
+    stats = decoder.stats
+    if not quiet:
+        counts = f"{stats.received} packets, {stats.lost} lost, {stats.late} late"
+        tell(f"{counts}; {stats.played} frames as sent, {stats.restored} restored, {stats.concealed} guessed")
+    if not stats.played and not stats.restored:
+        warn(f"nothing was heard at {at}; {stats.foreign} packets were not for model {model}")
         raise typer.Exit(1)
 
 

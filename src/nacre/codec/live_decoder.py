@@ -52,7 +52,7 @@ class LiveDecoder:
     @property
     def depth_ms(self) -> float:
         """How long a packet waits that comes without delay."""
-        return 1000 * self.clock.depth_s
+        return 1000 * self.clock.wait_s
 
     def push(self, packet: bytes | None, now: float) -> Array:
         """A packet that has just come, or None -> wave [N] float32 at the decoder's rate that is due by `now`.

@@ -39,6 +39,11 @@ class Clock:
         assert self.origin_s is not None
         return self.origin_s + frame * FRAME_S + self.depth_s
 
+    @property
+    def wait_s(self) -> float:
+        """How long a packet waits that came as fast as any of late."""
+        return self.depth_s if self._fixed is not None else self.depth_s - min(self._delays, default=0.0)
+
     def move(self, reserve_s: float, pause: bool, late: bool) -> int:
         """After each frame: 1 where one more is to be put in, -1 where one is to be left out, else 0.
 

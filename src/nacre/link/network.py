@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 
@@ -22,6 +23,9 @@ Tell = Callable[[str], None]
 Address = tuple[str, int]
 
 TICK_S = 0.01
+MOST_WAITING = 1000  # packets
+HELD_AFTER_S = 0.3  # without a packet, on top of the wait, from which sound is held back
+MOST_HELD = 6000  # ticks, a minute
 DEFAULT_PORT = 5004
 
 
@@ -81,10 +85,8 @@ async def send(
                 _launch(loop, transport, packet, next(way))
             if time.monotonic() >= second:
                 second += 1
-                tell(
-                    f"sent {encoder.packets} packets, {encoder.rate_kbps:.2f} kb/s, "
-                    f"the receiver reports {100 * sender.loss:.0f} % lost"
-                )
+                heard = f"the receiver reports {100 * sender.loss:.0f} % lost" if sender.reports else "no report yet"
+                tell(f"sent {encoder.packets} packets, {encoder.rate_kbps:.2f} kb/s, {heard}")
         for packet in encoder.flush():
             _launch(loop, transport, packet, next(way))
             await asyncio.sleep(0.02 * settings.frames)
@@ -102,24 +104,29 @@ def _launch(
 
 
 class _Receiver(asyncio.DatagramProtocol):
-    """Gives packets to the decoder as they come."""
+    """Keeps packets, with the times at which they came, until the decoder takes them.
+
+    Nothing else is done as they come, so that a machine that lags finds all that have arrived, not one at a time.
+    """
 
     def __init__(self, decoder: LiveDecoder):
         self.decoder, self.last_s = decoder, time.monotonic()
-        self.waves: list[Array] = []
+        self.waiting: deque[tuple[float, bytes]] = deque(maxlen=MOST_WAITING)
         self.peer: Address | None = None
 
     def datagram_received(self, data: bytes, addr: Address | None) -> None:
         self.last_s = time.monotonic()
         self.peer = addr
-        self.waves.append(self.decoder.push(data, self.last_s))
+        self.waiting.append((self.last_s, data))
 
     def taken(self) -> Array:
         """Sound [N] that has become due."""
-        self.waves.append(self.decoder.push(None, time.monotonic()))
-        wave = np.concatenate(self.waves)
-        self.waves.clear()
-        return wave
+        waves = []
+        while self.waiting:
+            arrival_s, data = self.waiting.popleft()
+            waves.append(self.decoder.push(data, arrival_s))
+        waves.append(self.decoder.push(None, time.monotonic()))
+        return np.concatenate(waves)
 
 
 async def receive(
@@ -133,19 +140,20 @@ async def receive(
     idle_s: float = 5.0,
     seconds: float | None = None,
 ) -> LiveDecoder:
-    """Packets that come to an address as sound to `write`, until none has come for `idle_s` after the first.
+    """Packets that come to an address as sound to `write`, until none has come for `idle_s` after the first, or Ctrl-C.
 
-    `seconds` is the longest it listens. Raises OSError where the address cannot be had.
+    What was made up after the last packet is left out. `seconds` is the longest it listens. Raises OSError where the
+    address cannot be had.
     """
     decoder = codec.live_decoder(rate_hz, depth_ms=depth_ms)
-    loop, start = asyncio.get_running_loop(), time.monotonic()
+    loop, start, idle = asyncio.get_running_loop(), time.monotonic(), _Idle(write)
     transport, receiver = await loop.create_datagram_endpoint(lambda: _Receiver(decoder), local_addr=at)
+    tell(f"listening at {at[0]}:{at[1]}")
     second, before = start + 1, 0
     try:
         while (now := time.monotonic()) - start < (seconds or float("inf")):
             await asyncio.sleep(TICK_S)
-            if len(wave := receiver.taken()):
-                write(wave)
+            idle.take(receiver.taken(), now - receiver.last_s > decoder.depth_ms / 1000 + HELD_AFTER_S)
             if decoder.stats.received and now - receiver.last_s > idle_s:
                 break
             if now >= second and decoder.stats.received:
@@ -154,9 +162,25 @@ async def receive(
                 before = decoder.stats.payload_bytes
                 if receiver.peer:
                     transport.sendto(pack_report(decoder.report()), receiver.peer)
+    except asyncio.CancelledError:
+        tell("stopped")  # by Ctrl-C, which ends the call; what was heard is kept
     finally:
         transport.close()
     return decoder
+
+
+class _Idle:
+    """Sound to be written, but what is made up while nobody speaks only once somebody speaks again."""
+
+    def __init__(self, write: Callable[[Array], None]):
+        self._write, self._held = write, deque[Array]()
+
+    def take(self, wave: Array, idle: bool) -> None:
+        """wave [N] that has become due."""
+        self._held.append(wave)
+        while self._held and (not idle or len(self._held) > MOST_HELD):
+            if len(wave := self._held.popleft()):
+                self._write(wave)
 
 
 def figures(decoder: LiveDecoder, second_bytes: int) -> str:
