@@ -97,7 +97,7 @@ def latents(
 ) -> None:
     """Turn every recording into latents [T, D] float32, with the gains by which the sound comes back.
 
-    nacre corpus latents calls/ -o latents --keep label
+    nacre corpus latents train.csv -o latents --keep label
     """
     work = {"engine": engine, "jobs": jobs, "address": address, "again": force, "retry": retry, "quiet": quiet}
     form = {"folder": output, "to": to, "shard_rows": shard_rows, "shard_mb": shard_mb}
@@ -126,7 +126,7 @@ def tokens(
 ) -> None:
     """Turn every recording into tokens [T, K], with the gains by which the sound comes back to the sample.
 
-    nacre corpus tokens calls/ -o tokens --keep label
+    nacre corpus tokens calls/ -o tokens --to webdataset
     """
     work = {"engine": engine, "jobs": jobs, "address": address, "again": force, "retry": retry, "quiet": quiet}
     form = {"folder": output, "to": to, "shard_rows": shard_rows, "shard_mb": shard_mb}

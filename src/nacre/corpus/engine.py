@@ -181,4 +181,5 @@ def _connect(ray: Any, jobs: int | None, address: str | None) -> None:
             raise UsageError(place, found=found, wanted="a Ray cluster that runs") from error
         return
     store_bytes = 80 << 20  # the least that Ray takes: shards go to files, not through its store
-    ray.init(num_cpus=jobs or cpus(), include_dashboard=False, object_store_memory=store_bytes, **settings)
+    here = {"address": "local", "num_cpus": jobs or cpus()}  # not one that happens to run on this machine
+    ray.init(**here, include_dashboard=False, object_store_memory=store_bytes, **settings)
