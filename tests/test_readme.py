@@ -95,3 +95,20 @@ def test_archive_guide_runs_as_written(shell, tmp_path: Path) -> None:
     report = (tmp_path / "coded.csv").read_text()
     assert report.count(",done,") == 3
     assert report.count(",not all,") == 1
+
+
+def test_corpus_guide_runs_as_written(shell, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("ray")
+    pytest.importorskip("torch")
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    guide = (ROOT / "docs" / "guides" / "corpus.md").read_text()
+    blocks = re.findall(r"<!-- tested(?:: (\d|python))? -->\n```(?:bash|python)\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 7
+    for code, script in blocks:
+        if code == "python":
+            (tmp_path / "block.py").write_text(script)
+            script = f'"{sys.executable}" block.py'
+        done = shell(script)
+        assert done.returncode == int(code if code == "1" else 0), (script, done.stderr)
+    assert "broken.wav" in (tmp_path / "latents" / "errors.csv").read_text()
