@@ -64,24 +64,16 @@ def evaluate(
     nacre evaluate speech --bitrates 6 --loss 0,10,20 --burst 1,3
     Exit code 1 if a clip was left out or a codec failed.
     """
+    named = models or [DEFAULT_MODEL]
     if loss is not None:
-        from nacre.evaluate.loss import evaluate_loss
-
-        rates, named = numbers(bitrates), models or [DEFAULT_MODEL]
-        if len(rates) > 1 or len(named) > 1:
-            raise UsageError("--loss", found="several bitrates or models", wanted="one of each, such as --bitrates 6")
-        shares, runs = [at / 100 for at in numbers(loss, "loss")], numbers(burst, "burst")
-        codec, out = codec_of(named[0]), console()
-        evaluate_loss(
-            codec, folder, rates[0], shares, runs, out, metrics=metrics, limit=limit, target=as_json, force=force
-        )
+        _evaluate_calls(folder, named, numbers(bitrates), (loss, burst), metrics, limit, as_json, force)
         return
     from nacre.evaluate.choice import Options
     from nacre.evaluate.run import evaluate as run
 
     options = Options(
         folder=folder,
-        models=tuple(models or [DEFAULT_MODEL]),
+        models=tuple(named),
         bitrates_kbps=tuple(numbers(bitrates)),
         peers=None if peers is None else tuple(name.strip() for name in peers.split(",") if name.strip()),
         peer_commands=tuple(peer_cmd or ()),
@@ -102,3 +94,25 @@ def evaluate(
     )
     if not run(options, console()):
         raise typer.Exit(1)
+
+
+def _evaluate_calls(
+    folder: Path,
+    models: list[str],
+    rates_kbps: list[float],
+    line: tuple[str, str],
+    metrics: str | None,
+    limit: int | None,
+    target: Path | None,
+    force: bool,
+) -> None:
+    """Calls by one model at one rate, over lines of these losses in % and mean runs. Raises UsageError."""
+    from nacre.evaluate.loss import evaluate_loss
+
+    if len(rates_kbps) > 1 or len(models) > 1:
+        raise UsageError("--loss", found="several bitrates or models", wanted="one of each, such as --bitrates 6")
+    shares, runs = [at / 100 for at in numbers(line[0], "loss")], numbers(line[1], "burst")
+    codec, out = codec_of(models[0]), console()
+    evaluate_loss(
+        codec, folder, rates_kbps[0], shares, runs, out, metrics=metrics, limit=limit, target=target, force=force
+    )

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,7 @@ __all__ = [
     "read",
     "read_with_facts",
     "resampled",
+    "smallest_opus",
     "write",
 ]
 
@@ -269,3 +271,11 @@ def _to_steps(data: np.ndarray, bits: int | None) -> np.ndarray:
         full = np.float64(2 ** (bits - 1))
         data = np.minimum(np.rint(data * full), full - 1).astype(np.int32) << (32 - bits)
     return np.ascontiguousarray(data, np.float32 if bits is None else np.int32)
+
+
+def smallest_opus(wave: np.ndarray, rate_hz: int) -> tuple[bytes, np.ndarray]:
+    """wave [N] float32 as a file of Opus at the lowest rate of libsndfile, and what that decodes to [N]."""
+    file = BytesIO()
+    sf.write(file, wave, rate_hz, format="OGG", subtype="OPUS", compression_level=1.0)
+    data = file.getvalue()
+    return data, sf.read(BytesIO(data), frames=len(wave), dtype="float32", fill_value=0.0)[0]

@@ -10,12 +10,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from string import Template
 
 import numpy as np
-import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -94,10 +92,7 @@ class Opus:
 
 def opus(clip: Clip) -> Opus:
     """What most people would use instead."""
-    file = BytesIO()
-    soundfile.write(file, clip.wave[0], CLIP_RATE_HZ, format="OGG", subtype="OPUS", compression_level=1.0)
-    data = file.getvalue()
-    wave, _ = soundfile.read(BytesIO(data), frames=len(clip.wave[0]), dtype="float32", fill_value=0.0)
+    data, wave = audio.smallest_opus(clip.wave[0], CLIP_RATE_HZ)
     return Opus(clip, data, wave[np.newaxis])
 
 

@@ -124,23 +124,14 @@ class Trainer:
         figures: dict[str, Tensor] = {}
         rate = (stage.rate_weight * weight * bits + coded.penalty).mean()
         if adversarial:
-            pulls = list(torch.autograd.grad(price, leaves))
             share = torch.linspace(*stage.adversarial, self.recipe.codec.levels)[level].to(place.device)
-            size = torch.stack([pull.norm(dim=1) for pull in pulls]).sum(0)
-            strength = share * size * run.adversary.ready(inside)
-            among, figures = run.adversary.learn(leaves[0], wanted, judged, strength, place.world)
-            pulls[0] = pulls[0] + among
+            pulls, figures = self._pulls(price, leaves, wanted, judged, share, inside)
             run.adversary.watch(inside, self._mean(distortion.detach().mean()))
-            (
-                rate + torch.stack([(draw * pull).sum() for draw, pull in zip(draws, pulls, strict=True)]).sum()
-            ).backward()
+            pulled = [(draw * pull).sum() for draw, pull in zip(draws, pulls, strict=True)]
+            (rate + torch.stack(pulled).sum()).backward()
         else:
             (rate + price).backward()
-        trained = [p for p in run.net.parameters() if p.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:  # of a bypassed quantiser, say: a checkpoint has all that a stage trains
-                parameter.grad = torch.zeros_like(parameter)
-        norm = float(nn.utils.clip_grad_norm_(trained, 10.0))
+        norm = self._clipped()
         costs = {"distortion": distortion, "bits": bits, "penalty": coded.penalty, **parts}
         self._check_finite(norm, float((rate + price).detach()), costs)
         for optimiser in run.optimisers:
@@ -157,6 +148,29 @@ class Trainer:
         return {name: float(value.detach()) for name, value in figures.items()} | {
             "learning_rate": learning_rate(stage, inside)
         }
+
+    def _pulls(
+        self, price: Tensor, leaves: list[Tensor], wanted: Tensor, judged: Tensor | None, share: Tensor, inside: int
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Gradients of every draw of the sound, those of the discriminators among them, and figures of the latter.
+
+        They count `share` [B] of what the price does.
+        """
+        adversary = self.run.adversary
+        pulls = list(torch.autograd.grad(price, leaves))
+        size = torch.stack([pull.norm(dim=1) for pull in pulls]).sum(0)
+        strength = share * size * adversary.ready(inside)
+        among, figures = adversary.learn(leaves[0], wanted, judged, strength, self.place.world)
+        pulls[0] = pulls[0] + among
+        return pulls, figures
+
+    def _clipped(self) -> float:
+        """Norm of the gradient before it is clipped; every part that this stage trains gets one."""
+        trained = [p for p in self.run.net.parameters() if p.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:  # of a bypassed quantiser, say: a checkpoint has all that a stage trains
+                parameter.grad = torch.zeros_like(parameter)
+        return float(nn.utils.clip_grad_norm_(trained, 10.0))
 
     def _check_finite(self, gradient: float, loss: float, costs: dict[str, Tensor]) -> None:
         """Raise TrainError, naming what diverged, before a gradient that is not finite reaches the weights."""
@@ -234,27 +248,10 @@ def train(
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
     place = Place.here()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        wanted = "a folder for the run"
-        raise TrainError(str(out), found=error.strerror, wanted=wanted, next="choose another") from error
-    checkpoint = out / f"{CHECKPOINT}.safetensors"
-    if checkpoint.exists() and not resume:
-        raise TrainError(str(out), found="a run that has begun", wanted="a new folder", next="or go on with --resume")
+    checkpoint = _claim(out, resume)
     silent = quiet or place.rank > 0
-    if place.rank > 0:
-        dist.barrier()  # the first process decodes for all
-    corpora = [
-        load_corpus(folder, out / name, recipe.codec.rate_hz, silent) if folder else None
-        for folder, name in ((data, "corpus"), (noise, "noise"), (valid, "valid"))
-    ]
-    corpus, noises, validation = corpora
+    corpus, noises, validation = _corpora((data, noise, valid), out, recipe.codec.rate_hz, place, quiet)
     assert corpus is not None
-    if place.world > 1 and place.rank == 0:
-        dist.barrier()
-    if place.rank == 0:
-        report_skipped([found for found in corpora if found], out / "skipped.txt", quiet)
     run = new_run(recipe, place.device)
     if resume and checkpoint.exists():
         run.load(checkpoint, recipe)
@@ -269,23 +266,59 @@ def train(
         compiled = "; compiling, the first step takes a minute or two" if recipe.compile else ""
         print(f"layers compute in {trainer.precision.described}{compiled}", flush=True)
     judge = Judge(trainer, corpus, validation or corpus)
-    last = min(recipe.steps, max_steps or recipe.steps)
-    with Log(out if place.rank == 0 else None, run, last, silent) as log, interrupted() as stop:
-        while run.step < last and not stop.is_set():
-            log.add(trainer.step())
-            if place.rank == 0 and run.step % recipe.validate_steps == 0:
-                log.note(judge.figures())
-            if place.rank == 0 and run.step % recipe.checkpoint_steps == 0:
-                run.save(out)
-        if place.rank == 0:
-            run.save(out)
+    stopped = _take_steps(trainer, judge, out, min(recipe.steps, max_steps or recipe.steps), silent)
     if place.world > 1:
         dist.destroy_process_group()
-    if stop.is_set():
+    if stopped:
         if not silent:
             print(f"step {run.step} is saved, --resume goes on from it", flush=True)
         raise KeyboardInterrupt
     return run
+
+
+def _claim(out: Path, resume: bool) -> Path:
+    """The checkpoint of the run folder `out`, which is made. Raises TrainError where it is in use."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        wanted = "a folder for the run"
+        raise TrainError(str(out), found=error.strerror, wanted=wanted, next="choose another") from error
+    checkpoint = out / f"{CHECKPOINT}.safetensors"
+    if checkpoint.exists() and not resume:
+        raise TrainError(str(out), found="a run that has begun", wanted="a new folder", next="or go on with --resume")
+    return checkpoint
+
+
+def _corpora(
+    folders: tuple[Path | Sequence[Path] | None, ...], out: Path, rate_hz: int, place: Place, quiet: bool
+) -> list[Corpus | None]:
+    """Recordings, noises and recordings for validation, as far as there are folders of them, decoded into `out`."""
+    if place.rank > 0:
+        dist.barrier()  # the first process decodes for all
+    found = [
+        load_corpus(folder, out / name, rate_hz, quiet or place.rank > 0) if folder else None
+        for folder, name in zip(folders, ("corpus", "noise", "valid"), strict=True)
+    ]
+    if place.world > 1 and place.rank == 0:
+        dist.barrier()
+    if place.rank == 0:
+        report_skipped([corpus for corpus in found if corpus], out / "skipped.txt", quiet)
+    return found
+
+
+def _take_steps(trainer: Trainer, judge: Judge, out: Path, last: int, silent: bool) -> bool:
+    """Train up to step `last`, with checkpoints in `out`; whether Ctrl-C came between."""
+    run, recipe, first = trainer.run, trainer.recipe, trainer.place.rank == 0
+    with Log(out if first else None, run, last, silent) as log, interrupted() as stop:
+        while run.step < last and not stop.is_set():
+            log.add(trainer.step())
+            if first and run.step % recipe.validate_steps == 0:
+                log.note(judge.figures())
+            if first and run.step % recipe.checkpoint_steps == 0:
+                run.save(out)
+        if first:
+            run.save(out)
+    return stop.is_set()
 
 
 def report_skipped(corpora: list[Corpus], path: Path, quiet: bool) -> None:
