@@ -1,6 +1,6 @@
 # `make check` is the README's test command without its installation
 PYTHON ?= python
-.PHONY: check format test lint bench docs
+.PHONY: check format test quick lint bench docs
 
 check: lint test
 
@@ -15,6 +15,9 @@ format:
 
 test:
 	$(PYTHON) -m pytest
+
+quick:
+	$(PYTHON) -m pytest -m "not slow"
 
 # the documentation as a site in build/site: pip install '.[docs]'
 docs:

@@ -217,6 +217,7 @@ def test_wav_header_is_not_believed(tmp_path, data_bytes):
     assert read(tmp_path / "a.wav")[0].shape == (1, 1000)
 
 
+@pytest.mark.slow
 def test_wav_over_four_gigabytes_is_read_to_its_end(tmp_path):
     for stated in (2**32 - 1, 10_000 - 44):  # unknown, and what is left of a size in 32 bits
         (tmp_path / "a.wav").write_bytes(wav_bytes(b"\1\0" * 1000, data_bytes=stated))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HUNG_S
 
 from nacre.batch import report, sources
 from nacre.batch.sources import ANY_SOUND, CODED, find, targets
@@ -184,6 +185,7 @@ def test_places_of_outputs(tmp_path):
         targets(found, "all.nacre", ".nacre")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="another kill there")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_batch_goes_on(tiny_model, tmp_path, environment, jobs):
@@ -198,7 +200,7 @@ def test_killed_batch_goes_on(tiny_model, tmp_path, environment, jobs):
     command += ["--skip-existing", "--jobs", str(jobs)]
     for wanted in (2, 6):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HUNG_S
         while time.monotonic() < deadline and len(list((tmp_path / "out").glob("*.nacre"))) < wanted:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -28,6 +28,8 @@ from nacre.train.degrade import DirtConfig
 from nacre.train.post import adapt
 from nacre.train.post.context import ContextConfig
 
+pytestmark = pytest.mark.slow
+
 CLEANING = (*RARELY, "codec.cleans=true", "stage.0.cleaning=0.5", "data.excerpt_s=0.3")
 SMALL = ContextConfig(hidden=16, small=8, shares=(0.5, 1.0), steps=30, batch=4, frames=20, fast=False)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import PACKAGE, Ran
+from conftest import HUNG_S, PACKAGE, Ran
 
 from nacre.cli import codec as cli
 from nacre.format import file as container
@@ -302,7 +302,7 @@ def test_closed_standard_input_and_output(tiny_model, tmp_path, environment, cod
 def test_sound_from_a_named_pipe(tiny_model, tmp_path, environment):
     shell = f"mkfifo pipe; cat {ENGLISH} > pipe & {sys.executable} -m nacre features pipe -o a.npy -m {tiny_model}"
     done = subprocess.run(
-        ["sh", "-c", shell], capture_output=True, cwd=tmp_path, env=environment, timeout=60, check=False
+        ["sh", "-c", shell], capture_output=True, cwd=tmp_path, env=environment, timeout=HUNG_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "a.npy").shape == (257, 8)
@@ -553,6 +553,7 @@ def test_reader_that_goes_away(tiny_model, tmp_path, environment, speech):
     assert "Exception ignored" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="another Ctrl-C there")
 @pytest.mark.parametrize("jobs", [1, 3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -576,12 +577,12 @@ def test_ctrl_c(tiny_model, tmp_path, environment, jobs, number, everybody):
         env=environment,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HUNG_S
     out = tmp_path / "out"
     while time.monotonic() < deadline and not ((out / "short.nacre").exists() and list(out.glob(".nacre-*"))):
         time.sleep(0.02)
     os.killpg(process.pid, number) if everybody else process.send_signal(number)
-    printed, error = process.communicate(timeout=60)
+    printed, error = process.communicate(timeout=HUNG_S)
     assert process.returncode == 128 + number
     assert printed == ""
     assert "Traceback" not in error

@@ -147,6 +147,7 @@ def test_golden_bytes_of_the_context_prior(both):
     assert hashlib.sha256(container.pack_packet(packet)).hexdigest()[:16] == "321be80c2f768ec4"
 
 
+@pytest.mark.slow
 def test_command_line(run, both_model, speech, tmp_path):
     audio.write(tmp_path / "talk.wav", speech[None, :40_000], 16_000)
     sizes = []

@@ -812,6 +812,7 @@ def test_two_runs_give_the_same_figures(clips, tiny_model, tmp_path):
     assert [row["clip"] for row in rows(tables[0])] == ["a.wav", "c.wav", "deep/b.flac"]
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_where_it_stood(clips, tiny_model, fake, tmp_path, environment):
     for index in range(4):
         shutil.copy(clips / "a.wav", clips / f"more{index}.wav")

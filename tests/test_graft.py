@@ -17,6 +17,8 @@ from nacre.model import bundle as bundles
 from nacre.train import loop, start
 from nacre.train.post.graft import export_networks
 
+pytestmark = pytest.mark.slow
+
 ALONE = ('stage=[{name="b", steps=3, train=["decoder"], warmup_steps=0}]', "codec.noise=true", "data.batch=2")
 
 

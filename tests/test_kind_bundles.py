@@ -48,6 +48,8 @@ from nacre.quantise.scalar import ScalarQuantiser
 from nacre.train import export as export_room
 from nacre.train.nets.codec_net import CodecNet
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {
     "gaussian": ("net.encoder=gru", "net.decoder=gru", "quantiser.rate_weight=0.5"),
     "rvq": (*SMALL_BOOKS, "net.encoder=lstm", "net.decoder=lstm"),

@@ -56,6 +56,7 @@ def shell(tmp_path: Path):
     return run
 
 
+@pytest.mark.slow
 def test_command_examples_run(shell, tmp_path: Path) -> None:
     done = shell(block("tested", "bash"))
     assert done.returncode == 0, done.stderr
@@ -64,6 +65,7 @@ def test_command_examples_run(shell, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["english.nacre", "german.nacre"]
 
 
+@pytest.mark.slow
 def test_demo_command_runs(shell, tmp_path: Path) -> None:
     command = block("demo command", "bash")
     assert command.rstrip().endswith("&& .venv/bin/nacre demo")
@@ -80,6 +82,7 @@ def test_recipes_named_in_documents_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.slow
 def test_archive_guide_runs_as_written(shell, tmp_path: Path) -> None:
     (tmp_path / "src").symlink_to(ROOT / "src")
     guide = (ROOT / "docs" / "guides" / "archive.md").read_text()

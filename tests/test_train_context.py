@@ -12,6 +12,8 @@ from nacre.entropy import range_coder
 from nacre.train.post import context
 from nacre.train.post.context import ContextConfig, Groups, bits, fit, static_bits, statistics, to_prior, train
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ContextConfig(hidden=24, small=12, shares=(0.5, 1.0), steps=200, batch=16, frames=20, fast=False)
 
 

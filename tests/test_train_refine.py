@@ -24,6 +24,8 @@ from nacre.train import start
 from nacre.train.post import adapt
 from nacre.train.post import refine as room
 
+pytestmark = pytest.mark.slow
+
 corpus = test_cleaning.corpus
 CONFIG = room.RefineConfig(base=1, steps=(2.0, 0.7), block_ms=2.5, zones=3, classes=6)
 
