@@ -1,7 +1,8 @@
 """Shards as rows of numpy arrays again, whatever kind of file they are; no torch is needed.
 
 >>> corpus = Corpus("latents/")  # doctest: +SKIP
->>> corpus[0]["latents"].shape  # doctest: +SKIP
+>>> row = corpus[0]  # doctest: +SKIP
+>>> row["latents"].shape  # doctest: +SKIP
 (152, 64)
 """
 
