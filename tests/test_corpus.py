@@ -13,6 +13,7 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -470,6 +471,18 @@ def test_no_ray_is_said(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"nacre\[ray\]"):
         run_corpus(request(folder, tmp_path / "out", engine="ray"))
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_a_ray_that_does_not_start_is_said(folder, tmp_path, monkeypatch, address):
+    def init(**settings):
+        assert settings["address"] == (address or "local")
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    with pytest.raises(UsageError, match="timed out during startup"):
+        run_corpus(request(folder, tmp_path / "out", engine="ray", address=address))
 
 
 # --- stops and starts

@@ -173,13 +173,13 @@ def _connect(ray: Any, jobs: int | None, address: str | None) -> None:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if ray.is_initialized():
         return
-    if address or os.environ.get("RAY_ADDRESS"):
-        try:
-            ray.init(address=address, **settings)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            found, place = str(error).splitlines()[0], f"--address {address or os.environ['RAY_ADDRESS']}"
-            raise UsageError(place, found=found, wanted="a Ray cluster that runs") from error
-        return
-    store_bytes = 80 << 20  # the least that Ray takes: shards go to files, not through its store
-    here = {"address": "local", "num_cpus": jobs or cpus()}  # not one that happens to run on this machine
-    ray.init(**here, include_dashboard=False, object_store_memory=store_bytes, **settings)
+    named = address or os.environ.get("RAY_ADDRESS")
+    if not named:
+        store_bytes = 80 << 20  # the least that Ray takes: shards go to files, not through its store
+        address = "local"  # not a cluster that happens to run on this machine
+        settings |= {"num_cpus": jobs or cpus(), "include_dashboard": False, "object_store_memory": store_bytes}
+    try:
+        ray.init(address=address, **settings)
+    except Exception as error:  # Ray has no class of its own for this
+        found = (str(error) or repr(error)).splitlines()[0]
+        raise UsageError(f"--engine ray, {named or 'started here'}", found=found, wanted="a Ray that runs") from error
