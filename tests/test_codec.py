@@ -685,3 +685,29 @@ def test_unknown_models(tmp_path):
     for name in ("no-such-model", str(tmp_path), "", "../x", "a" * 300):
         with pytest.raises(UsageError, match="nacre models"):
             nacre.load(name)
+
+
+# ---- several at once
+
+
+def test_a_batch_is_what_each_wave_is_alone(tiny, speech):
+    waves = [speech[:9000], np.stack([speech[:5000], speech[5000:10_000]])]
+    alone = [tiny.encode(wave, 16_000, quality=40) for wave in waves]
+    assert tiny.encode_batch(waves, 16_000, quality=40, threads=2) == alone
+    padded = np.zeros((2, 9000), np.float32)
+    padded[0], padded[1, :4000] = speech[:9000], speech[:4000]
+    assert tiny.encode_batch(padded, 16_000, [9000, 4000], quality=40) == [
+        alone[0],
+        tiny.encode(speech[:4000], 16_000, quality=40),
+    ]
+
+
+def test_a_batch_is_not_taken_for_channels(tiny, speech):
+    rows = np.stack([speech[:4000]] * 9)
+    with pytest.raises(AudioError, match="9 channels"):
+        tiny.encode(rows, 16_000)
+    assert len(tiny.encode_batch(rows, 16_000)) == 9
+    with pytest.raises(AudioError, match="item 1: wave: found NaN"):
+        tiny.encode_batch([speech[:4000], speech[:4000] * np.nan], 16_000)
+    with pytest.raises(UsageError, match="a length each"):
+        tiny.encode_batch(rows, 16_000, [4000])

@@ -242,7 +242,7 @@ def test_commands_tell_of_a_recording_that_is_cut(run, tmp_path, tiny_model, spe
     audio.write(tmp_path / "cut.wav", speech[None, :RATE], RATE)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "cut.wav").read_bytes()[:20_000])
     done = run("conceal", "cut.wav", "-o", "out.wav", "--lost", "0.1-0.2", "-m", tiny_model)
-    assert done.rc == 0
+    assert (done.rc, (tmp_path / "out.wav").exists()) == (1, True)
     assert "cut.wav: cut off after 0:00.6, less than the file states" in done.stderr
 
 

@@ -153,14 +153,16 @@ def conceal_file(
     from nacre.io.audio import lossless_subtype
     from nacre.tools import restore
 
-    stretches, damaged, missing = restore.stretches(lost) if lost is not None else [], 0, 0
+    stretches, damaged, lacks = restore.stretches(lost) if lost is not None else [], 0, ""
     recording: Recording | None = None
     if is_coded(source):
         contents, codec = open_coded(source, model)
         stream = codec.decoder(contents)
         wave, rate_hz, subtype = stream.whole(), stream.rate_hz, None
         report_damage(source, stream.damage, contents)
-        damaged, missing = len(stream.damage), contents.missing
+        damaged = len(stream.damage)
+        if contents.truncated:
+            lacks = f"{contents.missing} groups missing" if contents.missing else "no end"
     else:
         codec = codec_of(model or DEFAULT_MODEL)
         recording = _heard(source)
@@ -173,13 +175,11 @@ def conceal_file(
     done = f"{source}: {len(gaps)} stretches, {lost_s:.3f} s, concealed"
     if damaged:
         done += f", and {damaged} damaged groups"
-    if missing:
-        place = f"{done}; cut short after {clock(wave.shape[1] / rate_hz)}"
-        error = StreamError(place, found=f"{missing} groups missing", wanted="a whole file", next="get the rest")
-        return Result(error=error, kept=True)
-    if recording and recording.loss:
-        warn(str(recording.loss))  # taking what is broken is what this is for
-    return Result(f"{done}  {_pace(wave.shape[1] / rate_hz, started)}", wave.shape[1] / rate_hz)
+    duration_s, error = wave.shape[1] / rate_hz, recording.loss if recording else None
+    if lacks:
+        place = f"{done}; cut short after {clock(duration_s)}"
+        error = StreamError(place, found=lacks, wanted="a whole file", next="get the rest")
+    return Result(f"{done}  {_pace(duration_s, started)}", duration_s, error=error, kept=True)
 
 
 def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> Result:

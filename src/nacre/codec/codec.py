@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nacre.codec import latents as continuous
 from nacre.codec import stream as streams
 from nacre.codec import tokens as discrete
-from nacre.codec.frames import Batch, batch_of
+from nacre.codec.frames import Batch, batch_of, each_of
 from nacre.codec.latents import LatentDecoder, Latents
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
@@ -66,6 +66,8 @@ class Codec:
     ) -> bytes:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
+        Two dimensions are the channels of one sound, at most 8, and all come back; `encode_batch` takes several.
+
         `bitrate_kbps` is the rate of the file over all channels, reached on average over ten seconds or more;
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
         model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
@@ -85,6 +87,21 @@ class Codec:
             writer.add(packet)
         writer.finish(wave.shape[1])
         return file.getvalue()
+
+    def encode_batch(
+        self,
+        waves: Sequence[Array] | Array,
+        rate_hz: float,
+        lengths: Sequence[int] | None = None,
+        *,
+        threads: int = 1,
+        **options: Any,
+    ) -> list[bytes]:
+        """`encode` of several waves, a list or [B, N] with their `lengths` [B] in samples; `options` as there.
+
+        Each file is to the byte what it is alone. Raises AudioError, UsageError, which name the item.
+        """
+        return each_of(lambda wave: self.encode(wave, rate_hz, **options), waves, lengths, threads)
 
     def decode(self, data: bytes) -> tuple[Array, int]:
         """(wave [C, N] float32, rate_hz) of a whole file; lost groups are concealed. Raises StreamError."""

@@ -29,6 +29,7 @@ MOST_BYTES = 1 << 30  # of one array in a file
 HEAD = ("version", "rate_hz", "samples", "frames", "group_frames")
 
 Item = TypeVar("Item", bound="Frames")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -232,6 +233,13 @@ def _stacked(parts: Sequence[Array], filler: int) -> Array:
 def batch_of(
     work: Callable[[Array], Item], waves: Sequence[Array] | Array, lengths: Sequence[int] | None, threads: int
 ) -> Batch[Item]:
+    """`work` of each wave as a batch; see `each_of`."""
+    return Batch(tuple(each_of(work, waves, lengths, threads)))
+
+
+def each_of(
+    work: Callable[[Array], Made], waves: Sequence[Array] | Array, lengths: Sequence[int] | None, threads: int
+) -> list[Made]:
     """`work` of each wave, on so many threads. Raises its errors, with the item's number, and UsageError."""
     count = len(waves)
     if not count or (lengths is not None and len(lengths) != count):
@@ -239,7 +247,7 @@ def batch_of(
     if lengths is not None and any(not 0 < length <= np.shape(waves[at])[-1] for at, length in enumerate(lengths)):
         raise UsageError("lengths", found=list(lengths), wanted="1 to the samples of each wave")
 
-    def one(index: int) -> Item:
+    def one(index: int) -> Made:
         wave = waves[index] if lengths is None else waves[index][..., : lengths[index]]
         try:
             return work(wave)
@@ -247,4 +255,4 @@ def batch_of(
             raise type(error)(f"item {index}: {error}") from error
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        return Batch(tuple(pool.map(one, range(count))))
+        return list(pool.map(one, range(count)))

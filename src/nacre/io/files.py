@@ -37,6 +37,8 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
             _sweep(path.parent)
             with _held(part) as file:
                 yield file
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut might leave the name, and nothing in it
             check_free(target, overwrite)  # another process may have been quicker
             os.replace(part, path)
     except OSError as error:
