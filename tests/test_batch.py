@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from conftest import HUNG_S
 from nacre.batch import report, sources
 from nacre.batch.sources import ANY_SOUND, CODED, find, targets
 from nacre.core.errors import AudioError, UsageError
-from nacre.io import audio
+from nacre.io import audio, files
 
 TREE = ["one.wav", "two.flac", "sub/one.wav", "sub/deep/three.ogg", "sub/deep/four.mp3", "other/two.wav"]
 
@@ -215,6 +216,29 @@ def test_killed_batch_goes_on(tiny_model, tmp_path, environment, jobs):
     assert all(path.stat().st_mtime_ns == then for path, then in done.items())
     verify = [sys.executable, "-m", "nacre", "verify", "-r", "out", "-m", str(tiny_model)]
     assert subprocess.run(verify, cwd=tmp_path, env=environment, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_file_that_is_swept_away_before_it_is_marked_is_made_again(tmp_path, monkeypatch):
+    import fcntl
+
+    swept = []
+
+    def opened(path, mode):
+        file = open(path, mode)  # noqa: SIM115
+        if mode == "xb" and not swept:
+            other = open(path, "rb")  # noqa: SIM115
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process is quicker
+            threading.Timer(0.05, lambda: (os.unlink(path), other.close())).start()
+            swept.append(path)
+        return file
+
+    monkeypatch.setattr(files, "open", opened, raising=False)
+    with files.output_file(tmp_path / "a.txt") as file:
+        time.sleep(0.1)
+        file.write(b"whole")
+    assert ((tmp_path / "a.txt").read_bytes(), len(swept)) == (b"whole", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def group_lives(group: int) -> bool:

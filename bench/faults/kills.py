@@ -1,4 +1,4 @@
-"""Killed at random moments, encode, decode and batches leave whole files under final names, or none, and can go on."""
+"""Killed at random moments, commands leave whole files under final names, or none, and can go on."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ def inputs(folder: Path, model: str) -> None:
 def commands(model: str) -> dict[str, list[str]]:
     """What is killed; each writes below out/."""
     last = ["-m", model, "-q", "--skip-existing"]
+    page = ["--bitrates", "1.5", "--peers", "", "--metrics", "estoi", "--report", "out/page.html", "--resume"]
     return {
         "encode": [*NACRE, "encode", "long.wav", "-o", "out/a.nacre", *last],
         "decode": [*NACRE, "decode", "long.nacre", "-o", "out/a.wav", *last],
         "batch": [*NACRE, "encode", "-r", "many", "-o", "out", "--jobs", "2", *last],
+        "evaluate": [*NACRE, "evaluate", "many", "-m", model, *page, "-q"],
+        "train": [*NACRE, "train", "tiny", "--data", "many", "--out", "out", "--resume", "-q"],
     }
 
 
@@ -83,6 +86,7 @@ def main(
     model: Annotated[str, typer.Option()] = "speech-16k",
     most_s: Annotated[float, typer.Option(help="latest moment")] = 2.5,
     seed: Annotated[int, typer.Option()] = 0,
+    only: Annotated[str, typer.Option(help="of encode, decode, batch, evaluate, train, with commas")] = "",
 ) -> None:
     """Half the moments lie in the first 0.3 s, while modules are still being imported."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
@@ -90,7 +94,8 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         inputs(folder, model)
-        for what, command in commands(model).items():
+        chosen = {what: command for what, command in commands(model).items() if what in (only or what).split(",")}
+        for what, command in chosen.items():
             for how, number in HOW.items():
                 codes, wrong = [], []
                 for index in range(trials):

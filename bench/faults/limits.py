@@ -9,7 +9,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,38 @@ def no_room(b: Bench) -> str:
 def no_room_to_decode(b: Bench) -> str:
     """Files may grow to 500 kB."""
     return b.told(b.run("decode", "a.nacre", "-o", "x.wav", limits={resource.RLIMIT_FSIZE: 500_000}))
+
+
+def full_disk(b: Bench) -> str:
+    """A file system of 256 kB, too small for what is decoded; what is smaller is written to it."""
+    with mounted(b.folder / "small", "size=256k") as place:
+        if place is None:
+            return "not tried: needs the right to mount"
+        said = b.told(b.run("decode", "a.nacre", "-o", "small/a.wav"))
+        again = b.told(b.run("encode", "a.wav", "-o", "small/a.nacre"), (0,))
+        return f"{said}; what fits is written all the same: {again}"
+
+
+def read_only_folder(b: Bench) -> str:
+    """A file system that may not be written, also as the place of the report."""
+    with mounted(b.folder / "closed", "ro") as place:
+        if place is None:
+            return "not tried: needs the right to mount"
+        said = b.told(b.run("encode", "a.wav", "-o", "closed/x.nacre"))
+        report = b.told(b.run("encode", "a.wav", "-o", "y.nacre", "--report", "closed/x.csv"))
+        return f"{said}; {report}, sound kept: {(b.folder / 'y.nacre').is_file()}"
+
+
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[Path | None]:
+    """A file system in memory at `place`; None where this user may not mount one."""
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False)
+    try:
+        yield place if done.returncode == 0 else None
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", place], check=True)
 
 
 def no_handles(b: Bench) -> str:
@@ -170,6 +203,8 @@ if __name__ == "__main__":
 FAULTS: tuple[Callable[[Bench], str], ...] = (
     no_room,
     no_room_to_decode,
+    full_disk,
+    read_only_folder,
     no_handles,
     little_memory,
     links,

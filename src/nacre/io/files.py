@@ -62,7 +62,7 @@ def _held(path: Path) -> BinaryIO:
         file = open(path, "xb")  # noqa: SIM115 - the caller closes it
         if fcntl is not None:
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)  # waits for who sweeps it away just now
         if os.path.exists(path):
             return file
         file.close()  # swept away before it was marked
