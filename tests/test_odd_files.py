@@ -244,6 +244,13 @@ def test_ogg_cut_anywhere_keeps_every_whole_page(tmp_path, subtype, lead):
     assert found.loss is None
 
 
+def test_ogg_cut_inside_its_first_page_is_no_sound(tmp_path):
+    data = encoded(voice(0.2), "OGG", "VORBIS")
+    for cut in range(1, len(pages(data)[0]) + 1):
+        with pytest.raises(AudioError, match="not a sound file"):
+            read_with_facts(save(tmp_path, "a.ogg", data[:cut]))
+
+
 @pytest.mark.parametrize(("subtype", "lead"), OGGS)
 def test_a_bad_page_is_silence_in_its_place(tmp_path, subtype, lead):
     data = encoded(LONG, "OGG", subtype, 48_000)

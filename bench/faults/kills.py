@@ -35,7 +35,7 @@ def inputs(folder: Path, model: str) -> None:
 def commands(model: str) -> dict[str, list[str]]:
     """What is killed; each writes below out/."""
     last = ["-m", model, "-q", "--skip-existing"]
-    page = ["--bitrates", "1.5", "--peers", "", "--metrics", "estoi", "--report", "out/page.html", "--resume"]
+    page = ["--bitrates", "1", "--peers", "", "--metrics", "estoi", "--report", "out/page.html", "--resume"]
     return {
         "encode": [*NACRE, "encode", "long.wav", "-o", "out/a.nacre", *last],
         "decode": [*NACRE, "decode", "long.nacre", "-o", "out/a.wav", *last],

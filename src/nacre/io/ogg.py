@@ -67,7 +67,7 @@ def check_value(page: bytes) -> int:
 def plan(file: BinaryIO) -> Plan | None:
     """How the sound of an Ogg file is read; None where there is none that is known."""
     every = _links(file)
-    links = [link for link in every if link.codec != DAMAGED]
+    links = [link for link in every if link.codec != DAMAGED and link.pages]  # a file may end in its first page
     if not links:
         return None
     first = links[0]
