@@ -16,7 +16,7 @@ from nacre.batch.messages import warn
 from nacre.batch.report import Result
 from nacre.batch.run import check_apart
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.errors import AudioError, NacreError, StreamError, UsageError
 from nacre.core.units import clock, kbps
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ def conceal_file(
     done = f"{source}: {len(gaps)} stretches, {lost_s:.3f} s, concealed"
     if damaged:
         done += f", and {damaged} damaged groups"
-    duration_s, error = wave.shape[1] / rate_hz, recording.loss if recording else None
+    duration_s = wave.shape[1] / rate_hz
+    error: NacreError | None = recording.loss if recording else None
     if lacks:
         place = f"{done}; cut short after {clock(duration_s)}"
         error = StreamError(place, found=lacks, wanted="a whole file", next="get the rest")
