@@ -48,6 +48,7 @@ def commands(model: str) -> dict[str, list[str]]:
 def trial(folder: Path, command: list[str], number: int, wait_s: float, model: str) -> tuple[int, str]:
     """Start, kill after `wait_s`, start again: -> exit code of the first, and what was wrong, if anything."""
     shutil.rmtree(folder / "out", ignore_errors=True)
+    (folder / "out").mkdir()
     process = subprocess.Popen(
         command, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
