@@ -1,11 +1,14 @@
 """PESQ-WB, ESTOI, SI-SDR and DNSMOS of noisy speech, as it is, by spectral gating, and by `nacre denoise`.
 
-Needs nacre[evaluate] and, for the classical baseline, noisereduce (MIT).
+Where the model has a denoiser, what its encoder's levels for cleaning make of the same sound stands beside. Needs
+nacre[evaluate]; spectral gating, the classical baseline, is noisereduce (MIT), left out where it is not installed.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import importlib.util
 import time
 from functools import partial
 from pathlib import Path
@@ -22,7 +25,7 @@ from nacre.io import audio
 
 LONGEST_S = 6.0  # of each clip
 KINDS = ("recorded", "babble", "white")
-WAYS = ("noisy", "gating", "nacre")
+WAYS = ("noisy", "gating", "levels", "nacre")
 METRICS = ("pesq_wb", "estoi", "si_sdr_db", "dnsmos")
 CLEAN = 99.0  # dB, no noise at all
 
@@ -44,13 +47,31 @@ def mono(path: Path) -> np.ndarray:
     return wave.mean(0)
 
 
+def ways_of(codec) -> list[str]:
+    """Which of WAYS there are."""
+    both = codec.model.denoiser is not None and codec.config.cleans
+    there = {"gating": importlib.util.find_spec("noisereduce") is not None, "levels": both}
+    return [way for way in WAYS if there.get(way, True)]
+
+
+def cleaned(way: str, codec, noisy: np.ndarray) -> np.ndarray:
+    """noisy [N] as a way leaves it."""
+    from nacre import Codec
+    from nacre.tools.denoise import denoise
+
+    if way == "gating":
+        import noisereduce
+
+        return noisereduce.reduce_noise(y=noisy, sr=RATE_HZ, n_jobs=1).astype(np.float32)
+    if way == "levels":
+        codec = Codec(dataclasses.replace(codec.model, denoiser=None))
+    return noisy if way == "noisy" else denoise(codec, noisy, RATE_HZ)
+
+
 def clip_rows(index: int, data: Path, clip: str, others: list[str], noise: list[Path], model: str, snrs: list[float]):
     """Rows of one clip."""
-    import noisereduce
-
     from nacre import load
     from nacre.evaluate.measures import Sound, dnsmos, intelligibility, pesq_wb, si_sdr_db
-    from nacre.tools.restore import denoise
 
     codec, rows = load(model), []
     wave = mono(data / clip)[: round(LONGEST_S * RATE_HZ)]
@@ -61,13 +82,9 @@ def clip_rows(index: int, data: Path, clip: str, others: list[str], noise: list[
         sound = noise_of(kind, index, len(wave), noises, voices)
         for snr in snrs:
             noisy = wave + np.float32(10 ** (-snr / 20) * wave.std() / sound.std()) * sound.astype(np.float32)
-            for way in WAYS:
+            for way in ways_of(codec):
                 started = time.process_time()
-                heard = noisy
-                if way == "gating":
-                    heard = noisereduce.reduce_noise(y=noisy, sr=RATE_HZ, n_jobs=1).astype(np.float32)
-                elif way == "nacre":
-                    heard = denoise(codec, noisy, RATE_HZ)
+                heard = cleaned(way, codec, noisy)
                 speed = len(wave) / RATE_HZ / max(1e-6, time.process_time() - started)
                 got = Sound(np.clip(heard, -1, 1))
                 figures = {
@@ -100,12 +117,13 @@ def main(
         writer.writeheader()
         writer.writerows(rows)
     table = Table(title=f"{len(found)} clips, mean of {', '.join(METRICS)}")
-    for head in ("noise", "SNR dB", *WAYS, "x real time"):
+    ways = [way for way in WAYS if any(row["way"] == way for row in rows)]
+    for head in ("noise", "SNR dB", *ways, "x real time"):
         table.add_column(head)
     for kind in (*KINDS, "all"):
         for snr in numbers(snrs):
             cells = []
-            for way in WAYS:
+            for way in ways:
                 mine = [r for r in rows if r["way"] == way and r["snr_db"] == snr and kind in (r["noise"], "all")]
                 means = [float(np.mean([row[name] for row in mine])) for name in METRICS]
                 cells.append("{:.2f} {:.3f} {:.1f} {:.2f}".format(*means))

@@ -14,6 +14,7 @@ import nacre
 from nacre.io import audio
 from nacre.tools import edit, restore
 from nacre.tools import sample as sampling
+from nacre.tools.denoise import denoise
 
 CLIPS = Path(nacre.__file__).parent / "clips"
 SECONDS = 4.0
@@ -43,7 +44,7 @@ def main(
     panels = {
         "recording": wave,
         "in noise, 5 dB": noisy,
-        "denoised": restore.denoise(codec, noisy, RATE_HZ),
+        "denoised": denoise(codec, noisy, RATE_HZ),
         "with gaps of 60 and 120 ms": holes,
         "concealed": restore.conceal(codec, holes, RATE_HZ, GAPS),
         "said again, speed 0.8": edit.resynthesise(codec, wave, RATE_HZ, speed=0.8),

@@ -20,7 +20,7 @@ from nacre.codec.codec import Codec
 from nacre.core.errors import AudioError, BundleError, TrainError, UsageError
 from nacre.io import audio
 from nacre.model import bundle as bundles
-from nacre.tools.restore import denoise
+from nacre.tools.denoise import denoise
 from nacre.train import degrade, loop, start
 from nacre.train import export as export_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus
@@ -163,7 +163,7 @@ def test_a_model_that_does_not_say_what_is_clean(cleaner, tmp_path, span):
 
 
 def test_denoise_of_a_model_that_never_learned_it(tiny, cleaner, speech):
-    with pytest.raises(UsageError, match="taught to clean"):
+    with pytest.raises(UsageError, match="taught to denoise"):
         denoise(tiny, speech[:4000], 16_000)
     with pytest.raises(AudioError):
         denoise(nacre.load(cleaner), np.zeros(0, np.float32), 16_000)

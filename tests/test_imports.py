@@ -125,7 +125,7 @@ def test_imports_go_inward_and_libraries_stay_home(path):
         ("train/losses", "from distillmos import ConvTransformerSQAModel"),
         ("train/losses", "from nacre.evaluate import judges"),
         ("evaluate/report", "import onnxruntime"),
-        ("tools/edit", "from nacre.tools.restore import denoise"),
+        ("tools/edit", "from nacre.tools.denoise import denoise"),
     ],
 )
 def test_table_finds_wrong_imports(where, source):

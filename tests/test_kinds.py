@@ -36,14 +36,15 @@ from nacre.train.bottlenecks.registry import BOTTLENECKS
 from nacre.train.bottlenecks.rvq import ResidualSettings, ResidualVQ, kmeans, nearest
 from nacre.train.data import Corpus, Sampler, Source
 from nacre.train.degrade import NOTHING
+from nacre.train.denoise_recipe import is_denoiser
 from nacre.train.losses import LossConfig, MelLoss, SpectralLoss
 from nacre.train.nets.blocks import BLOCKS, NetConfig
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.nets.transforms import LogMel
 from nacre.train.rate import RateControl
-from nacre.train.recipe import Recipe, load_recipe, parse, recipe_of
+from nacre.train.recipe import Recipe, load_recipe, parse, read_values, recipe_of
 
-RECIPES = sorted(RECIPE.parent.glob("*.toml"))
+RECIPES = [path for path in sorted(RECIPE.parent.glob("*.toml")) if not is_denoiser(read_values(path))]
 CODEC = CodecConfig(latent_dims=8, levels=4, group_frames=10)
 MEL = dataclasses.replace(CODEC, mel_bands=20, delay_samples=480)
 BOOKS = ResidualSettings(codebooks=4, codebook_size=16, code_dims=4)

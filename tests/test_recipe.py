@@ -12,7 +12,8 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 from nacre import recipes
 from nacre.core.errors import BundleError, TrainError
-from nacre.train.recipe import PARTS, Recipe, load_recipe, recipe_of
+from nacre.train.denoise_recipe import is_denoiser, load_denoise_recipe
+from nacre.train.recipe import PARTS, Recipe, load_recipe, read_values, recipe_of
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -44,6 +45,9 @@ def test_shipped_recipes_are_there():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_load(path):
+    if is_denoiser(read_values(path)):
+        assert load_denoise_recipe(path).name == path.stem
+        return
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert recipe.steps == sum(stage.steps for stage in recipe.stage) > 0

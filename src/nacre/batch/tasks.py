@@ -183,14 +183,16 @@ def conceal_file(
     return Result(f"{done}  {_pace(duration_s, started)}", duration_s, error=error, kept=True)
 
 
-def denoise_file(source: str, target: str, model: str, force: bool, tick: Callable[[float], None]) -> Result:
+def denoise_file(
+    source: str, target: str, strength: float, model: str, force: bool, tick: Callable[[float], None]
+) -> Result:
     """Leave out what is not speech."""
-    from nacre.tools import restore
+    from nacre.tools.denoise import denoise
 
     codec = codec_of(model)
     found = _heard(source)
     started = time.perf_counter()
-    clean = restore.denoise(codec, found.wave, found.rate_hz, tick=tick)
+    clean = denoise(codec, found.wave, found.rate_hz, strength=strength, tick=tick)
     _write_sound(target, clean, found.rate_hz, force)
     text = f"{source}: denoised  {_pace(found.duration_s, started)}"
     return Result(text, found.duration_s, error=found.loss, kept=True)

@@ -24,6 +24,7 @@ Frames = Annotated[int, typer.Option(min=1, max=3, help="Frames of 20 ms in a pa
 Expect = Annotated[float, typer.Option(help="Loss in % to be ready for: sets keys and copies.")]
 Reach = Annotated[float, typer.Option(help="How far back copies reach, 40 to 1000 ms.")]
 Copies = Annotated[bool, typer.Option(help="Send coarse copies of earlier frames when packets are lost.")]
+Denoise = Annotated[bool, typer.Option(help="Leave out noise, 10 ms later. The model needs a denoiser.")]
 Loss = Annotated[float, typer.Option(help="Packets that the line loses, in %.")]
 Burst = Annotated[float, typer.Option(min=1, help="Mean length of runs of lost packets.")]
 Jitter = Annotated[float, typer.Option(min=0, help="Mean of a random delay, ms.")]
@@ -41,6 +42,7 @@ def stream_encode(
     expect_loss: Expect = 0.0,
     reach: Reach = 80.0,
     copies: Copies = True,
+    denoise: Denoise = False,
     rate: Rate = 16_000,
     model: Model = "speech-16k",
     quiet: Quiet = False,
@@ -54,7 +56,7 @@ def stream_encode(
     from nacre.io.stdio import standard_input, standard_output
     from nacre.link.pipes import encode_pipe
 
-    settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies)
+    settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies, denoise=denoise)
     found = encode_pipe(load(model), standard_input(), standard_output(), rate, settings)
     if not quiet:
         tell(f"{found:.2f} kb/s of payloads")
@@ -91,6 +93,7 @@ def send(
     expect_loss: Expect = 0.0,
     reach: Reach = 80.0,
     copies: Copies = True,
+    denoise: Denoise = False,
     rate: Rate = 16_000,
     loss: Loss = 0.0,
     burst: Burst = 1.0,
@@ -112,7 +115,7 @@ def send(
     from nacre.link import network
     from nacre.link.pipes import PcmReader
 
-    settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies)
+    settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies, denoise=denoise)
     line, where, codec = _line(loss, burst, 0.0, jitter, 0.0, seed), network.address_of(to), load(model)
 
     def go(pieces: Iterator[Array], rate_hz: int) -> None:

@@ -162,6 +162,9 @@ def conceal(
 def denoise(
     inputs: Inputs = None,
     output: AnyOutput = None,
+    strength: Annotated[
+        float, typer.Option(help="How much of the noise goes, 0..1. Below 1 the model needs a denoiser.")
+    ] = 1.0,
     model: Model = DEFAULT_MODEL,
     recursive: Recursive = False,
     files_from: FilesFrom = None,
@@ -175,7 +178,7 @@ def denoise(
 
     nacre denoise street.wav -o clean.wav
     """
-    options = {"model": model, "force": force}
+    options = {"strength": strength, "model": model, "force": force}
     task = Task(denoise_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
     run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from, "-denoised"))
 

@@ -18,6 +18,8 @@ from nacre.cli.app import (
     numbers,
     torch_at_hand,
 )
+from nacre.core.config import DEFAULT_MODEL
+from nacre.core.errors import UsageError
 
 
 @app.command()
@@ -53,12 +55,21 @@ def train(
     with torch_at_hand():
         from nacre import recipes as recipes_inside
         from nacre.model import bundle as bundles
+        from nacre.train.denoise_recipe import is_denoiser, load_denoise_recipe
+        from nacre.train.denoise_run import train_denoiser
         from nacre.train.loop import train as run
-        from nacre.train.recipe import load_recipe
+        from nacre.train.recipe import load_recipe, read_values
         from nacre.train.start import start_from
 
+        path, asked = recipes_inside.find(recipe), tuple(changes or ())
+        if is_denoiser(read_values(path)):
+            if start:
+                raise UsageError("from", found=f"{start} for a denoiser", wanted="a recipe of a codec")
+            chosen = load_denoise_recipe(path, asked)
+            train_denoiser(chosen, data, out, noise, valid, resume=resume, max_steps=max_steps, quiet=quiet)
+            return
         run(
-            load_recipe(recipes_inside.find(recipe), tuple(changes or ())),
+            load_recipe(path, asked),
             data,
             out,
             noise,
@@ -146,16 +157,25 @@ def export(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Model the run began from: keep all but the networks it trained, so that files stay readable."
+            help="Model the run began from: keep all but the networks it trained, so that files stay readable. "
+            "Of a denoiser: the model it shall be part of, by default the one in the package."
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
     with torch_at_hand():
+        from nacre.train.denoise_recipe import is_denoiser, values_of
+        from nacre.train.denoise_run import export_denoiser
         from nacre.train.export import export_run
         from nacre.train.post.graft import export_networks
 
+        if is_denoiser(values_of(run)):
+            found = export_denoiser(run, base or DEFAULT_MODEL, output, name)
+            if not quiet:
+                size_kb = found.part("denoiser.onnx").stat().st_size / 1e3
+                tell(f"{output}: {found.name} with a denoiser of {size_kb:.0f} kB, files as before")
+            return
         found = export_networks(run, base, output, name) if base else export_run(run, output, name)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:

@@ -72,7 +72,8 @@ class Codec:
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
         model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
         `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
-        leaves out what is not speech, for good, and does without refined levels, which would bring it back.
+        leaves out what is not speech, for good; without a denoiser in the model also without refined levels, which
+        would bring it back.
         `packet_bytes` gives every packet, one channel of one group, this very size instead of a rate, as some links
         need it. `level` writes all of them at this quality level, as `tokens` does.
         """
@@ -138,6 +139,7 @@ class Codec:
         loss: float = 0.0,
         reach_ms: float = 80.0,
         redundant: bool = True,
+        denoise: bool = False,
         source: int | None = None,
     ) -> LiveEncoder:
         """Samples in, RTP packets of `frames` times 20 ms out, for lines that lose packets; see `LiveSettings`.
@@ -146,7 +148,7 @@ class Codec:
         """
         from nacre.codec.live import LiveSettings
 
-        settings = LiveSettings(bitrate_kbps, frames, loss, reach_ms, redundant)
+        settings = LiveSettings(bitrate_kbps, frames, loss, reach_ms, redundant, denoise=denoise)
         return self.live_encoder_of(rate_hz, settings, source)
 
     def live_encoder_of(self, rate_hz: float, settings: LiveSettings, source: int | None = None) -> LiveEncoder:

@@ -10,6 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
+from nacre.codec.denoiser import StreamDenoiser
 from nacre.codec.encoder import analyse_frames, code_frames
 from nacre.codec.live_packets import (
     COPY_LEVELS,
@@ -48,7 +49,7 @@ class LiveSettings:
 
     `bitrate_kbps` counts payloads, copies included; None is what files have by default. `frames` of 20 ms go into a
     packet; `loss` is the share of packets that the line is thought to lose, which sets keys and copies; copies reach
-    back `reach_ms`, and are left out where `redundant` is False.
+    back `reach_ms`, and are left out where `redundant` is False. `denoise` leaves out noise, 10 ms later.
     """
 
     bitrate_kbps: float | None = None
@@ -57,6 +58,7 @@ class LiveSettings:
     reach_ms: float = 80.0
     redundant: bool = True
     copy_level: int = 0
+    denoise: bool = False
 
     def __post_init__(self) -> None:
         wanted = {
@@ -81,6 +83,7 @@ class LiveEncoder:
         self._plan.spent_bytes = 0
         self._plan.activity = self._overhead()
         self._coder, self._resampler = PayloadCoder(model), Resampler(self.rate_hz, model.config.rate_hz, 1)
+        self._denoiser = StreamDenoiser(model, 1) if settings.denoise else None
         self._primary = start_encoder(model, refine=self._plan.highest >= model.plain_levels)
         self._coarse, self._loudness = start_encoder(model), FIRST_LEVEL
         self._context: Context | None = None
@@ -100,17 +103,19 @@ class LiveEncoder:
     def push(self, wave: Array) -> list[bytes]:
         """wave [N] or [C, N] (channels averaged) float32 at the encoder's rate -> RTP packets that it completes."""
         sound = as_sound(wave).mean(0, keepdims=True)
-        self._waiting = np.concatenate([self._waiting, self._resampler.push(sound)[0]])
+        ready = self._resampler.push(sound)
+        if self._denoiser:
+            ready = self._denoiser.push(ready)
+        self._waiting = np.concatenate([self._waiting, ready[0]])
         return list(self._ready())
 
     def flush(self) -> list[bytes]:
         """The packets of what is left, padded so that the decoder's delay brings out the last sample."""
         config = self.model.config
-        tail = [
-            self._waiting,
-            self._resampler.flush()[0],
-            np.full(config.delay_samples, self._offset.offset, np.float32),
-        ]
+        rest = self._resampler.flush()
+        if self._denoiser:
+            rest = np.concatenate([self._denoiser.push(rest), self._denoiser.flush()], 1)
+        tail = [self._waiting, rest[0], np.full(config.delay_samples, self._offset.offset, np.float32)]
         self._waiting = pad(np.concatenate(tail), self.settings.frames * config.hop_samples)
         return list(self._ready())
 

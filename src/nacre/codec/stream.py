@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nacre.codec.decoder import decode_frames
+from nacre.codec.denoiser import StreamDenoiser
 from nacre.codec.encoder import encode_frames, follow_frames
 from nacre.codec.fixed_size import MAX_PACKET_BYTES, MIN_PACKET_BYTES, encode_sized
 from nacre.codec.packets import CONTEXT, LOST, PRIORS, SIDE_BY_SIDE, STATIC, Group, PacketCoder
@@ -52,8 +53,8 @@ class Settings:
             raise UsageError("stereo", found=self.stereo, wanted=" or ".join(WAYS))
         if self.prior not in PRIORS:
             raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
-        if self.denoise and not model.config.cleans:
-            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that was taught to clean")
+        if self.denoise and not model.denoises:
+            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that was taught to denoise")
         if self.level is not None:
             self._check_level(model)
 
@@ -61,14 +62,18 @@ class Settings:
         """How levels are chosen. Raises UsageError."""
         if self.level is not None:
             return fixed_plan(model, channels, self.level, self.prior)
-        plain = self.denoise  # refined levels would bring the noise back
+        plain = self.cleans(model)  # refined levels would bring the noise back
         return plan_rate(model, channels, self.bitrate_kbps, self.quality, self.prior, plain)
+
+    def cleans(self, model: Model) -> bool:
+        """Whether the encoder has to leave out the noise, since the model has no denoiser to do it before."""
+        return self.denoise and model.denoiser is None
 
     def _check_level(self, model: Model) -> None:
         others = [name for name in ("bitrate_kbps", "quality", "packet_bytes") if getattr(self, name) is not None]
         if others:
             raise UsageError("level", found=f"{others[0]} too", wanted="one of them")
-        if self.denoise and model.level(self.level) >= model.plain_levels:
+        if self.cleans(model) and model.level(self.level) >= model.plain_levels:
             wanted = f"0 to {model.plain_levels - 1}"
             raise UsageError("level", found=f"{self.level}, with denoise", wanted=wanted)
 
@@ -99,13 +104,14 @@ class StreamEncoder:
             plan.reach += JOINED_REACH
         self.model, self.header, self.plan = model, _header(model, rate_hz, channels, settings.prior, alike), plan
         self.samples, self._settings, self._options = 0, settings, Options(settings.prior)
-        refine = (
-            not settings.denoise if settings.packet_bytes else plan.highest >= model.plain_levels or plan.refines_tones
-        )
-        start = start_encoder(model, denoise=settings.denoise, refine=refine)
+        cleans = settings.cleans(model)
+        refine = not cleans if settings.packet_bytes else plan.highest >= model.plain_levels or plan.refines_tones
+        start = start_encoder(model, denoise=cleans, refine=refine)
         self.states, self._levels = channels * [start], channels * [plan.level]
         self._offsets = channels * [OffsetState()]
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
+        block, apart = model.config.group_samples, settings.denoise and not cleans
+        self._denoiser = StreamDenoiser(model, channels, block_samples=block) if apart else None
         self._alike = Likeness() if alike else None
         self._waiting = np.zeros((channels, 0), np.float32)
 
@@ -119,13 +125,19 @@ class StreamEncoder:
         for at in range(0, wave.shape[1], block):
             piece = wave[:, at : at + block]
             self.samples += piece.shape[1]
-            self._waiting = np.concatenate([self._waiting, self._resampler.push(piece)], 1)
+            ready = self._resampler.push(piece)
+            if self._denoiser:
+                ready = self._denoiser.push(ready)
+            self._waiting = np.concatenate([self._waiting, ready], 1)
             packets += self._groups()
         return packets
 
     def flush(self) -> list[Packet]:
         """The packets of what is left; the stream is at its end."""
-        self._waiting = np.concatenate([self._waiting, self._resampler.flush()], 1)
+        rest = [self._resampler.flush()]
+        if self._denoiser:
+            rest = [self._denoiser.push(rest[0]), self._denoiser.flush()]
+        self._waiting = np.concatenate([self._waiting, *rest], 1)
         packets = self._groups()
         if self.samples:
             delay, hop = self.model.config.delay_samples, self.model.config.hop_samples

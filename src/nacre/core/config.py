@@ -10,6 +10,7 @@ from nacre.core.errors import BundleError
 from nacre.core.units import ceil_div
 
 DEFAULT_MODEL = "speech-16k"  # inside the package
+LONGEST_WINDOW = 8192  # of a denoiser, samples
 LATER = {
     "mel_bands": 0,
     "cleans": False,
@@ -109,3 +110,34 @@ class CodecConfig:
         if not known - set(LATER) <= set(values) <= known:
             raise BundleError("codec settings", found=sorted(values), wanted=sorted(known))
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """How a model's denoiser sees sound; stored in model.json under "denoiser".
+
+    Its graph is given spectra over the loudest level so far, which falls by `release_db` a second.
+    """
+
+    window_samples: int = 512
+    step_samples: int = 160  # the denoised sound lags by this much
+    release_db: float = 10.0
+
+    def __post_init__(self) -> None:
+        window, step = self.window_samples, self.step_samples
+        whole = all(isinstance(size, int) and not isinstance(size, bool) for size in (window, step))
+        if not whole or not 0 < 2 * step <= window <= LONGEST_WINDOW or window % 2:
+            wanted = f"whole numbers, an even window of two steps up to {LONGEST_WINDOW}"
+            raise BundleError("denoiser window_samples, step_samples", found=(window, step), wanted=wanted)
+        number = isinstance(self.release_db, int | float) and not isinstance(self.release_db, bool)
+        if not number or not 0 < self.release_db <= 1000:
+            raise BundleError("denoiser release_db", found=self.release_db, wanted="above 0, at most 1000")
+
+    @property
+    def bins(self) -> int:
+        """Complex bins of one spectrum."""
+        return self.window_samples // 2 + 1
+
+    def fall(self, rate_hz: int) -> float:
+        """Factor by which the level falls in a step."""
+        return float(10 ** (-self.release_db * self.step_samples / rate_hz / 20))

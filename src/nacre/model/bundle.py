@@ -7,6 +7,7 @@ prior.npz       integer count tables
 quantiser.npz   steps, codebooks or sizes, for all kinds but scalar, whose steps are in model.json
 context.npz     integer network of the context prior, where the model has one
 refinement.npz  steps and integer tables of the refinement, where the highest levels have one
+denoiser.onnx   spectra -> complex masks, where the model has a denoiser: before the encoder, so no part of its files
 
 A model with a context prior has two fingerprints: a file names by its own which of the priors wrote it.
 """
@@ -22,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nacre.core.config import CodecConfig
+from nacre.core.config import CodecConfig, DenoiserConfig
 from nacre.core.errors import BundleError, UsageError
 from nacre.core.types import Array
 from nacre.model.facts import FORMAT, Facts
@@ -33,7 +34,8 @@ MODELS = Path(__file__).parent.parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 CONTEXT = "context.npz"
 REFINEMENT = "refinement.npz"
-ENCODES = ("encoder.onnx",)  # the meaning of a file depends on all parts but this one
+DENOISER = "denoiser.onnx"
+ENCODES = ("encoder.onnx", DENOISER)  # the meaning of a file depends on all parts but these
 LARGEST_PART_BYTES = 256 << 20
 HEAD = ("format", "name", "kind", "fingerprint", "sha256", "codec")  # of model.json, made by `save`; facts follow
 
@@ -97,6 +99,11 @@ class Bundle:
         """Whether the highest levels are refined."""
         return REFINEMENT in self.facts.hashes
 
+    @property
+    def denoiser(self) -> DenoiserConfig | None:
+        """How its denoiser sees sound; None where it has none."""
+        return self.facts.denoiser if DENOISER in self.facts.hashes else None
+
     def quantiser(self) -> Quantiser:
         """The quantiser of its kind. Raises BundleError."""
         return kind_of(self.kind).load(self.folder, self.facts.values)
@@ -125,7 +132,7 @@ def _hash(path: Path) -> str:
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
     """Names of the files a model of this kind consists of, model.json apart; of those it may do without the `known`."""
-    return (*PARTS, *kind_of(kind).parts, *(name for name in (CONTEXT, REFINEMENT) if name in known))
+    return (*PARTS, *kind_of(kind).parts, *(name for name in (CONTEXT, REFINEMENT, DENOISER) if name in known))
 
 
 def fingerprint(config: CodecConfig, kind: int, meaning: Any, hashes: dict[str, str]) -> bytes:
@@ -168,6 +175,8 @@ def described(folder: Path) -> Bundle:
     facts = Facts.read(folder)
     place, without = f"{folder}/model.json", facts.hashes.copy()
     without.pop(CONTEXT, None)
+    if DENOISER in facts.hashes and facts.denoiser is None:
+        raise BundleError(f"{place}: denoiser", found="nothing", wanted=f"the settings of {DENOISER}")
     try:
         meaning = kind_of(facts.kind).meaning(facts.values)
         prints = [fingerprint(facts.config, facts.kind, meaning, hashes) for hashes in (facts.hashes, without)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nacre.core.config import CodecConfig
+from nacre.core.config import CodecConfig, DenoiserConfig
 from nacre.core.errors import BundleError
 from nacre.core.types import Array
 
@@ -35,6 +35,7 @@ class Facts:
     licence: str
     training: dict[str, Any]  # recipe, steps, sources
     refinement: dict[str, Any]  # how it was made, empty without one
+    denoiser: DenoiserConfig | None
     codebooks: dict[str, Any]  # how much of them training speech used, of kinds that have some
     values: dict[str, Any]  # all of it as it stands there, for what a kind keeps
 
@@ -68,6 +69,7 @@ class Facts:
             str(values.get("licence", "")),
             dict(values.get("training") or {}),
             dict(values.get("refinement") or {}),
+            _denoiser(values.get("denoiser")),
             dict(values.get("codebooks") or {}),
             values,
         )
@@ -95,6 +97,15 @@ def _span(value: Any) -> tuple[float, float]:
     if not 0 <= low < high < float("inf"):
         raise BundleError("cleaning_span", found=(low, high), wanted="0 or more, rising")
     return low, high
+
+
+def _denoiser(value: Any) -> DenoiserConfig | None:
+    if value is None:
+        return None
+    known = [field.name for field in fields(DenoiserConfig)]
+    if not isinstance(value, dict) or not set(known) <= value.keys():
+        raise BundleError("denoiser", found=value, wanted=f"settings {', '.join(known)}")
+    return DenoiserConfig(**{name: value[name] for name in known})
 
 
 def _reads(value: Any) -> dict[str, tuple[bytes, ...]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nacre.core.config import CodecConfig
+from nacre.core.config import CodecConfig, DenoiserConfig
 from nacre.core.errors import BundleError, UsageError
 from nacre.core.types import Array
+from nacre.dsp.low_delay import LowDelay
 from nacre.dsp.mel import LogMelAnalyser, LogMelSynthesiser
 from nacre.dsp.noise import NoiseSynthesiser
 from nacre.dsp.stft import Analyser, Synthesiser
@@ -17,6 +18,15 @@ from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
 from nacre.model.runtime import Network
 from nacre.quantise.base import Quantiser
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """A graph that gives spectra complex masks, [T, 2 * bins] both, real parts first; its settings and windows."""
+
+    net: Network
+    config: DenoiserConfig
+    frames: LowDelay
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +46,7 @@ class Model:
     context_prior: ContextPrior | None = None
     refinement: Refinement | None = None
     cleaning_span: tuple[float, float] | None = None
+    denoiser: Denoiser | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -70,6 +81,7 @@ class Model:
             ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None,
             Refinement.load(bundle.part(bundles.REFINEMENT)) if bundle.has_refinement else None,
             bundle.facts.cleaning_span,
+            denoiser_of(bundle, threads),
         )
 
     @property
@@ -81,6 +93,11 @@ class Model:
     def name(self) -> str:
         """The bundle's name."""
         return self.bundle.name
+
+    @property
+    def denoises(self) -> bool:
+        """Whether it can leave out noise: by a denoiser, or by its encoder's levels for it."""
+        return self.denoiser is not None or self.config.cleans
 
     @property
     def plain_levels(self) -> int:
@@ -121,6 +138,15 @@ def _check_refinement(model: Model, layer: Refinement) -> None:
     wanted = (model.config.levels, model.config.hop_samples)
     if found != wanted or model.config.mel_bands:
         raise BundleError(f"{model.bundle.folder}: refinement", found=found, wanted=f"levels, samples {wanted}")
+
+
+def denoiser_of(bundle: Bundle, threads: int = 1) -> Denoiser | None:
+    """The denoiser of a bundle that has one."""
+    if (config := bundle.denoiser) is None:
+        return None
+    widths = 2 * config.bins, 2 * config.bins
+    net = Network(bundle.part(bundles.DENOISER), threads, widths, levels=False)
+    return Denoiser(net, config, LowDelay(config.window_samples, config.step_samples))
 
 
 def analyser_of(config: CodecConfig) -> Analyser | LogMelAnalyser:

@@ -26,13 +26,17 @@ REFUSED = {  # fields of the file with what no model needs
 class Network:
     """One graph: (frames [1, T, X], level [1], past [1, P, W]) -> (frames [1, T', Y], past [1, P, W]).
 
+    One without `levels` takes no level.
     It is opened by its first use: commands that only encode do not wait for the decoder's. Opening raises BundleError,
     also where the graph does not take and give `widths`, (X, Y), holds a loop, or has its numbers in other files; a
     step does where T' is not `rows` T, or numbers are none.
     """
 
-    def __init__(self, path: Path, threads: int = 1, widths: tuple[int, int] | None = None, rows: int = 1):
+    def __init__(
+        self, path: Path, threads: int = 1, widths: tuple[int, int] | None = None, rows: int = 1, levels: bool = True
+    ):
         self.path, self._threads, self._wanted, self._rows = path, threads, widths, rows
+        self._inputs = ["frames", "level", "past"] if levels else ["frames", "past"]
 
     @cached_property
     def _session(self) -> ort.InferenceSession:
@@ -48,8 +52,9 @@ class Network:
             found, wanted = str(error)[:200], "a graph that onnxruntime opens"
             raise BundleError(str(self.path), found=found, wanted=wanted) from error
         inputs, outputs = ([item.name for item in items] for items in (session.get_inputs(), session.get_outputs()))
-        if inputs != ["frames", "level", "past"] or len(outputs) != 2:
-            raise BundleError(str(self.path), found=(inputs, outputs), wanted="frames, level, past and two outputs")
+        if inputs != self._inputs or len(outputs) != 2:
+            wanted = f"{', '.join(self._inputs)} and two outputs"
+            raise BundleError(str(self.path), found=(inputs, outputs), wanted=wanted)
         widths = session.get_inputs()[0].shape[-1], session.get_outputs()[0].shape[-1]
         if self._wanted not in (None, widths):
             raise BundleError(f"{self.path}: sizes of the graph", found=widths, wanted=self._wanted)
@@ -71,15 +76,17 @@ class Network:
 
     @cached_property
     def _past_shape(self) -> tuple[int, ...]:
-        return (1, *self._session.get_inputs()[2].shape[1:])
+        return (1, *self._session.get_inputs()[-1].shape[1:])
 
     def start(self) -> Array:
         """State before the first frame."""
         return np.zeros(self._past_shape, np.float32)
 
-    def step(self, frames: Array, level: int, past: Array) -> tuple[Array, Array]:
-        """frames [T, X] float32 at one quality level -> (frames [T', Y], past)."""
-        feed = {"frames": frames[None], "level": np.array([level], np.int64), "past": past}
+    def step(self, frames: Array, level: int | None, past: Array) -> tuple[Array, Array]:
+        """frames [T, X] float32 at one quality level, None where there are none -> (frames [T', Y], past)."""
+        feed = {"frames": frames[None], "past": past}
+        if level is not None:
+            feed["level"] = np.array([level], np.int64)
         try:
             out, after = self._session.run(None, feed)
         except Exception as error:  # onnxruntime's own classes, again

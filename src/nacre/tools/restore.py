@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 
 from nacre.codec.codec import Codec
-from nacre.codec.decoder import render
-from nacre.codec.encoder import analyse_audible
-from nacre.codec.state import start_decoder, start_encoder
-from nacre.core.errors import AudioError, UsageError
+from nacre.core.errors import UsageError
 from nacre.core.types import Array
 from nacre.dsp.extrapolate import Spans, filled, filled_from_both
 from nacre.dsp.gain import gain_for, gain_of
-from nacre.dsp.wave import as_sound, check_shape, pad, pieces_of
+from nacre.dsp.wave import as_sound, check_shape
 from nacre.io.audio import resampled
 
 Stretches = list[tuple[float, float]]
@@ -102,50 +98,6 @@ def conceal(
             tick(done / len(work))
     shaped: Array = result.reshape(np.shape(wave))
     return shaped
-
-
-def denoise(codec: Codec, wave: Array, rate_hz: int, *, tick: Callable[[float], None] | None = None) -> Array:
-    """The speech in wave [N] or [C, N], of the same shape, through latents that nothing has rounded.
-
-    Of the highest level without refinement, each channel by itself. Nothing is left above half the model's rate.
-    Raises AudioError, and UsageError where the model was not taught to clean.
-    """
-    sound = as_sound(wave)
-    rate_hz = check_shape(rate_hz, len(sound))
-    if not codec.config.cleans:
-        raise UsageError("denoise", found=f"model {codec.bundle.name}", wanted="a model that was taught to clean")
-    if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
-    result = np.empty_like(sound)
-    for index, channel in enumerate(sound):
-        done = None if tick is None else partial(_told, tick, index, len(sound))
-        result[index] = _cleaned(codec, channel, rate_hz, done)
-    shaped: Array = result.reshape(np.shape(wave))
-    return shaped
-
-
-def _told(tick: Callable[[float], None], channel: int, channels: int, share: float) -> None:
-    tick((channel + share) / channels)
-
-
-def _cleaned(codec: Codec, wave: Array, rate_hz: int, tick: Callable[[float], None] | None) -> Array:
-    """wave [N] from cleaned latents that nothing has rounded, group by group."""
-    model, config, level = codec.model, codec.config, codec.model.plain_levels - 1
-    ready = resampled(wave, rate_hz, config.rate_hz)
-    padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)
-    encoder, decoder, pieces, done = start_encoder(model, denoise=True), start_decoder(model), [], 0
-    for part in pieces_of(padded, config.group_samples):
-        analysed, encoder = analyse_audible(model, encoder, part, level)
-        latents = model.quantiser.unrounded(analysed.latents, level)
-        if analysed.silent:
-            latents = np.zeros_like(latents)
-        sound, decoder = render(model, decoder, latents, level, None if analysed.silent else encoder.code)
-        pieces.append(sound)
-        done += len(part)
-        if tick:
-            tick(done / len(padded))
-    heard = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
-    return resampled(heard, config.rate_hz, rate_hz)[: len(wave)]
 
 
 def _sections(gaps: Spans, rate_hz: int) -> Iterator[Spans]:

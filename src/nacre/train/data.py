@@ -27,10 +27,13 @@ from nacre.train.degrade import (
     add_noise,
     change_speed,
     clicks,
+    clipped,
     coloured,
+    gusts,
     hum,
     in_room,
     narrow,
+    recoloured,
     tilt,
     tones,
 )
@@ -249,6 +252,8 @@ class Sampler:
                 noise += other / np.float32(other.std() + 1e-4)
         elif kind < d.babble_probability + d.coloured_probability or not self.noises:
             noise = coloured(samples, rng)
+        elif d.varied_probability and rng.random() < d.varied_probability:
+            noise = self._varied(samples, rng)
         else:
             noise = self._noise(samples, rng)
         noise /= np.float32(noise.std() + 1e-9)
@@ -256,7 +261,24 @@ class Sampler:
             noise += np.float32(rng.uniform(0.3, 2)) * hum(samples, rate_hz, rng)
         if rng.random() < d.clicks_probability:
             noise += np.float32(rng.uniform(0.3, 2)) * clicks(samples, rate_hz, rng)
-        return add_noise(wave, noise, rng.uniform(*d.snr_db)), target
+        if d.speechless_probability and rng.random() < d.speechless_probability:
+            return noise * np.float32(0.05), np.zeros_like(wave)
+        wave = add_noise(wave, noise, rng.uniform(*d.snr_db))
+        if d.clipping_probability and rng.random() < d.clipping_probability:
+            wave = clipped(wave, rng.uniform(0.2, 0.8))
+        return wave, target
+
+    def _varied(self, samples: int, rng: np.random.Generator) -> Array:
+        """Recorded noise [N] unlike the recording: few recordings must stand for all noise there is."""
+        noise = np.zeros(samples, np.float32)
+        for strength in (1.0, rng.uniform(0.3, 1.0))[: 2 if rng.random() < 0.25 else 1]:
+            factor = rng.uniform(0.7, 1.4) if rng.random() < 0.6 else 1.0
+            one = self._noise(int(samples * factor) + 64, rng)
+            one = change_speed(one, factor, samples) if factor != 1.0 else one[:samples]
+            noise[: len(one)] += one * np.float32(strength / (one.std() + 1e-4))
+        if rng.random() < 0.5:
+            noise = recoloured(noise, rng)
+        return gusts(noise, rng) if rng.random() < 0.2 else noise
 
     def _other(self, samples: int, rng: np.random.Generator) -> Array:
         return excerpt(self.sources[rng.choice(len(self.sources), p=self.share)], samples, rng)

@@ -81,7 +81,9 @@ def add_noise(wave: Array, noise: Array, snr_db: float) -> Array:
 class DirtConfig:
     """What an excerpt is buried in where the encoder learns to clean; every probability in 0..1.
 
-    Noise is babble of other excerpts, coloured noise, or else recorded; hum, clicks and rooms come on top.
+    Noise is babble of other excerpts, coloured noise, or else recorded; hum, clicks and rooms come on top. Noise that
+    is `varied` gets another speed, colour and course, and company. With `clipping` the microphone was too loud; in
+    `speechless` excerpts there is noise alone, and nothing shall be left.
     """
 
     snr_db: tuple[float, float] = (-5.0, 20.0)
@@ -90,9 +92,12 @@ class DirtConfig:
     hum_probability: float = 0.1
     clicks_probability: float = 0.1
     room_probability: float = 0.2
+    varied_probability: float = 0.0
+    clipping_probability: float = 0.0
+    speechless_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        chances = ("babble", "coloured", "hum", "clicks", "room")
+        chances = ("babble", "coloured", "hum", "clicks", "room", "varied", "clipping", "speechless")
         check(self, "dirt", "0 to 1", share, *(f"{name}_probability" for name in chances))
         check(self, "dirt", "a range from low to high", rising, "snr_db")
         rest = self.babble_probability + self.coloured_probability
@@ -124,6 +129,29 @@ def clicks(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
         burst = rng.standard_normal(len(decay)) * decay * rng.uniform(0.2, 1)
         wave[at : at + len(decay)] += burst.astype(np.float32)
     return wave[:samples] / np.float32(wave[:samples].std() + 1e-9)
+
+
+def recoloured(wave: Array, rng: np.random.Generator) -> Array:
+    """wave [N] through a random equaliser of six bands of equal width."""
+    size = len(wave) // 2 + 1
+    gain_db = np.interp(np.linspace(0, 5, size), np.arange(6), rng.normal(0, 8, 6))
+    found: Array = np.fft.irfft(np.fft.rfft(wave) * 10 ** (gain_db / 20), len(wave)).astype(np.float32)
+    return found
+
+
+def gusts(wave: Array, rng: np.random.Generator) -> Array:
+    """wave [N] that swells and falls, as wind and traffic do."""
+    count = int(rng.integers(3, 10))
+    gain = np.interp(np.linspace(0, count - 1, len(wave)), np.arange(count), 10 ** rng.normal(0, 0.5, count))
+    found: Array = (wave * gain).astype(np.float32)
+    return found
+
+
+def clipped(wave: Array, share: float) -> Array:
+    """wave [N] cut off at this share of its peak."""
+    peak = np.abs(wave).max() * np.float32(share)
+    found: Array = np.clip(wave, -peak, peak)
+    return found
 
 
 def tones(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:

@@ -68,15 +68,24 @@ def write_graph(net: CodecNet, part: str, path: Path, halved: bool = True) -> No
     net = net.eval().cpu()
     step = _Step(net, part)
     past = torch.zeros(1, step.rows, getattr(net, part).inward.out_features)
-    example = (torch.randn(1, 7, getattr(net, part).inward.in_features), torch.zeros(1, dtype=torch.int64), past)
+    example = {
+        "frames": torch.randn(1, 7, getattr(net, part).inward.in_features),
+        "level": torch.zeros(1, dtype=torch.int64),
+        "past": past,
+    }
+    write_module(step, example, path, halved)
+
+
+def write_module(module: nn.Module, example: dict[str, Tensor], path: Path, halved: bool = True) -> None:
+    """A module of named inputs as an ONNX graph of two outputs; the first input has any number of frames, axis 1."""
     frames = torch.export.Dim("frames", min=1, max=4096)
     with hushed():
         program = torch.onnx.export(
-            step,
-            example,
-            input_names=["frames", "level", "past"],
+            module,
+            tuple(example.values()),
+            input_names=list(example),
             output_names=["out", "after"],
-            dynamic_shapes=({1: frames}, None, None),
+            dynamic_shapes=({1: frames}, *(None for _ in range(len(example) - 1))),
             dynamo=True,
             verbose=False,
         )

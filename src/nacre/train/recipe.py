@@ -273,7 +273,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
-    """Recipe from a TOML file; `changes` are key=value overrides such as `data.batch=8` or `stage.0.steps=100`.
+    """Recipe from a TOML file; `changes` are key=value overrides such as `data.batch=8` or `stage.0.steps=100`."""
+    return parse(read_values(path, changes))
+
+
+def read_values(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The plain values of a TOML file with overrides, not checked yet. Raises TrainError.
 
     A recipe with `base = "other.toml"` states only how it differs from that one, which lies beside it.
     """
@@ -288,7 +293,7 @@ def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
         values = _merged(base, values)
     for change in changes:
         override(values, change)
-    return parse(values)
+    return values
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _learned(
         scales = codec.model.quantiser.scales
         assert scales is not None
         prior = train(groups, scales, config, note)
-    for name in (*bundles.PARTS, *([bundles.REFINEMENT] if bundle.has_refinement else [])):
+    for name in {*bundles.parts_of(bundle.kind, bundle.facts.hashes)} - {bundles.CONTEXT}:
         shutil.copyfile(bundle.part(name), part / name)
     prior.save(part / bundles.CONTEXT)
     facts = bundle.metadata

@@ -6,6 +6,7 @@ part of one level, `base`, and spend the rest on the coefficients of nacre.entro
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -142,6 +143,8 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
         arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
         ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
     _arrays(bundle.config, config, []).save(part / bundles.REFINEMENT)
+    if bundle.denoiser:
+        shutil.copyfile(bundle.part(bundles.DENOISER), part / bundles.DENOISER)
     facts = bundle.metadata
     for name in ("steps", "dead_zone", "rates_kbps", "static_rates_kbps"):
         if name in facts:
