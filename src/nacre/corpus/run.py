@@ -24,7 +24,7 @@ from nacre.corpus.sources import Source
 from nacre.corpus.work import PART, Job, Made, coder, marked_row
 
 ENGINES = ("local", "ray")
-DEATHS_A_ROW = 2  # of a process at the same row, before the row is left out
+DEATHS_A_ROW = 3  # of a process at the same row, before the row is left out
 MOST_DEATHS = 10  # of processes over a shard at various rows, before it is given up
 TOLD = 20  # failures that are told at once; all are in the table
 
@@ -205,7 +205,7 @@ class _Run:
         seen = self._deaths.setdefault(number, [])
         seen.append(row)
         if row is not None and seen.count(row) >= DEATHS_A_ROW:
-            fatal[row] = "its process ended suddenly, twice; was it killed for memory?"
+            fatal[row] = "its process ended suddenly, time and again; was it killed for memory?"
         if len(seen) > MOST_DEATHS + DEATHS_A_ROW * len(fatal):
             self._lose(job, f"{len(seen)} processes ended suddenly over it, last at row {row}")
             return
