@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from nacre.core.errors import NacreError
 
@@ -20,7 +21,21 @@ _WORKER = {"busy": False, "stop": False}
 def start_pool(jobs: int, prepare: Callable[[], object] | None, method: str | None = None) -> ProcessPoolExecutor:
     """A pool whose processes call `prepare` before their first work. `method` of multiprocessing: "spawn" and so on."""
     context = multiprocessing.get_context(method)
-    return ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(os.getpid(), prepare))
+    return _Pool(jobs, context, initializer=_start_worker, initargs=(os.getpid(), prepare))
+
+
+class _Pool(ProcessPoolExecutor):
+    """Its processes start with Ctrl-C held back, which would end their imports in a traceback."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        """As `ProcessPoolExecutor.submit`, which starts processes."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(work, *args, **named)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(work, *args, **named)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def interrupt_workers() -> None:
@@ -53,6 +68,8 @@ def _start_worker(parent: int, prepare: Callable[[], object] | None) -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hasattr(os, "getppid"):
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if prepare:
