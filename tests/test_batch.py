@@ -116,6 +116,15 @@ def test_inputs_from_a_list(run, tiny_model, tmp_path, tree, between):
     assert found.rc == 2
 
 
+def test_an_empty_list_is_no_error(run, tiny_model, tmp_path):
+    (tmp_path / "list").touch()
+    found = run("encode", "--files-from", "list", "-o", "out", "--report", "report.csv", "-m", tiny_model)
+    assert found.rc == 0
+    assert "nothing to do" in found.stderr
+    assert len((tmp_path / "report.csv").read_text().splitlines()) == 1
+    assert run("encode", "-o", "out", "-m", tiny_model).rc == 2
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json"])
 def test_report_has_a_row_for_each_file(nacre, tiny_model, tmp_path, tree, suffix):
     (tree / "bad.wav").write_text("no sound")

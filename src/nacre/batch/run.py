@@ -47,6 +47,8 @@ def run_batch(task: Task, pairs: list[Pair]) -> list[Result]:
     """Run every pair; a bad one is told of and the others go on. Exit code 1 if any failed, 2 if all by wrong usage."""
     results: list[Result] = []
     started = time.perf_counter()
+    if not pairs and not task.quiet:
+        tell("nothing to do: the list names no files")
     try:
         with _progress(task, pairs) as (tick, advance):
             for result in _results(task, pairs, tick):

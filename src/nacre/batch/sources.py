@@ -39,12 +39,13 @@ def find(
 ) -> list[Source]:
     """Every input once, those in folders in the order of their names. `kinds`: suffixes that count inside folders.
 
-    `listed` is a file with names, or "-" for standard input, one a line or between NULs. Raises UsageError.
+    `listed` is a file with names, or "-" for standard input, one a line or between NULs; a list may be empty, as that
+    of a night without new recordings. Raises UsageError.
     """
     found: dict[tuple[object, ...], Source] = {}
     for source in [*_given(inputs, kinds, recursive), *(_listed(listed) if listed is not None else ())]:
         found.setdefault(_identity(source.path), source)
-    if not found:
+    if not found and listed is None:
         wanted = "at least one, with a suffix of " + ", ".join(sorted(kinds))
         raise UsageError("inputs", found="no files", wanted=wanted, next="see --recursive and --files-from")
     return list(found.values())
