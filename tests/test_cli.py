@@ -488,6 +488,14 @@ def test_verify_names_the_place(nacre, tiny_model, coded):
     assert found.stderr.count("check failed") == 2
 
 
+def test_a_cut_file_has_lost_no_more_than_it_had(nacre, tiny_model, coded):
+    coded.write_bytes(coded.read_bytes()[:40])
+    for words in (("decode", coded, "-o", "a.wav"), ("verify", coded)):
+        found = nacre(*words, "-m", tiny_model)
+        assert found.rc == 1
+        assert "26 of 26 groups lost" in found.stderr
+
+
 def test_damaged_file_is_decoded_and_reported(nacre, tiny_model, tmp_path, coded, speech):
     damage(coded, 10)
     found = nacre("decode", coded, "-o", "a.wav", "-m", tiny_model)

@@ -83,6 +83,7 @@ def decode_file(
     shape = streams[0].rate_hz, streams[0].header.channels
     alike = [stream for stream in streams if (stream.rate_hz, stream.header.channels) == shape]
     samples, written, lost, groups = sum(stream.samples for stream in alike), 0, 0, 0
+    ended = all(not stream.contents.truncated for stream in alike)
     tags = found[0][0].tags
     with AudioWriter(target, *shape, overwrite=force, tags=tags, raw=raw) as writer:
         for stream in alike:
@@ -92,13 +93,14 @@ def decode_file(
                 written += block.shape[1]
                 tick(written / max(1, samples))
             report_damage(source, stream.damage, stream.contents, start_s)
-            lost += len(stream.damage) + stream.contents.missing + stream.contents.truncated
+            lost += len(stream.damage) + stream.contents.missing
             groups += len(stream.contents.packets) + stream.contents.missing
     keep_time(source, target, found[0][0].modified_s)
     advice = f"{clock(written / shape[0])} of sound written"
     size_bytes, error = sum(contents.size_bytes for contents, _ in found), None
-    if lost:
-        error = StreamError(f"{source}: damaged", found=f"{lost} of {groups} groups lost", next=advice)
+    if lost or not ended:
+        told = f"{lost} of {groups} groups lost" if lost else "no end"
+        error = StreamError(f"{source}: damaged", found=told, next=advice)
     elif len(alike) < len(streams):
         error = StreamError(
             f"{source}: joined files", found="other rates or channels", wanted="alike ones", next=advice
@@ -109,18 +111,22 @@ def decode_file(
 
 def verify_file(source: str, target: str, model: str | None, tick: Callable[[float], None]) -> Result:
     """Check every group of a `.nacre` file; the target is nowhere."""
-    groups, bad, found, seconds, size_bytes = 0, 0, open_all(source, model), 0.0, 0
+    groups, lost, found, seconds, size_bytes, faults = 0, 0, open_all(source, model), 0.0, 0, set[str]()
     for contents, codec in found:
         damage = codec.verify(contents)
         report_damage(source, damage, contents, seconds)
         if contents.skipped_bytes:
             warn(f"{source}: {contents.skipped_bytes} bytes belong to no group")
-        bad += len(damage) + contents.missing + (contents.truncated or contents.skipped_bytes > 0)
-        groups += len(contents.packets)
+            faults.add("bytes of no group")
+        if contents.truncated:
+            faults.add("no end")
+        lost += len(damage) + contents.missing
+        groups += len(contents.packets) + contents.missing
         seconds += (contents.samples or 0) / contents.header.rate_hz
         size_bytes += contents.size_bytes
     joined = f", in {len(found)} files joined" if len(found) > 1 else ""
-    error = StreamError(f"{source}: damaged", found=f"{bad} of {groups} groups lost or unclear") if bad else None
+    told = [*([f"{lost} of {groups} groups lost"] if lost else []), *sorted(faults)]
+    error = StreamError(f"{source}: damaged", found=", ".join(told)) if told else None
     return Result(f"{source}: {groups} groups, all good{joined}", seconds, size_bytes, error=error, kept=True)
 
 
