@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
-from nacre.train.data import Sampler, load_corpus
+from nacre.train.data import Sampler
 from nacre.train.degrade import NOTHING
 from nacre.train.denoise_net import DenoiseLoss, DenoiseNet
 from nacre.train.denoise_recipe import DenoiseRecipe, values_of
 from nacre.train.export import check_free, new_folder, write_module
-from nacre.train.loop import interrupted, report_skipped
+from nacre.train.loop import Place, claim, corpora, interrupted
 from nacre.train.recipe import build
 from nacre.train.run import CHECKPOINT, read_checkpoint
 
@@ -154,21 +154,11 @@ def train_denoiser(
 
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        advice = "choose another"
-        raise TrainError(str(out), found=error.strerror, wanted="a folder for the run", next=advice) from error
-    checkpoint = out / f"{CHECKPOINT}.safetensors"
-    if checkpoint.exists() and not resume:
-        raise TrainError(str(out), found="a run that has begun", wanted="a new folder", next="or go on with --resume")
-    named = ((data, "corpus"), (noise, "noise"), (valid, "valid"))
-    corpora = [load_corpus(path, out / name, recipe.rate_hz, quiet) if path else None for path, name in named]
-    report_skipped([found for found in corpora if found], out / "skipped.txt", quiet)
-    corpus, noises, validation = corpora
+    place = Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    checkpoint = claim(out, resume)
+    corpus, noises, validation = corpora((data, noise, valid), out, recipe.rate_hz, place, quiet)
     assert corpus is not None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = DenoiseRun.new(recipe, device)
+    run = DenoiseRun.new(recipe, place.device)
     if resume and checkpoint.exists():
         run.load(checkpoint)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
@@ -176,7 +166,11 @@ def train_denoiser(
     sampler = Sampler(corpus, codec, recipe.degrade, noises, recipe.balance, dirt=recipe.dirt)
     judged = Sampler(validation or corpus, codec, NOTHING, noises, 1.0, dirt=recipe.dirt)
     _loop(
-        DenoiseTrainer(recipe, run, sampler, device), judged, min(recipe.steps, max_steps or recipe.steps), out, quiet
+        DenoiseTrainer(recipe, run, sampler, place.device),
+        judged,
+        min(recipe.steps, max_steps or recipe.steps),
+        out,
+        quiet,
     )
     return run
 

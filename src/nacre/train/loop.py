@@ -248,9 +248,9 @@ def train(
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
     place = Place.here()
-    checkpoint = _claim(out, resume)
+    checkpoint = claim(out, resume)
     silent = quiet or place.rank > 0
-    corpus, noises, validation = _corpora((data, noise, valid), out, recipe.codec.rate_hz, place, quiet)
+    corpus, noises, validation = corpora((data, noise, valid), out, recipe.codec.rate_hz, place, quiet)
     assert corpus is not None
     run = new_run(recipe, place.device)
     if resume and checkpoint.exists():
@@ -276,7 +276,7 @@ def train(
     return run
 
 
-def _claim(out: Path, resume: bool) -> Path:
+def claim(out: Path, resume: bool) -> Path:
     """The checkpoint of the run folder `out`, which is made. Raises TrainError where it is in use."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -289,7 +289,7 @@ def _claim(out: Path, resume: bool) -> Path:
     return checkpoint
 
 
-def _corpora(
+def corpora(
     folders: tuple[Path | Sequence[Path] | None, ...], out: Path, rate_hz: int, place: Place, quiet: bool
 ) -> list[Corpus | None]:
     """Recordings, noises and recordings for validation, as far as there are folders of them, decoded into `out`."""

@@ -45,10 +45,7 @@ def export_networks(folder: Path, base: str | Path, out: Path, name: str | None 
                 settings, count = refined["settings"], bundle.config.levels
                 plain = count - len(settings["steps"])
                 levels = [*range(plain), *(count - plain) * [settings["base"]]]
-                every = count
-                if side == "encoder" and bundle.config.cleans:
-                    levels, every = levels + [level + count for level in levels], bundle.config.encoder_levels
-                spread_graph(graph, graph, every, levels)
+                spread_graph(graph, graph, bundle.config, side, levels)
         facts: dict[str, Any] = bundle.metadata | making(recipe, run, corpus) | {"reads": bundle.reads}
         draft = bundles.save(part, name or recipe.name, bundle.kind, recipe.codec, facts)
         sampler = Sampler(corpus, recipe.codec, MILD, None, BALANCE)

@@ -134,9 +134,8 @@ def add_refinement(
 
 def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config: RefineConfig) -> bundles.Bundle:
     """A copy of the model in which level i is what `levels[i]` was, with a refinement whose tables know nothing yet."""
-    cleaning = [level + bundle.config.levels for level in levels] if bundle.config.cleans else []
-    spread_graph(bundle.part("encoder.onnx"), part / "encoder.onnx", bundle.config.encoder_levels, levels + cleaning)
-    spread_graph(bundle.part("decoder.onnx"), part / "decoder.onnx", bundle.config.levels, levels)
+    for side in ("encoder", "decoder"):
+        spread_graph(bundle.part(f"{side}.onnx"), part / f"{side}.onnx", bundle.config, side, levels)
     StaticPrior(StaticPrior.load(bundle.part("prior.npz")).counts[levels]).save(part / "prior.npz")
     if bundle.has_context:
         prior = ContextPrior.load(bundle.part(bundles.CONTEXT))
@@ -152,8 +151,10 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
     return bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
 
 
-def spread_graph(source: Path, target: Path, count: int, levels: list[int]) -> None:
-    """A copy of a graph of `count` levels in which level i does what `levels[i]` did."""
+def spread_graph(source: Path, target: Path, config: CodecConfig, side: str, levels: list[int]) -> None:
+    """A copy of a graph, the "encoder" or "decoder", in which level i does what `levels[i]` did, cleaning or not."""
+    count = config.encoder_levels if side == "encoder" else config.levels
+    levels = [level + first for first in range(0, count, config.levels) for level in levels]
     model = onnx.load(source)
     for tensor in model.graph.initializer:
         if len(tensor.dims) == 3 and tensor.dims[:2] == [count, 2]:  # FiLM: scale and shift for each level
