@@ -124,6 +124,17 @@ def test_the_networks_take_over_at_both_ends():
     assert away[:edge].mean() < 0.7 * away[edge:-edge].mean() > away[-edge:].mean()
 
 
+def test_noise_is_no_larger_than_what_would_have_been_sent():
+    rng, station = np.random.default_rng(2), small_refinement()
+    before = 20 * rng.standard_normal(SIZE * 10).astype(np.float32)
+    noise, nothing = 50 * before[::-1], np.zeros((10, SIZE), np.int32)
+    found = station.refined(nothing, before, noise, 3) - before
+    most = residual.UNSENT * station._steps(before + noise, 3)
+    inner = station._lapped.forward(found)[3:-3]
+    assert (np.abs(inner) <= 1.01 * most[3:-3]).all()
+    assert np.abs(inner).mean() > 0.8 * most[3:-3].mean()
+
+
 def test_sizes_weigh_error_against_bits():
     station = small_refinement()
     rng = np.random.default_rng(4)

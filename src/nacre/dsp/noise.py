@@ -5,6 +5,10 @@
 Regression averages what it cannot predict: hiss and breath become a wave that comes again with every frame. So, as in
 perceptual noise substitution (Herre and Schulz, 1998), noise of the right envelope takes their place. It is a fixed
 cycle that a counter of steps runs through: the same file gives the same sound, in whatever pieces it is decoded.
+
+Levels already rise and fall with the recording's, so the noise itself is even: as loud in every few bins of every step,
+as far as windows that overlap allow, with phases alone left to chance. Plain noise would put its own ups and downs on
+top. Such a wave is found as in Griffin and Lim (1984), by setting sizes and going back to samples in turn.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from nacre.dsp.stft import Synthesiser, expanded, hann_root
 
 CYCLE_STEPS = 800  # steps until the noise comes again: 8 s at 10 ms
 SEED = 20
+EVEN_BINS, EVEN_ROUNDS = 16, 3  # bins that are as loud as any others; how often that is set
 NOISE_HZ = (1250.0, 2500.0)  # below the first there is no noise, from the second on as much as the decoder says
 PREDICTED_HZ = (3000.0, 4500.0)  # up to the first the predicted spectrum counts, from the second on noise alone
 
@@ -33,13 +38,34 @@ def fades(config: CodecConfig) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=4)
 def noise_cycle(config: CodecConfig) -> Array:
-    """Spectra [CYCLE_STEPS, bins] complex64 of white noise, of unit power in each bin, in overlapping windows."""
+    """Spectra [CYCLE_STEPS, bins] complex64 of even white noise, of unit power in each bin, in overlapping windows."""
+    samples = CYCLE_STEPS * config.step_samples
+    found = _spectra(config, np.random.Generator(np.random.Philox(SEED)).standard_normal(samples, np.float32))
+    edges = np.arange(0, config.bins, EVEN_BINS)
+    counts = np.diff(edges, append=config.bins)
+    for _ in range(EVEN_ROUNDS):
+        power = np.add.reduceat(np.square(np.abs(found)), edges, axis=1) / counts
+        found = _spectra(config, _wave(config, found / np.repeat(np.sqrt(power), counts, axis=1)))
+    power = np.square(np.abs(found)).mean()
+    return (found / np.sqrt(power)).astype(np.complex64)
+
+
+def _spectra(config: CodecConfig, wave: Array) -> Array:
+    """A cycle of samples [CYCLE_STEPS * step] -> spectra [CYCLE_STEPS, bins] complex64."""
+    size = config.window_samples
+    joined = np.concatenate([wave, wave[: size - config.step_samples]])
+    frames = np.lib.stride_tricks.sliding_window_view(joined, size)[:: config.step_samples]
+    found: Array = np.fft.rfft(frames * hann_root(size), norm="ortho")
+    return found
+
+
+def _wave(config: CodecConfig, spectra: Array) -> Array:
+    """The cycle of samples [N] float32 whose spectra come nearest."""
     size, step = config.window_samples, config.step_samples
-    wave = np.random.Generator(np.random.Philox(SEED)).standard_normal(CYCLE_STEPS * step, np.float32)
-    joined = np.concatenate([wave, wave[: size - step]])
-    frames = np.lib.stride_tricks.sliding_window_view(joined, size)[::step]
-    spectra = np.fft.rfft(frames * hann_root(size), norm="ortho") * np.float32(np.sqrt(2))
-    return spectra.astype(np.complex64)
+    frames = np.fft.irfft(spectra, n=size, norm="ortho") * hann_root(size) * np.float32(2 * step / size)
+    pieces = frames.reshape(len(spectra), size // step, step)
+    found: Array = sum(np.roll(pieces[:, lag], lag, axis=0) for lag in range(size // step)).reshape(-1)
+    return found.astype(np.float32)
 
 
 def noise(config: CodecConfig, first_step: int, steps: int) -> Array:

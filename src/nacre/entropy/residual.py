@@ -28,6 +28,7 @@ from nacre.io.arrays import read_arrays
 
 FLOOR = 3e-5  # envelope of silence, in the sound's own units
 ROUNDING = 0.3  # added to a size before it is cut, for a first guess
+UNSENT = 0.35  # of a step: noise is no larger where a size of 0 says that little is missing
 BIT = 0.15  # what a bit may cost, in squared steps of error
 ACROSS = np.array([1, 6, 15, 20, 15, 6, 1], np.float32) / 64  # smooths the power of coefficients over frequency
 ALONG = np.array([1, 2, 1], np.float32) / 4  # and over time
@@ -131,13 +132,16 @@ class Refinement:
     def refined(self, symbols: Ints, predicted: Floats, noise: Floats | None, level: int) -> Floats:
         """The sound [N] of symbols [S, K] and of what the networks gave, predicted and noise [N].
 
-        Noise stays where no coefficient was sent. A group's transform ends abruptly, and what it leaves out there would
-        be heard as a tick, so the sound of the networks takes over at both ends.
+        Noise stays where no coefficient was sent, as far as one that is not sent can be large. A group's transform ends
+        abruptly, and what it leaves out there would be heard as a tick, so the sound of the networks takes over at both
+        ends.
         """
         decoded = predicted if noise is None else predicted + noise
-        coefficients = symbols.astype(np.float32) * self._steps(decoded, level)
+        steps = self._steps(decoded, level)
+        coefficients = symbols.astype(np.float32) * steps
         if noise is not None:
-            coefficients += np.where(symbols == 0, self._lapped.forward(noise), 0)
+            most = np.float32(UNSENT) * steps
+            coefficients += np.where(symbols == 0, np.clip(self._lapped.forward(noise), -most, most), 0)
         found: Floats = decoded + self._fades(len(decoded)) * (
             predicted + self._lapped.backward(coefficients) - decoded
         )

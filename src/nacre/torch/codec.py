@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from nacre.codec.frames import SILENT
 from nacre.codec.tokens import symbols_of
-from nacre.core.config import DEFAULT_MODEL, CodecConfig
+from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div
-from nacre.dsp.noise import CYCLE_STEPS, noise_cycle
+from nacre.dsp.noise import CYCLE_STEPS
 from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
 from nacre.model.model import Model
@@ -65,15 +65,7 @@ class Reconstruction:
 
 
 class CycledNoise(NoiseSubstitution):
-    """Noise of the decoder's fixed cycle, so that sound is the same as in ONNX."""
-
-    cycle: Tensor
-
-    def __init__(self, codec: CodecConfig):
-        super().__init__(codec)
-        found = noise_cycle(codec)
-        parts = torch.from_numpy(np.stack([found.real, found.imag], 1))  # [CYCLE_STEPS, 2, bins]
-        self.register_buffer("cycle", parts, persistent=False)
+    """Noise that begins where the decoder's does, so that sound is the same as in ONNX."""
 
     def drawn(self, like: Tensor) -> Tensor:
         """Spectra [1, S, 2, bins] from the beginning of the cycle on."""

@@ -1,7 +1,8 @@
 """Distortion: how far decoded sound lies from the original, per item of the batch.
 
-Three views of the same spectra at several resolutions: compressed magnitudes weighted like the mel scale (they
-carry harmonics), log-mel bands (they carry weak sounds), and compressed complex values (they carry phase).
+Views of the same spectra at several resolutions: compressed magnitudes weighted like the mel scale (they carry
+harmonics), log-mel bands (they carry weak sounds), compressed complex values (they carry phase), and, if asked for,
+the power of wide bands over some frames (it carries how loud hiss is, which no single bin of noise can tell).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from nacre.train.checks import above_zero, check, not_negative
 from nacre.train.nets.transforms import frame, length_mask
 
+WIDE_HZ, WIDE_SAMPLES = 800, 512  # a band of the view of power, and how long it is averaged over
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -27,6 +30,7 @@ class LossConfig:
     magnitude: float = 4.0
     log_mel: float = 1.0
     complex: float = 2.0
+    power: float = 0.0
     exponent: float = 0.3
 
     def __post_init__(self) -> None:
@@ -34,7 +38,7 @@ class LossConfig:
         check(self, "loss", framed, lambda sizes: sizes and all(n > 0 and n % 4 == 0 for n in sizes), "windows")
         bands = f"{len(self.windows)} numbers above 0, one a window"
         check(self, "loss", bands, lambda n: len(n) == len(self.windows) and min(n) > 0, "mel_bands")
-        check(self, "loss", "0 or more", not_negative, "magnitude", "log_mel", "complex")
+        check(self, "loss", "0 or more", not_negative, "magnitude", "log_mel", "complex", "power")
         check(self, "loss", "above 0", above_zero, "exponent")
 
 
@@ -55,41 +59,66 @@ def mel_filters(bands: int, bins: int, rate_hz: int) -> Tensor:
     return filters / filters.sum(0)
 
 
-Features = tuple[Tensor, Tensor, Tensor]  # sizes [B, T, bins], log-mel bands [B, T, bands], compressed values
+def wide_filters(bins: int, rate_hz: int) -> Tensor:
+    """Bands of 800 Hz side by side from 0 Hz on, the last one narrower: [bins, bands], each of unit sum."""
+    band = (torch.linspace(0, rate_hz / 2, bins) / WIDE_HZ).long().clamp(max=int(rate_hz / 2 / WIDE_HZ - 1e-3))
+    filters = F.one_hot(band).float()
+    return filters / filters.sum(0)
 
 
-def features(spectra: Tensor, mel: Tensor, exponent: float) -> Features:
-    """Spectra [2, B, T, bins] as the three views look at them."""
+Features = tuple[Tensor, ...]  # one for each view: [B, T, bins], log-mel bands, compressed values, log of wide bands
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What the views of one window are weighted and summed by. `wide` is None where nobody asks for its view."""
+
+    density: Tensor  # [bins]
+    mel: Tensor  # [bins, bands]
+    wide: Tensor | None  # [bins, bands]
+    frames: int  # that wide bands are averaged over, odd
+    exponent: float
+
+
+def features(spectra: Tensor, scales: Scales) -> Features:
+    """Spectra [2, B, T, bins] as the views look at them."""
     power = spectra.square().sum(0) + 1e-7
-    log_power = power.log()  # exp of a scaled log is far cheaper than pow
+    log_power, exponent = power.log(), scales.exponent  # exp of a scaled log is far cheaper than pow
     unit = ((exponent / 2 - 0.5) * log_power).exp()
-    return (exponent / 2 * log_power).exp(), torch.log(power @ mel + 1e-6), spectra * unit
+    found = [(exponent / 2 * log_power).exp(), torch.log(power @ scales.mel + 1e-6), spectra * unit]
+    if scales.wide is not None:
+        near, count = (power @ scales.wide).transpose(1, 2), scales.frames
+        near = F.avg_pool1d(near, count, 1, count // 2, count_include_pad=False)
+        found.append(torch.log(near.transpose(1, 2) + 1e-6))
+    return tuple(found)
 
 
 def apart(ours: Features, theirs: Features, density: Tensor, root: bool) -> dict[str, Tensor]:
     """Each view's distortion [B, T]; `root` takes the complex values' distance itself, in place of its square."""
     squared = (ours[2] - theirs[2]).square().sum(0)
-    return {
+    found = {
         "magnitude": ((ours[0] - theirs[0]).abs() * density).sum(2),
         "log_mel": 0.5 * (ours[1] - theirs[1]).abs().mean(2),
         "complex": (((squared + 1e-8).sqrt() if root else squared) * density).sum(2),
     }
+    if len(ours) > 3:
+        found["power"] = 0.5 * (ours[3] - theirs[3]).abs().mean(2)
+    return found
 
 
-def views(ours: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: float) -> dict[str, Tensor]:
+def views(ours: Tensor, theirs: Tensor, scales: Scales) -> dict[str, Tensor]:
     """Spectra [2, B, T, bins] -> each view's distortion [B, T]; free of complex numbers, so that it can be compiled."""
-    return apart(features(ours, mel, exponent), features(theirs, mel, exponent), density, False)
+    return apart(features(ours, scales), features(theirs, scales), scales.density, False)
 
 
-def energy_views(
-    ours: Tensor, other: Tensor, theirs: Tensor, density: Tensor, mel: Tensor, exponent: float
-) -> dict[str, Tensor]:
+def energy_views(ours: Tensor, other: Tensor, theirs: Tensor, scales: Scales) -> dict[str, Tensor]:
     """As `views`, of two draws of decoded sound: their distances to the recording less the distance between them.
 
     This is the energy distance (Gritsenko et al., 2020): least where draws are spread as recordings are, so that noise
     keeps its level, where a plain distance would shrink it to its mean.
     """
-    first, second, true = (features(spectra, mel, exponent) for spectra in (ours, other, theirs))
+    first, second, true = (features(spectra, scales) for spectra in (ours, other, theirs))
+    density = scales.density
     near, far, between = (apart(a, b, density, True) for a, b in ((first, true), (second, true), (first, second)))
     return {name: near[name] + far[name] - between[name] for name in near}
 
@@ -117,6 +146,7 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
             self.register_buffer(f"density{size}", density / density.sum(), persistent=False)
             self.register_buffer(f"mel{size}", mel_filters(bands, bins, rate_hz), persistent=False)
+            self.register_buffer(f"wide{size}", wide_filters(bins, rate_hz) if config.power else None, persistent=False)
 
     def forward(
         self, decoded: Tensor, wave: Tensor, lengths: Tensor | None = None, other: Tensor | None = None
@@ -140,7 +170,9 @@ class SpectralLoss(nn.Module):
     def _view(self, size: int, waves: list[Tensor]) -> dict[str, Tensor]:
         compare: Callable[..., dict[str, Tensor]] = self.views if len(waves) == 2 else self.energy_views
         spectra = [planar_spectra(wave, getattr(self, f"window{size}")) for wave in waves]
-        return compare(*spectra, getattr(self, f"density{size}"), getattr(self, f"mel{size}"), self.config.exponent)
+        density, mel, wide = (getattr(self, f"{name}{size}") for name in ("density", "mel", "wide"))
+        frames = 2 * (WIDE_SAMPLES // (size // 4) // 2) + 1
+        return compare(*spectra, Scales(density, mel, wide, frames, self.config.exponent))
 
 
 def mean_length_mask(values: Tensor, lengths: Tensor | None, hop: int) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from nacre.core.config import CodecConfig
 from nacre.dsp.mel import COMPRESSION as MEL_COMPRESSION
 from nacre.dsp.mel import LogMelAnalyser
-from nacre.dsp.noise import fades
+from nacre.dsp.noise import CYCLE_STEPS, fades, noise_cycle
 from nacre.dsp.stft import COMPRESSION, LARGEST_LOG, hann_root
 
 
@@ -110,9 +109,9 @@ class LogMel(nn.Module):
 
 
 class NoiseSubstitution(nn.Module):
-    """nacre.dsp.noise in torch, with noise that is drawn anew each time."""
+    """nacre.dsp.noise in torch, with noise that begins elsewhere in its cycle each time."""
 
-    window: Tensor
+    cycle: Tensor
     predicted_fade: Tensor
     noise_fade: Tensor
 
@@ -121,7 +120,9 @@ class NoiseSubstitution(nn.Module):
         self.codec = codec
         for name, factors in zip(("predicted_fade", "noise_fade"), fades(codec), strict=True):
             self.register_buffer(name, torch.from_numpy(factors), persistent=False)
-        self.register_buffer("window", torch.from_numpy(hann_root(codec.window_samples)), persistent=False)
+        found = noise_cycle(codec)
+        parts = torch.from_numpy(np.stack([found.real, found.imag], 1))  # [CYCLE_STEPS, 2, bins]
+        self.register_buffer("cycle", parts, persistent=False)
 
     def forward(self, predicted: Tensor, levels: Tensor, draws: int) -> list[Tensor]:
         """predicted [B, S, 2, bins], compressed levels [B, S, bins] -> spectra [B, S, 2, bins], one a draw."""
@@ -130,12 +131,10 @@ class NoiseSubstitution(nn.Module):
         return [faded + size.unsqueeze(2) * self.drawn(predicted) for _ in range(draws)]
 
     def drawn(self, like: Tensor) -> Tensor:
-        """Spectra [B, S, 2, bins] of white noise, of unit power in each bin."""
-        c = self.codec
-        lead = c.window_samples // c.step_samples - 1
-        wave = torch.randn(like.shape[0], (like.shape[1] + lead) * c.step_samples, device=like.device)
-        spectrum = torch.fft.rfft(frame(wave, c.window_samples, c.step_samples) * self.window, norm="ortho")
-        return torch.stack([spectrum.real, spectrum.imag], 2) * math.sqrt(2)
+        """Noise [B, S, 2, bins] from anywhere in the cycle on, either way up."""
+        first = torch.randint(CYCLE_STEPS, (like.shape[0], 1), device=like.device)
+        sign = 1 - 2 * torch.randint(2, (like.shape[0], 1, 1, 1), device=like.device)
+        return sign * self.cycle[(first + torch.arange(like.shape[1], device=like.device)) % CYCLE_STEPS]
 
 
 def length_mask(lengths: Tensor, size: int, count: int) -> Tensor:
