@@ -47,7 +47,8 @@ def noise_cycle(config: CodecConfig) -> Array:
         power = np.add.reduceat(np.square(np.abs(found)), edges, axis=1) / counts
         found = _spectra(config, _wave(config, found / np.repeat(np.sqrt(power), counts, axis=1)))
     power = np.square(np.abs(found)).mean()
-    return (found / np.sqrt(power)).astype(np.complex64)
+    whole: Array = (found / np.sqrt(power)).astype(np.complex64)
+    return whole
 
 
 def _spectra(config: CodecConfig, wave: Array) -> Array:
@@ -64,8 +65,10 @@ def _wave(config: CodecConfig, spectra: Array) -> Array:
     size, step = config.window_samples, config.step_samples
     frames = np.fft.irfft(spectra, n=size, norm="ortho") * hann_root(size) * np.float32(2 * step / size)
     pieces = frames.reshape(len(spectra), size // step, step)
-    found: Array = sum(np.roll(pieces[:, lag], lag, axis=0) for lag in range(size // step)).reshape(-1)
-    return found.astype(np.float32)
+    found = np.zeros((len(spectra), step), np.float32)
+    for lag in range(size // step):
+        found += np.roll(pieces[:, lag], lag, axis=0)
+    return found.reshape(-1)
 
 
 def noise(config: CodecConfig, first_step: int, steps: int) -> Array:
