@@ -23,7 +23,7 @@ from nacre.core.errors import BundleError, TrainError, UsageError
 from nacre.dsp.low_delay import LowDelay, follow_level, windows
 from nacre.io import audio
 from nacre.model import bundle as bundles
-from nacre.tools.denoise import denoise
+from nacre.tools.denoise import denoise, high_band
 from nacre.train.data import Corpus, Sampler, load_corpus
 from nacre.train.degrade import NOTHING, DirtConfig, clipped
 from nacre.train.denoise_net import DenoiseLoss, DenoiseNet, DenoiseNetConfig
@@ -215,6 +215,30 @@ def test_models_without_a_denoiser(tiny, speech):
     if cleaning.model.denoiser is None:
         with pytest.raises(UsageError, match=r"strength 0\.5"):
             denoise(cleaning, speech[:4000], 16_000, strength=0.5)
+
+
+def test_above_the_band_sound_goes_where_the_octave_below_goes():
+    """A tone at 12 kHz over noise that is cleaned away in the first half and kept in the second."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    clean = noise * np.repeat(np.float32([0, 1]), 8_000)
+    wave = audio.resampled(noise, 16_000, 48_000)
+    wave += 0.1 * np.sin(2 * np.pi * 12_000 / 48_000 * np.arange(48_000, dtype=np.float32))
+    high = high_band(wave, 48_000, noise, clean, 16_000)
+    sizes = np.abs(high.reshape(4, -1)).max(1)
+    assert sizes[0] < 1e-3
+    assert sizes[3] == pytest.approx(0.1, rel=0.2)
+    spectrum = np.abs(np.fft.rfft(high))
+    assert spectrum[:7_000].max() < 0.01 * spectrum.max()
+
+
+def test_sound_of_a_high_rate_keeps_its_band(codec, speech):
+    """Cleaning that changes nothing leaves a tone above the model's band as it was."""
+    wave = audio.resampled(speech[:16_000], 16_000, 48_000)
+    tone = (0.05 * np.sin(2 * np.pi * 12_000 / 48_000 * np.arange(len(wave)))).astype(np.float32)
+    plain, both = denoise(codec, wave, 48_000), denoise(codec, wave + tone, 48_000)
+    added = np.abs(np.fft.rfft(both - plain))
+    assert added.argmax() == 12_000
+    assert added.max() > 0.5 * np.abs(np.fft.rfft(tone)).max()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 denoiser   wave -> spectra x complex masks -> wave
 without    wave -> encoder at its levels for cleaning -> latents, not rounded -> decoder -> wave
+
+What the file has above the model's band passes, as loud as cleaning leaves the upper half of that band.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from nacre.io.audio import resampled
 
 Tick = Callable[[float], None]
 
+FAINT = 1e-10  # power of full scale that counts as none
+
 
 def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, tick: Tick | None = None) -> Array:
     """The speech in wave [N] or [C, N], of the same shape, each channel by itself.
 
-    `strength` 0 to 1 is how much of the noise goes, 1 all of it. Nothing is left above half the model's rate, but for
-    what a smaller strength keeps. `tick` is told the share done. Raises AudioError, and UsageError for a strength
-    that is none, or where the model was not taught to denoise.
+    `strength` 0 to 1 is how much of the noise goes, 1 all of it. What lies above half the model's rate gets the gain
+    that the octave below has every 10 ms. `tick` is told the share done. Raises AudioError, and UsageError for a
+    strength that is none, or where the model was not taught to denoise.
     """
     sound = as_sound(wave)
     rate_hz, strength = check_shape(rate_hz, len(sound)), check_strength(strength)
@@ -41,10 +45,14 @@ def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, t
         raise UsageError(f"strength {strength:g}", found=f"model {codec.bundle.name}", wanted=wanted)
     if sound.shape[1] == 0:
         raise AudioError("wave", found="no samples", wanted="at least one")
-    way = _masked if codec.model.denoiser else _cleaned
+    way, model_hz = (_masked if codec.model.denoiser else _cleaned), codec.config.rate_hz
     result = np.empty_like(sound)
     for index, channel in enumerate(sound):
-        result[index] = way(codec, channel, rate_hz, tick and partial(_told, tick, index, len(sound)))
+        noisy = resampled(channel, rate_hz, model_hz)
+        clean = way(codec, noisy, tick and partial(_told, tick, index, len(sound)))
+        result[index] = resampled(clean, model_hz, rate_hz)[: len(channel)]
+        if rate_hz > model_hz:
+            result[index] += high_band(channel, rate_hz, noisy, clean, model_hz)
     if strength < 1:
         result = sound + np.float32(strength) * (result - sound)
     shaped: Array = result.reshape(np.shape(wave))
@@ -55,24 +63,48 @@ def _told(tick: Tick, channel: int, channels: int, share: float) -> None:
     tick((channel + share) / channels)
 
 
-def _masked(codec: Codec, wave: Array, rate_hz: int, tick: Tick | None) -> Array:
-    """wave [N] through the model's denoiser."""
+def high_band(wave: Array, rate_hz: int, noisy: Array, clean: Array, model_hz: int) -> Array:
+    """What wave [N] has above half of model_hz, as much quieter as `clean` [M] is than `noisy` in the octave below.
+
+    Both are at model_hz. Noise without speech has little left there, and takes what lies above along.
+    """
+    hop = model_hz // 100
+    before, after = (_smooth_power(_above(part, model_hz, model_hz // 2), hop) for part in (noisy, clean))
+    gains = np.sqrt(np.minimum(1, (after + FAINT) / (before + FAINT)))
+    seconds = (np.arange(len(gains)) + 0.5) * hop / model_hz
+    envelope = np.interp(np.arange(len(wave)) / rate_hz, seconds, gains).astype(np.float32)
+    return _above(wave, rate_hz, model_hz) * envelope
+
+
+def _above(wave: Array, rate_hz: int, lower_hz: int) -> Array:
+    """wave [N] without what a sound at lower_hz can hold."""
+    below: Array = resampled(resampled(wave, rate_hz, lower_hz), lower_hz, rate_hz)[: len(wave)]
+    return wave - below
+
+
+def _smooth_power(wave: Array, hop: int) -> Array:
+    """Mean power of wave [N] every hop, over about three of them; [ceil(N / hop)]."""
+    power = np.square(pad(wave, hop).reshape(-1, hop)).mean(1)
+    smooth: Array = np.convolve(np.pad(power, 1, "edge"), (0.25, 0.5, 0.25), "valid")
+    return smooth
+
+
+def _masked(codec: Codec, ready: Array, tick: Tick | None) -> Array:
+    """ready [N] at the model's rate through its denoiser."""
     config = codec.config
-    ready = resampled(wave, rate_hz, config.rate_hz)
     stream = StreamDenoiser(codec.model, 1, block_samples=config.group_samples)
     pieces = []
     for at in range(0, len(ready), config.group_samples):
         pieces.append(stream.push(ready[None, at : at + config.group_samples]))
         if tick:
             tick(min(1.0, (at + config.group_samples) / len(ready)))
-    heard = np.concatenate([*pieces, stream.flush()], 1)[0]
-    return resampled(heard, config.rate_hz, rate_hz)[: len(wave)]
+    heard: Array = np.concatenate([*pieces, stream.flush()], 1)[0]
+    return heard
 
 
-def _cleaned(codec: Codec, wave: Array, rate_hz: int, tick: Tick | None) -> Array:
-    """wave [N] from cleaned latents that nothing has rounded, of the highest level that is not refined."""
+def _cleaned(codec: Codec, ready: Array, tick: Tick | None) -> Array:
+    """ready [N] from cleaned latents that nothing has rounded, of the highest level that is not refined."""
     model, config, level = codec.model, codec.config, codec.model.plain_levels - 1
-    ready = resampled(wave, rate_hz, config.rate_hz)
     padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)
     encoder, decoder, pieces, done = start_encoder(model, denoise=True), start_decoder(model), [], 0
     for part in pieces_of(padded, config.group_samples):
@@ -85,5 +117,5 @@ def _cleaned(codec: Codec, wave: Array, rate_hz: int, tick: Tick | None) -> Arra
         done += len(part)
         if tick:
             tick(done / len(padded))
-    heard = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
-    return resampled(heard, config.rate_hz, rate_hz)[: len(wave)]
+    heard: Array = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
+    return heard
