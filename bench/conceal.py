@@ -1,11 +1,14 @@
-"""PESQ-WB and ESTOI of speech with gaps, as left, as repeated, and as concealed; CPU speed. Needs nacre[evaluate]."""
+"""PESQ-WB, ESTOI and PLCMOS of speech with gaps: left, repeated, concealed, by Opus; CPU speed.
+
+Needs nacre[evaluate].
+"""
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import tempfile
 import time
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +19,17 @@ from rich.progress import track
 from rich.table import Table
 
 from nacre import load
+from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
+from nacre.evaluate.judges import plcmos
 from nacre.evaluate.measures import Sound, intelligibility, pesq_wb
 from nacre.io import audio
 from nacre.tools.restore import conceal, spans
 
 LONGEST_S = 6.0  # of each clip
 RUN = 3.0  # gaps in a row on average, where losses come in bursts
-WAYS = ("silence", "repeat", "causal", "conceal")
+WAYS = ("silence", "repeat", "causal", "conceal", "opus")
+METRICS = ("pesq_wb", "estoi", "plcmos")
 
 
 def pattern(random: np.random.Generator, count: int, share: float, bursty: bool) -> np.ndarray:
@@ -53,16 +59,35 @@ def silenced(wave: np.ndarray, gaps: list[tuple[int, int]]) -> np.ndarray:
     return wave
 
 
-def by_opus(wave: np.ndarray, loss: float) -> np.ndarray:
-    """Through Opus at 32 kb/s, so many percent of its packets of 20 ms lost by its own decoder, at random."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        audio.write(folder / "in.wav", wave[None], RATE_HZ)
-        coding = ["opusenc", "--quiet", "--bitrate", "32", "--framesize", "20", "in.wav", "a.opus"]
-        decoding = ["opusdec", "--quiet", "--rate", str(RATE_HZ), "--packet-loss", f"{loss:g}", "a.opus", "out.wav"]
-        for command in (coding, decoding):
-            subprocess.run(command, cwd=folder, check=True)
-        return audio.read(folder / "out.wav")[0][0][: len(wave)]
+def by_opus(opus, wave: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Through Opus at 32 kb/s without FEC, packets of 20 ms, those [bool] lost that are lost to the others."""
+    packets, lag = opus_line.encoded(opus, wave, 32, 0.0)
+    gone = np.zeros(len(packets), bool)
+    gone[: len(lost)] = lost[: len(packets)]
+    arrived = [None if miss else packet for packet, miss in zip(packets, gone, strict=True)]
+    return opus_line.decoded(opus, arrived)[lag:][: len(wave)]
+
+
+def ways_of(codec, opus, wave: np.ndarray, lost: np.ndarray, size: int) -> dict[str, Callable[[], np.ndarray]]:
+    """How each way fills gaps of so many samples where `lost` [packets] says so."""
+    stretches = [(at * size / RATE_HZ, (at + 1) * size / RATE_HZ) for at in np.flatnonzero(lost).tolist()]
+    where = spans(stretches, len(wave), RATE_HZ)
+    ways = {
+        "silence": lambda: silenced(wave, where),
+        "repeat": lambda: repeated(wave, where),
+        "causal": lambda: conceal(codec, wave, RATE_HZ, stretches, causal=True),
+        "conceal": lambda: conceal(codec, wave, RATE_HZ, stretches),
+    }
+    if opus and size == opus_line.FRAME:
+        ways["opus"] = lambda: by_opus(opus, wave, lost)
+    return ways
+
+
+def figures_of(original: Sound, heard: np.ndarray) -> dict[str, float]:
+    """Raises ValueError where there is too little speech."""
+    got = Sound(heard)
+    figures = {"pesq_wb": pesq_wb(original, got), "estoi": intelligibility(original, got, True)}
+    return figures | {"plcmos": plcmos(original, got)}
 
 
 def main(
@@ -73,76 +98,57 @@ def main(
     losses: Annotated[str, typer.Option(help="percent lost")] = "5,10,20,30",
     patterns: Annotated[str, typer.Option(help="random, bursty")] = "random,bursty",
     clips: Annotated[int, typer.Option(help="how many, spread over the folder")] = 20,
-    opus: Annotated[bool, typer.Option(help="Opus's own concealment too; needs opus-tools")] = False,
+    libopus: Annotated[str, typer.Option(help="file of a libopus, whose concealment is measured too")] = "",
 ) -> None:
     """Lose the same stretches of every clip for all ways; one row of the CSV each, means in the table."""
-    codec, rows, by_loss = load(model), [], {}
+    codec, opus, rows = load(model), opus_line.library(libopus) if libopus else None, []
     for index, clip in enumerate(track(find_clips(data, clips), "clips")):
         wave, rate_hz = audio.read(data / clip)
         assert rate_hz == RATE_HZ, rate_hz
         wave = wave.mean(0)[: round(LONGEST_S * RATE_HZ)]
         original = Sound(wave)
-        for gap_ms in numbers(gaps):
-            for loss in numbers(losses):
-                for kind in patterns.split(","):
-                    random = np.random.default_rng([index, round(gap_ms), round(loss)])
-                    size = round(gap_ms / 1000 * RATE_HZ)
-                    lost = np.flatnonzero(pattern(random, len(wave) // size, loss / 100, kind == "bursty")) * size
-                    stretches = [(start / RATE_HZ, (start + size) / RATE_HZ) for start in lost.tolist()]
-                    if not stretches:
-                        continue
-                    where = spans(stretches, len(wave), RATE_HZ)
-                    for way in WAYS:
-                        started = time.process_time()
-                        if way in ("silence", "repeat"):
-                            heard = (silenced if way == "silence" else repeated)(wave, where)
-                        else:
-                            heard = conceal(codec, wave, RATE_HZ, stretches, causal=way == "causal")
-                        speed = len(wave) / RATE_HZ / max(1e-6, time.process_time() - started)
-                        try:
-                            got = Sound(heard)
-                            figures = {"pesq_wb": pesq_wb(original, got), "estoi": intelligibility(original, got, True)}
-                        except ValueError:  # too little speech
-                            continue
-                        row = {"clip": clip, "gap_ms": gap_ms, "loss": loss, "pattern": kind, "way": way}
-                        rows.append(row | figures | {"speed": speed})
-        for loss in [0.0, *numbers(losses)] if opus else ():
-            got = Sound(by_opus(wave, loss))
-            if len(got.wave) == len(wave):
-                figures = {"pesq_wb": pesq_wb(original, got), "estoi": intelligibility(original, got, True)}
-                by_loss.setdefault(loss, []).append(list(figures.values()))
+        for gap_ms, loss, kind in product(numbers(gaps), numbers(losses), patterns.split(",")):
+            random, size = np.random.default_rng([index, round(gap_ms), round(loss)]), round(gap_ms / 1000 * RATE_HZ)
+            lost = pattern(random, len(wave) // size, loss / 100, kind == "bursty")
+            for way, fill in ways_of(codec, opus, wave, lost, size).items() if lost.any() else ():
+                started = time.process_time()
+                heard = fill()
+                speed = len(wave) / RATE_HZ / max(1e-6, time.process_time() - started)
+                try:
+                    figures = figures_of(original, heard)
+                except ValueError:
+                    continue
+                row = {"clip": clip, "gap_ms": gap_ms, "loss": loss, "pattern": kind, "way": way}
+                rows.append(row | figures | {"speed": speed})
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     show(rows)
-    for loss, found in by_loss.items():
-        figures = "PESQ-WB {:.2f}, ESTOI {:.3f}".format(*np.mean(found, 0))
-        print(f"Opus at 32 kb/s, {loss:g} % of packets lost: {figures}, {len(found)} clips")
 
 
 def show(rows: list[dict]) -> None:
     """Means, and how much of the way from silence to no loss each covers."""
-    table = Table(title="PESQ-WB and ESTOI, in brackets the share of the gap between silence and no loss")
+    table = Table(title="PESQ-WB, ESTOI, PLCMOS, in brackets how far PESQ and ESTOI go from silence to no loss")
     for head in ("gap ms", "loss %", "pattern", "clips", *WAYS, "x real time"):
         table.add_column(head)
     for key in dict.fromkeys((row["gap_ms"], row["loss"], row["pattern"]) for row in rows):
         mine = [row for row in rows if (row["gap_ms"], row["loss"], row["pattern"]) == key]
-        whole = set.intersection(*({row["clip"] for row in mine if row["way"] == way} for way in WAYS))
+        there = [way for way in WAYS if any(row["way"] == way for row in mine)]
+        whole = set.intersection(*({row["clip"] for row in mine if row["way"] == way} for way in there))
         means = {}
-        for way in WAYS:
-            means[way] = [
-                float(np.mean([row[name] for row in mine if row["way"] == way and row["clip"] in whole]))
-                for name in ("pesq_wb", "estoi", "speed")
-            ]
+        for way in there:
+            kept = [row for row in mine if row["way"] == way and row["clip"] in whole]
+            means[way] = [float(np.mean([row[name] for row in kept])) for name in (*METRICS, "speed")]
         cells = []
         for way in WAYS:
-            shares = [
-                100 * (got - low) / (top - low)
-                for got, low, top in zip(means[way], means["silence"], (4.644, 1.0), strict=False)
-            ]
-            cells.append(f"{means[way][0]:.2f} {means[way][1]:.3f} ({shares[0]:.0f} {shares[1]:.0f} %)")
-        table.add_row(f"{key[0]:g}", f"{key[1]:g}", key[2], str(len(whole)), *cells, f"{means['conceal'][2]:.0f}")
+            if way not in there:
+                cells.append("")
+                continue
+            found, low = means[way], means["silence"]
+            shares = [100 * (found[i] - low[i]) / (top - low[i]) for i, top in enumerate((4.644, 1.0))]
+            cells.append("{:.2f} {:.3f} {:.2f}".format(*found) + " ({:.0f} {:.0f} %)".format(*shares))
+        table.add_row(f"{key[0]:g}", f"{key[1]:g}", key[2], str(len(whole)), *cells, f"{means['conceal'][-1]:.0f}")
     wide_console().print(table)
 
 

@@ -1,9 +1,11 @@
 """Sound that is missing, put back: what was lost is guessed from both sides and brought to the ear of the codec.
 
-    wave, lost -> continued from before and behind -> [encoder -> latents -> decoder] -> cross-faded into the gaps
+    wave, lost -> continued from before and behind -+-> short gaps: what fits the sound on both sides best
+                                                    +-> longer: [encoder -> latents -> decoder] -> faded in
 
-The guess is periodic where speech was, which alone would buzz. Its way through the latents of a low quality level
-keeps what the model takes for speech. Only lost samples are written; all others stay as they are.
+The first guess is periodic where speech was, which alone would buzz. Gaps as long as a syllable's part hold less of
+what their sides tell: the way through the latents of a middle quality level keeps what the model takes for speech.
+Only lost samples are written; all others stay as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from nacre.codec.codec import Codec
 from nacre.core.errors import UsageError
 from nacre.core.types import Array
+from nacre.dsp.autoregression import interpolated
 from nacre.dsp.extrapolate import Spans, filled, filled_from_both
 from nacre.dsp.gain import gain_for, gain_of
 from nacre.dsp.wave import as_sound, check_shape
@@ -23,6 +26,8 @@ from nacre.io.audio import resampled
 
 Stretches = list[tuple[float, float]]
 
+FITTED_S = 0.08  # gaps up to here are fitted to both sides
+UNHEARD_S = 0.03  # gaps up to here do without the latents, which lose more than they add
 EDGE_S = 0.003  # the latents' sound comes in and goes out over this much
 HOLD_S, FADE_S = 0.1, 0.1  # further than the first from any sound that was kept, the guess fades
 CONTEXT_S = 0.5  # sound around the gaps that the networks are given
@@ -81,8 +86,8 @@ def conceal(
 
     What stood in a lost stretch is not looked at. `level` is the quality level of the latents, by default the middle
     one. `causal` uses only what comes before a stretch, without the latents, as a live receiver would have to. What
-    is more than 0.1 s from kept sound fades, by 87 dB a second. What is put in has no band above half the
-    model's rate but at its edges. `tick` is told the share done. Raises AudioError, UsageError.
+    is more than 0.1 s from kept sound fades, by 87 dB a second. What is put into gaps above 30 ms has no band above
+    half the model's rate but at its edges. `tick` is told the share done. Raises AudioError, UsageError.
     """
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
@@ -118,15 +123,25 @@ def _conceal(codec: Codec, wave: Array, rate_hz: int, section: Spans, gaps: Span
     around = round(CONTEXT_S * rate_hz)
     low, high = max(0, section[0][0] - around), min(len(wave), section[-1][1] + around)
     here = [(start - low, min(stop, high) - low) for start, stop in gaps if section[0][0] <= start < high]
-    guess = (filled if causal else filled_from_both)(wave[low:high], here, rate_hz)
-    heard = guess if causal else _through_latents(codec, guess, rate_hz, level)
+    guess = (filled if causal else _guessed)(wave[low:high], here, rate_hz)
+    longest_s = max(stop - start for start, stop in section) / rate_hz
+    heard = guess if causal or longest_s <= UNHEARD_S else _through_latents(codec, guess, rate_hz, level)
     for start, stop in here[: len(section)]:
         part, samples = slice(start, stop), stop - start
+        if samples <= UNHEARD_S * rate_hz:
+            wave[low + start : low + stop] = guess[part]
+            continue
         at = np.arange(samples)
         inside = np.minimum(at + 1, samples - at) / (EDGE_S * rate_hz)
         share = np.minimum(1, inside).astype(np.float32)
         mixed = guess[part] + share * (heard[part] - guess[part])
         wave[low + start : low + stop] = mixed * _fade(start > 0, stop < high - low and not causal, samples, rate_hz)
+
+
+def _guessed(wave: Array, lost: Spans, rate_hz: int) -> Array:
+    """wave [N] with each gap filled from both sides."""
+    short = [(start, stop) for start, stop in lost if start and stop - start <= FITTED_S * rate_hz and stop < len(wave)]
+    return interpolated(filled_from_both(wave, lost, rate_hz), short, rate_hz)
 
 
 def _fade(before: bool, behind: bool, samples: int, rate_hz: int) -> Array:

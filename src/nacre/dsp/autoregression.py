@@ -1,0 +1,71 @@
+"""Lost samples that fit those on both sides best: all of them are predicted from samples before them with least error.
+
+    ...kept|  lost  |kept...      x[n] = a1 x[n-1] + ... + aK x[n-K] + e[n]
+            least sum of e^2      a from a first guess, then once more from what came out
+
+After Janssen, Veldhuis and Vries, "Adaptive interpolation of discrete-time signals that can be modeled as
+autoregressive processes" (1986). K is longer than a voice's period, so that one model has its resonances and its pitch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nacre.core.types import Array
+from nacre.dsp.extrapolate import Spans
+
+ORDER_S, MOST_ORDER = 0.025, 1200
+AROUND_S = 0.05  # kept sound that the model is made of, on each side
+ROUNDS = 2  # more of them lose again
+NOISE = 1e-5  # white noise that the model takes to lie under the sound, of its power
+
+
+def interpolated(wave: Array, lost: Spans, rate_hz: int) -> Array:
+    """wave [N], which holds a guess at each lost (start, stop), with a better one in the same places."""
+    result, around = wave.copy(), round(AROUND_S * rate_hz)
+    for start, stop in lost:
+        low = max(0, start - around)
+        near = wave[low : stop + around].astype(np.float64)
+        result[start:stop] = _interpolated(near, start - low, stop - low, round(ORDER_S * rate_hz))
+    return result
+
+
+def _interpolated(near: Array, start: int, stop: int, order: int) -> Array:
+    """The samples start to stop of near [N]."""
+    order, window = min(order, MOST_ORDER, len(near) - 1), np.hanning(len(near) + 2)[1:-1]
+    kept, found = near.copy(), near.copy()
+    kept[start:stop] = 0
+    for _ in range(ROUNDS):
+        errors = _prediction(found * window, order)
+        pulls = np.correlate(np.convolve(kept, errors), errors, "valid")[start:stop]
+        likeness = np.zeros(stop - start)
+        likeness[: order + 1] = _autocorrelation(errors, order)[: stop - start]
+        found[start:stop] = -_solved(likeness, pulls)
+    return found[start:stop]
+
+
+def _prediction(wave: Array, order: int) -> Array:
+    """Filter [order + 1] that leaves of wave [N] what its past does not tell."""
+    likeness = _autocorrelation(wave, order)
+    likeness[0] += NOISE * likeness[0] + 1e-9
+    return np.concatenate([[1.0], -_solved(likeness[:-1], likeness[1:])])
+
+
+def _autocorrelation(wave: Array, lags: int) -> Array:
+    """[lags + 1] sums of products of wave [N] with itself, later."""
+    size = 1 << (len(wave) + lags).bit_length()
+    sums: Array = np.fft.irfft(np.square(np.abs(np.fft.rfft(wave, size))), size)[: lags + 1]
+    return sums
+
+
+def _solved(column: Array, right: Array) -> Array:
+    """x [N] where T x = right [N]; T is symmetric, the same along diagonals, with this first column (Levinson 1946)."""
+    behind, found = np.zeros(len(right)), np.zeros(len(right))
+    behind[0], found[0], left = 1.0, right[0] / column[0], column[0]
+    for at in range(1, len(right)):
+        past = column[at:0:-1]
+        turn = -(past @ behind[:at]) / left
+        behind[: at + 1] += turn * behind[at::-1]
+        left *= 1 - turn * turn
+        found[: at + 1] += (right[at] - past @ found[:at]) / left * behind[at::-1]
+    return found

@@ -1,0 +1,62 @@
+"""Gaps fitted to both sides: nearer than repetition, smooth at the edges, and never more than was lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nacre.dsp.autoregression import _solved, interpolated
+from nacre.dsp.extrapolate import filled_from_both
+
+RATE = 16_000
+
+
+def voice(rate_hz: int = RATE, seconds: float = 0.5) -> np.ndarray:
+    """A gliding voice with two resonances and some breath."""
+    random, at = np.random.default_rng(0), np.arange(round(seconds * rate_hz)) / rate_hz
+    phase = 2 * np.pi * np.cumsum(110 + 40 * at) / rate_hz
+    wave = sum(np.cos(k * phase + k * k) / (1 + abs(k - 5) + 2 * abs(k - 16) / 3) for k in range(1, 30))
+    return (0.1 * wave + 0.002 * random.standard_normal(len(at))).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 48_000])
+def test_gaps_of_a_voice_are_nearer_than_repetition(rate_hz):
+    wave, size = voice(rate_hz), round(0.02 * rate_hz)
+    lost = [(start, start + size) for start in (5 * size, 9 * size, 16 * size)]
+    guess = filled_from_both(wave, lost, rate_hz)
+    fitted = interpolated(guess, lost, rate_hz)
+    gone = np.zeros(len(wave), bool)
+    for start, stop in lost:
+        gone[start:stop] = True
+    assert np.array_equal(fitted[~gone], wave[~gone])
+    assert fitted.dtype == np.float32
+    assert np.sum((fitted - wave)[gone] ** 2) < 0.5 * np.sum((guess - wave)[gone] ** 2)
+
+
+def test_edges_cannot_be_heard():
+    wave, lost = voice(), [(3200, 3520), (5000, 5960)]
+    fitted = interpolated(filled_from_both(wave, lost, RATE), lost, RATE)
+    steepest = np.abs(np.diff(wave)).max()
+    for edge in (edge for gap in lost for edge in gap):
+        assert abs(fitted[edge] - fitted[edge - 1]) < steepest
+
+
+@pytest.mark.parametrize("gap", [(0, 2), (1, 2), (1, 5), (9, 10)])
+def test_little_sound_is_enough(gap):
+    wave = np.linspace(0.1, 0.2, 10, dtype=np.float32)
+    fitted = interpolated(wave, [gap], RATE)
+    assert np.isfinite(fitted).all()
+    assert np.array_equal(np.delete(fitted, range(*gap)), np.delete(wave, range(*gap)))
+
+
+def test_silence_stays_silence():
+    assert not interpolated(np.zeros(2000, np.float32), [(800, 1120)], RATE).any()
+
+
+def test_equations_are_solved():
+    random = np.random.default_rng(1)
+    column = 0.9 ** np.arange(40) + (np.arange(40) == 0)
+    right = random.standard_normal(40)
+    whole = column[np.abs(np.subtract.outer(np.arange(40), np.arange(40)))]
+    assert np.allclose(_solved(column, right), np.linalg.solve(whole, right))
+    assert np.allclose(_solved(column[:1], right[:1]), right[:1] / 2)
