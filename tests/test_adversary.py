@@ -16,6 +16,7 @@ from test_train import RARELY, corpus, tiny_recipe, trainer_of  # noqa: F401
 from torch import Tensor
 
 from nacre.core.errors import TrainError
+from nacre.train import processes
 from nacre.train.adversary import Adversary, AdversaryConfig, Critic
 
 SMALL = AdversaryConfig(windows=(256, 128), channels=8, layers=2, items=3, settle_steps=2, learning_rate=5e-3)
@@ -204,6 +205,7 @@ def test_gradients_are_those_of_the_mean_over_processes(monkeypatch):
     adversary = Adversary(dataclasses.replace(SMALL, windows=(256,)))
     for parameter in adversary.parameters():
         parameter.grad = torch.ones_like(parameter)
-    monkeypatch.setattr("nacre.train.adversary.dist.all_reduce", lambda joined: joined.mul_(3))
-    adversary._share_gradients(2)
+    fabric = processes.alone(torch.device("cpu"))
+    monkeypatch.setattr(fabric, "all_reduce", lambda joined: joined * 1.5)
+    processes.share_gradients(fabric, adversary)
     assert all((p.grad == 1.5).all() for p in adversary.parameters())

@@ -131,8 +131,8 @@ def test_frames_at_48_khz_hold_what_lies_above_8_khz(shipped):
 
 def test_music_recipe_trains_and_codes(tmp_path):
     pytest.importorskip("torch", exc_type=ImportError)
+    from nacre.train.codec_trainer import train
     from nacre.train.export import export_run
-    from nacre.train.loop import train
     from nacre.train.recipe import load_recipe
 
     small = ("compile=false", "codec.latent_dims=8", "codec.levels=4", "codec.group_frames=10", "net.width=16")

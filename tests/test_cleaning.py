@@ -21,7 +21,7 @@ from nacre.core.errors import AudioError, BundleError, TrainError, UsageError
 from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.tools.denoise import denoise
-from nacre.train import degrade, loop, start
+from nacre.train import codec_trainer, degrade, start
 from nacre.train import export as export_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus
 from nacre.train.degrade import DirtConfig
@@ -94,21 +94,21 @@ def test_levels_for_cleaning_begin_as_copies(corpus):
     for name, value in trainer.run.net.state_dict().items():
         if name.endswith("film"):
             value[: CODEC.levels].normal_()
-    trainer.run.enter(0, trainer.recipe.stage[0])
+    trainer.run.enter(0)
     films = [v for k, v in trainer.run.net.state_dict().items() if k.startswith("encoder") and k.endswith("film")]
     assert films
     for film in films:
         assert len(film) == 8
         assert torch.equal(film[4:], film[:4])
     films[0][5] += 1
-    trainer.run.enter(0, trainer.recipe.stage[0])
+    trainer.run.enter(0)
     assert not torch.equal(films[0][4:], films[0][:4])
 
 
 def test_cleaning_learns_and_rates_are_steered_by_plain_items_only(corpus):
     trainer = trainer_of(tiny_recipe(*CLEANING), corpus)
     heard = []
-    trainer._steer = lambda level, bits: heard.append((len(level), len(bits)))
+    trainer.run.control.update = lambda level, bits: heard.append((len(level), len(bits)))
     cleaned = 0
     for _ in range(6):
         step = trainer.run.step
@@ -252,7 +252,9 @@ def test_finetune_goes_on_by_the_models_own_recipe(cleaner, tmp_path):
     recipe = start.recipe_from(bundles.load(cleaner), 3, 1e-3, ("data.batch=2",))
     assert (recipe.codec.cleans, recipe.steps, recipe.data.batch) == (True, 3, 2)
     assert recipe.stage[0].cleaning == 0.5
-    run = loop.train(recipe, CLIPS, tmp_path / "run", quiet=True, begin=start.start_from(bundles.load(cleaner)))
+    run = codec_trainer.train(
+        recipe, CLIPS, tmp_path / "run", quiet=True, begin=start.start_from(bundles.load(cleaner))
+    )
     assert run.step == 3
     assert export_room.export_run(tmp_path / "run", tmp_path / "model").config.cleans
 

@@ -18,19 +18,23 @@ from conftest import PACKAGE
 import nacre
 from nacre import recipes
 from nacre.codec.denoiser import StreamDenoiser, denoise_frames, start_denoiser
-from nacre.core.config import CodecConfig, DenoiserConfig
+from nacre.core.config import DenoiserConfig
 from nacre.core.errors import BundleError, TrainError, UsageError
 from nacre.dsp.low_delay import LowDelay, follow_level, windows
 from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.tools.denoise import denoise, high_band
-from nacre.train.data import Corpus, Sampler, load_corpus
+from nacre.train import processes
+from nacre.train.data import Corpus, load_corpus
 from nacre.train.degrade import NOTHING, DirtConfig, clipped
+from nacre.train.denoise_export import export_denoiser
 from nacre.train.denoise_net import DenoiseLoss, DenoiseNet, DenoiseNetConfig
 from nacre.train.denoise_recipe import DenoiseRecipe, load_denoise_recipe
-from nacre.train.denoise_run import CHECKPOINT, DenoiseRun, DenoiseTrainer, export_denoiser, train_denoiser
+from nacre.train.denoise_run import DenoiseRun, DenoiseTrainer, train_denoiser
+from nacre.train.loop import Sounds
 from nacre.train.post.adapt import add_context
 from nacre.train.post.context import ContextConfig
+from nacre.train.run import CHECKPOINT
 
 SETTINGS = DenoiserConfig(320, 160)
 SMALL = DenoiseNetConfig(8, 1, ((4, 4), (4, 8), (4, 28)))
@@ -51,6 +55,12 @@ def run_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     train_denoiser(RECIPE, PACKAGE / "clips", folder, quiet=True)
     return folder
+
+
+def trainer_of(recipe: DenoiseRecipe, sounds: Sounds) -> DenoiseTrainer:
+    """A trainer on the CPU, from the start."""
+    fabric = processes.alone(torch.device("cpu"))
+    return DenoiseTrainer(recipe, DenoiseRun.new(recipe, fabric.device), sounds, fabric)
 
 
 @pytest.fixture(scope="module")
@@ -273,27 +283,27 @@ def test_a_damaged_graph(model, tmp_path):
 
 def test_training_learns_and_goes_on_where_it_stood(corpus, tmp_path):
     torch.set_num_threads(1)
-    long = dataclasses.replace(RECIPE, steps=40, learning_rate=1e-2)
-    sampler = Sampler(corpus, CodecConfig(), NOTHING, None, 1.0, dirt=DirtConfig((0.0, 5.0)))
-    trainer = DenoiseTrainer(long, DenoiseRun.new(long, torch.device("cpu")), sampler, torch.device("cpu"))
-    before = trainer.judge(sampler)
+    plain = {"degrade": NOTHING, "balance": 1.0, "dirt": DirtConfig((0.0, 5.0))}
+    trainer = trainer_of(dataclasses.replace(RECIPE, steps=40, learning_rate=1e-2, **plain), Sounds(corpus, None, None))
+    _, before = trainer.validate()
     for _ in range(20):
         trainer.step()
     trainer.run.save(tmp_path)
-    other = DenoiseRun.new(long, torch.device("cpu"))
-    other.load(tmp_path / f"{CHECKPOINT}.safetensors")
-    follower = DenoiseTrainer(long, other, sampler, torch.device("cpu"))
-    assert other.step == 20
+    follower = trainer_of(trainer.recipe, trainer.sounds)
+    follower.run.load(tmp_path / f"{CHECKPOINT}.safetensors")
+    assert follower.run.step == 20
     for _ in range(20):
         assert trainer.step() == follower.step()
-    assert trainer.judge(sampler) == follower.judge(sampler) < min(before, 0.9)
+    text, after = trainer.validate()
+    assert follower.validate() == (text, after)
+    assert after["distance_left"] < min(before["distance_left"], 0.9)
 
 
 def test_silence_and_noise_alone_are_learned_from_too(corpus):
     dirt = DirtConfig(speechless_probability=1.0, varied_probability=1.0, coloured_probability=0.0)
-    sampler = Sampler(corpus, CodecConfig(), NOTHING, corpus, 1.0, dirt=dirt)
-    trainer = DenoiseTrainer(RECIPE, DenoiseRun.new(RECIPE, torch.device("cpu")), sampler, torch.device("cpu"))
-    noisy, clean = trainer.spectra((1,), 3, 1.0)
+    recipe = dataclasses.replace(RECIPE, degrade=NOTHING, dirt=dirt)
+    trainer = trainer_of(recipe, Sounds(corpus, corpus, None))
+    noisy, clean = trainer.spectra(trainer.sampler, (1,), 3, 1.0)
     assert not clean.any()
     assert noisy.square().sum(2).mean((1, 2)).numpy() == pytest.approx(1, abs=0.3)
     assert np.isfinite(trainer.step()["loss"])

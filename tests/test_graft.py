@@ -14,7 +14,7 @@ from test_train import CLIPS, RARELY, corpus, exported, tiny_recipe, trained  # 
 from nacre.codec.codec import load
 from nacre.core.errors import BundleError, TrainError
 from nacre.model import bundle as bundles
-from nacre.train import loop, start
+from nacre.train import codec_trainer, start
 from nacre.train.post.graft import export_networks
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def grafted(base, tmp_path_factory) -> bundles.Bundle:
     """The same with a decoder that substitutes noise."""
     folder = tmp_path_factory.mktemp("graft")
     recipe = tiny_recipe(*RARELY, *ALONE)
-    loop.train(recipe, CLIPS, folder / "run", quiet=True, begin=start.start_from(base))
+    codec_trainer.train(recipe, CLIPS, folder / "run", quiet=True, begin=start.start_from(base))
     return export_networks(folder / "run", base.folder, folder / "model", "grafted")
 
 
@@ -52,7 +52,7 @@ def test_files_stay_the_same_and_are_read_by_the_other(base, grafted, speech):
 def test_an_encoder_comes_along_and_the_symbols_keep_their_meaning(base, speech, tmp_path):
     both = ALONE[0].replace('["decoder"]', '["encoder", "decoder"]')
     recipe = tiny_recipe(*RARELY, both, *ALONE[1:], "rate.hold=true")
-    run = loop.train(recipe, CLIPS, tmp_path / "run", quiet=True, begin=start.start_from(base))
+    run = codec_trainer.train(recipe, CLIPS, tmp_path / "run", quiet=True, begin=start.start_from(base))
     found = export_networks(tmp_path / "run", base.folder, tmp_path / "model", "joint")
     old, new, wave = load(base.folder), load(found.folder), speech[:40_000]
     assert run.step == 3

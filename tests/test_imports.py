@@ -31,6 +31,7 @@ HOME = {
     "onnx": {"train", "torch"},
     "onnxscript": {"train"},
     "safetensors": {"train", "torch"},
+    "lightning_fabric": {"train"},
     "tensorboard": {"train"},
     "onnxruntime": {"model/runtime", "evaluate/measures"},  # there for a published quality network, not for ours
     "constriction": {"entropy/range_coder"},

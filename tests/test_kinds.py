@@ -25,7 +25,7 @@ from nacre.core.errors import NacreError, TrainError
 from nacre.dsp.mel import LogMelAnalyser
 from nacre.io import audio
 from nacre.quantise.contract import check_quantiser
-from nacre.train import loop
+from nacre.train import codec_run, codec_trainer
 from nacre.train import run as run_room
 from nacre.train.bottlenecks import rvq
 from nacre.train.bottlenecks.autoencoder import PlainQuantiser
@@ -203,7 +203,7 @@ def test_one_beta_for_all_levels_and_steps_that_differ(corpus):
     trainer.run.net.quantiser.width.fill_(0.3)
     steps = trainer.run.net.quantiser.export_quantiser().steps
     assert (steps[1:] < steps[:-1]).all()
-    alone = run_room.net_of(tiny_recipe("kind=gaussian")).quantiser.export_quantiser().steps
+    alone = codec_run.net_of(tiny_recipe("kind=gaussian")).quantiser.export_quantiser().steps
     assert (alone == alone[0]).all()
 
 
@@ -697,8 +697,8 @@ def resumes(recipe: Recipe, corpus: Corpus, folder: Path, stop: int, steps: int)
             straight.run.save(folder)
         figures.append(straight.step())
     torch.manual_seed(99)  # whatever else a process drew in the meantime
-    run = run_room.new_run(recipe, torch.device("cpu"))
-    run.load(folder / "checkpoint.safetensors", recipe)
+    run = codec_run.new_run(recipe, torch.device("cpu"))
+    run.load(folder / "checkpoint.safetensors")
     again = trainer_of(recipe, corpus, run)
     assert [again.step() for _ in range(stop, steps)] == figures[stop:]
     assert_same(everything(run), everything(straight.run))
@@ -826,7 +826,7 @@ def test_more_codes_than_frames_are_refused_before_training(tmp_path, speech):
     audio.write(tmp_path / "data" / "a.wav", speech[None, :6400], 16_000)
     recipe = tiny_recipe("kind=rvq", "quantiser.codebook_size=21", "quantiser.code_dims=4")
     with pytest.raises(TrainError, match=r"^quantiser\.codebook_size: found 21 codes for 20 frames.*wanted at most 20"):
-        loop.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
+        codec_trainer.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
@@ -840,12 +840,12 @@ def test_what_diverged_is_named_and_the_checkpoint_kept(tmp_path, speech, monkey
         calls.append(1)
         coded = forward(self, *arguments)
         name = {"distortion": "sound"}.get(where, where)
-        return dataclasses.replace(coded, **{name: getattr(coded, name) * math.nan}) if len(calls) > 3 else coded
+        return coded._replace(**{name: getattr(coded, name) * math.nan}) if len(calls) > 3 else coded
 
     monkeypatch.setattr(CodecNet, "forward", poisoned)
     recipe = tiny_recipe(*QUICK, *SMALL_BOOKS, "checkpoint_steps=2")
     with pytest.raises(TrainError, match=rf"^step 3: gradient: found nan, loss nan, not finite: {where}.*--resume"):
-        loop.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
+        codec_trainer.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
     facts, tensors = run_room.read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     assert facts["step"] == 2
     assert all(tensor.isfinite().all() for tensor in tensors.values())
@@ -885,9 +885,9 @@ def test_bases_that_cannot_be(tmp_path, text, message):
 def test_every_stage_of_a_shipped_recipe_trains(path):
     recipe = load_recipe(path)
     with torch.device("meta"):
-        net = run_room.net_of(recipe)
+        net = codec_run.net_of(recipe)
         for stage in recipe.stage:
-            run_room.optimisers(net, stage)
+            codec_run.optimisers(net, stage)
             trained = {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
             assert trained
             assert trained == set(stage.train) & {name.split(".")[0] for name, _ in net.named_parameters()}

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pickle
 import re
 import signal
@@ -32,9 +33,9 @@ from nacre.dsp.stft import Analyser, Synthesiser
 from nacre.entropy.static_prior import TOTAL
 from nacre.io import audio
 from nacre.model.runtime import Network
+from nacre.train import codec_run, codec_trainer, loop, processes
 from nacre.train import data as data_room
 from nacre.train import export as export_room
-from nacre.train import loop
 from nacre.train import run as run_room
 from nacre.train import start as start_room
 from nacre.train import validate as validate_room
@@ -95,7 +96,7 @@ def net() -> CodecNet:
 def trained(tmp_path_factory) -> Path:
     """Folder of a finished run of 40 steps."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    loop.train(tiny_recipe(*RARELY), CLIPS, folder, quiet=True)
+    codec_trainer.train(tiny_recipe(*RARELY), CLIPS, folder, quiet=True)
     return folder
 
 
@@ -107,14 +108,14 @@ def exported(trained, tmp_path_factory) -> Path:
     return folder
 
 
-def trainer_of(recipe: Recipe, corpus: Corpus, run: run_room.Run | None = None) -> loop.Trainer:
+def trainer_of(recipe: Recipe, corpus: Corpus, run: codec_run.CodecRun | None = None) -> codec_trainer.CodecTrainer:
     """A trainer on the CPU, from the start or from where `run` stands."""
-    place = loop.Place(torch.device("cpu"))
-    sampler = Sampler(corpus, recipe.codec, recipe.degrade, None, recipe.data.balance)
-    return loop.Trainer(recipe, run or run_room.new_run(recipe, place.device), sampler, place)
+    fabric = processes.alone(torch.device("cpu"))
+    run = run or codec_run.new_run(recipe, fabric.device)
+    return codec_trainer.CodecTrainer(recipe, run, loop.Sounds(corpus, None, None), fabric)
 
 
-def everything(run: run_room.Run) -> dict[str, torch.Tensor]:
+def everything(run: codec_run.CodecRun) -> dict[str, torch.Tensor]:
     """All tensors that decide how a run goes on."""
     tensors = {f"net.{k}": v for k, v in run.net.state_dict().items()} | {"control": run.control.log_weight}
     tensors |= {f"mean.{k}": v for k, v in run.mean.items()}
@@ -203,8 +204,8 @@ def test_nothing_looks_ahead(net):
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_graphs_equal_the_networks(trained, exported, part):
     recipe = tiny_recipe(*RARELY)
-    run = run_room.new_run(recipe, torch.device("cpu"))
-    run.load(trained / "checkpoint.safetensors", recipe)
+    run = codec_run.new_run(recipe, torch.device("cpu"))
+    run.load(trained / "checkpoint.safetensors")
     stack = getattr(export_room.averaged(run), part)
     graph = Network(exported / f"{part}.onnx", rows=CODEC.steps_per_frame if part == "decoder" else 1)
     with torch.no_grad():
@@ -350,7 +351,7 @@ def test_smoothing_keeps_straight_lines_and_single_levels():
 
 
 def test_targets_are_spaced_evenly_on_a_log_scale():
-    targets = run_room.level_targets(tiny_recipe("rate.lowest_kbps=1.0", "rate.highest_kbps=8.0"))
+    targets = codec_run.level_targets(tiny_recipe("rate.lowest_kbps=1.0", "rate.highest_kbps=8.0"))
     assert targets.tolist() == pytest.approx([20, 40, 80, 160])  # bits a frame, 50 frames a second
 
 
@@ -417,23 +418,23 @@ def test_gradients_of_an_earlier_stage_do_not_count(corpus):
 
 def test_every_parameter_has_one_optimiser(net):
     parts = ("encoder", "decoder", "quantiser")
-    adam, muon = run_room.optimisers(net, StageConfig("all", 1, parts))
+    adam, muon = codec_run.optimisers(net, StageConfig("all", 1, parts))
     held = [id(p) for o in (adam, muon) for group in o.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in net.parameters())
     assert all(p.dim() == 2 for p in muon.param_groups[0]["params"])
-    (alone,) = run_room.optimisers(net, StageConfig("steps", 1, ("quantiser",)))
+    (alone,) = codec_run.optimisers(net, StageConfig("steps", 1, ("quantiser",)))
     assert len(alone.param_groups[0]["params"]) == 2
 
 
 def test_learning_rate_warms_up_and_decays():
     stage = StageConfig("s", 100, learning_rate=1.0, warmup_steps=10, decay_share=0.4)
-    rates = [run_room.learning_rate(stage, step) for step in range(100)]
+    rates = [codec_run.learning_rate(stage, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9:61] == [1.0] * 52
     assert rates[80] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.025)
     flat = StageConfig("s", 10, learning_rate=1.0, warmup_steps=0, decay_share=0.0)
-    assert {run_room.learning_rate(flat, step) for step in range(10)} == {1.0}
+    assert {codec_run.learning_rate(flat, step) for step in range(10)} == {1.0}
 
 
 # ---- steps
@@ -457,7 +458,7 @@ def test_every_step_and_process_hears_other_sound(corpus):
     heard = []
     for rank in range(2):
         trainer = trainer_of(tiny_recipe(*RARELY), corpus)
-        trainer.place = loop.Place(torch.device("cpu"), rank)
+        trainer.fabric.strategy.global_rank = rank
         draw = trainer.sampler.draw
 
         def listening(*arguments, draw=draw):
@@ -480,8 +481,8 @@ def test_resumption_is_exact(corpus, tmp_path, stop):
         first.step()
     first.run.save(tmp_path)
     torch.manual_seed(99)  # whatever else the process drew in the meantime
-    run = run_room.new_run(recipe, torch.device("cpu"))
-    run.load(tmp_path / "checkpoint.safetensors", recipe)
+    run = codec_run.new_run(recipe, torch.device("cpu"))
+    run.load(tmp_path / "checkpoint.safetensors")
     second = trainer_of(recipe, corpus, run)
     assert [second.step() for _ in range(stop, 8)] == figures[stop:]
     assert_same(everything(run), everything(straight.run))
@@ -491,7 +492,8 @@ def test_resumption_is_exact(corpus, tmp_path, stop):
 def test_one_level_will_do(corpus):
     trainer = trainer_of(tiny_recipe(*RARELY, "codec.levels=1"), corpus)
     assert all(math.isfinite(trainer.step()["loss"]) for _ in range(2))
-    (figures,) = loop.Judge(trainer, corpus, corpus, items=1, seconds=1).figures()
+    judge = validate_room.Judge(trainer.recipe, corpus, corpus, items=1, seconds=1)
+    (figures,) = judge.figures(trainer.run, trainer.loss)
     assert figures.level == 0
 
 
@@ -502,6 +504,25 @@ def test_the_average_follows_the_weights(corpus):
     name = "decoder.outward.weight"
     weight = trainer.run.net.state_dict()[name]
     torch.testing.assert_close(trainer.run.mean[name], 0.1 * start[name] + 0.9 * weight)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(corpus, accumulate):
+    changes = (*RARELY, "stage.0.bottleneck=bypassed")  # no noise is drawn
+    whole, parts = (trainer_of(tiny_recipe(*changes, f"data.accumulate={count}"), corpus) for count in (1, accumulate))
+    first, second = whole.step(), parts.step()
+    assert second.keys() == first.keys()
+    assert second["gradient"] == pytest.approx(first["gradient"], rel=0.02)  # bfloat16 rounds, where it is used
+    assert second["distortion"] == pytest.approx(first["distortion"], rel=0.01)
+    for name, parameter in parts.run.net.named_parameters():
+        if parameter.requires_grad and parameter.grad.any():
+            other = whole.run.net.get_parameter(name).grad
+            assert torch.nn.functional.cosine_similarity(parameter.grad.flatten(), other.flatten(), 0) > 0.98, name
+
+
+def test_a_batch_has_whole_parts():
+    with pytest.raises(TrainError, match=r"data\.accumulate: found 3, wanted a divisor of batch, 4"):
+        tiny_recipe("data.accumulate=3")
 
 
 # ---- whole runs
@@ -551,10 +572,38 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, environment):
     assert f"step {after['step']} is saved" in out
     assert 4 <= facts["step"] < after["step"]
     recipe, last = tiny_recipe(*changes), after["step"] + 3
-    resumed = loop.train(recipe, CLIPS, killed, resume=True, max_steps=last, quiet=True)
-    straight = loop.train(recipe, CLIPS, tmp_path / "straight", max_steps=last, quiet=True)
+    resumed = codec_trainer.train(recipe, CLIPS, killed, resume=True, max_steps=last, quiet=True)
+    straight = codec_trainer.train(recipe, CLIPS, tmp_path / "straight", max_steps=last, quiet=True)
     assert resumed.step == straight.step == last
     assert_same(everything(resumed), everything(straight))
+
+
+@pytest.mark.slow
+def test_processes_train_as_one_and_stop_at_the_same_step(tmp_path, environment):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "nacre", "train", RECIPE, "--data", CLIPS, "--out", out, "--processes", "2"]
+    for change in ("validate_steps=100000", "checkpoint_steps=1", "stage.0.steps=100000", "data.batch=2"):
+        command += ["--set", change]
+    settings = {"env": environment | {"CUDA_VISIBLE_DEVICES": ""}, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings) as process:
+        wait_for(out / "checkpoint.safetensors", process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+        text, errors = process.communicate(timeout=HUNG_S)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in text + errors
+    facts, tensors = run_room.read_checkpoint(out / "checkpoint.safetensors")
+    assert f"step {facts['step']} is saved" in text
+    assert facts["seconds_seen"] == facts["step"] * 2 * 2 * 0.5
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    alone = codec_trainer.train(tiny_recipe("data.batch=2"), CLIPS, tmp_path / "alone", max_steps=1, quiet=True)
+    assert alone.seconds_seen == 1
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(TrainError, match="processes: found 2, wanted at most 1, one a GPU"):
+        processes.start(2)
 
 
 def test_first_interrupt_asks_second_insists():
@@ -569,30 +618,30 @@ def test_first_interrupt_asks_second_insists():
 
 
 def test_interrupt_saves_the_step_it_finished(tmp_path, monkeypatch):
-    step = loop.Trainer.step
+    step = codec_trainer.CodecTrainer.step
 
     def interrupting(self):
         if self.run.step == 2:
             signal.raise_signal(signal.SIGINT)
         return step(self)
 
-    monkeypatch.setattr(loop.Trainer, "step", interrupting)
+    monkeypatch.setattr(codec_trainer.CodecTrainer, "step", interrupting)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(tiny_recipe(*RARELY), CLIPS, tmp_path, quiet=True)
+        codec_trainer.train(tiny_recipe(*RARELY), CLIPS, tmp_path, quiet=True)
     assert run_room.read_checkpoint(tmp_path / "checkpoint.safetensors")[0]["step"] == 3
 
 
 def test_max_steps_and_resume(tmp_path):
     recipe = tiny_recipe(*RARELY)
-    assert loop.train(recipe, CLIPS, tmp_path, max_steps=2, quiet=True).step == 2
-    assert loop.train(recipe, CLIPS, tmp_path, resume=True, max_steps=3, quiet=True).step == 3
-    assert loop.train(recipe, CLIPS, tmp_path, resume=True, max_steps=1, quiet=True).step == 3
+    assert codec_trainer.train(recipe, CLIPS, tmp_path, max_steps=2, quiet=True).step == 2
+    assert codec_trainer.train(recipe, CLIPS, tmp_path, resume=True, max_steps=3, quiet=True).step == 3
+    assert codec_trainer.train(recipe, CLIPS, tmp_path, resume=True, max_steps=1, quiet=True).step == 3
 
 
 def test_a_run_that_has_begun_is_not_overwritten(trained):
     before = (trained / "checkpoint.safetensors").read_bytes()
     with pytest.raises(TrainError, match=r"a run that has begun.*--resume"):
-        loop.train(tiny_recipe(), CLIPS, trained, quiet=True)
+        codec_trainer.train(tiny_recipe(), CLIPS, trained, quiet=True)
     assert (trained / "checkpoint.safetensors").read_bytes() == before
 
 
@@ -600,19 +649,19 @@ def test_run_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(TrainError, match="wanted a folder for the run"):
-            loop.train(tiny_recipe(), CLIPS, out, quiet=True)
+            codec_trainer.train(tiny_recipe(), CLIPS, out, quiet=True)
 
 
 @pytest.fixture
 def brief(monkeypatch):
     """Validation on two seconds of sound."""
-    monkeypatch.setattr(loop, "Judge", functools.partial(loop.Judge, items=2, seconds=1))
+    monkeypatch.setattr(codec_trainer, "Judge", functools.partial(validate_room.Judge, items=2, seconds=1))
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_run_tells_how_it_goes(tmp_path, capsys):
     recipe = tiny_recipe("validate_steps=2", "checkpoint_steps=1", "data.batch=1")
-    loop.train(recipe, CLIPS, tmp_path, noise=CLIPS, valid=CLIPS, max_steps=2)
+    codec_trainer.train(recipe, CLIPS, tmp_path, noise=CLIPS, valid=CLIPS, max_steps=2)
     out = capsys.readouterr().out
     assert "2/2" in out
     assert re.search(r"step 2, validation distortion at( +[\d.]+ kb/s: [\d.]+){4}\n", out)
@@ -621,7 +670,7 @@ def test_a_run_tells_how_it_goes(tmp_path, capsys):
 
 @pytest.mark.usefixtures("brief")
 def test_quiet_is_quiet(tmp_path, capsys):
-    loop.train(tiny_recipe("validate_steps=1", "data.batch=1"), CLIPS, tmp_path, max_steps=1, quiet=True)
+    codec_trainer.train(tiny_recipe("validate_steps=1", "data.batch=1"), CLIPS, tmp_path, max_steps=1, quiet=True)
     assert capsys.readouterr() == ("", "")
     assert list((tmp_path / "events").iterdir())
 
@@ -637,12 +686,12 @@ def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(tmp_path, monkeypatc
     monkeypatch.setattr(SpectralLoss, "forward", poisoned)
     recipe = tiny_recipe("checkpoint_steps=2", "validate_steps=1000")
     with pytest.raises(TrainError, match=r"step 5: gradient: found nan.*last checkpoint is kept"):
-        loop.train(recipe, CLIPS, tmp_path, quiet=True)
+        codec_trainer.train(recipe, CLIPS, tmp_path, quiet=True)
     facts, tensors = run_room.read_checkpoint(tmp_path / "checkpoint.safetensors")
     assert facts["step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     monkeypatch.undo()
-    assert loop.train(recipe, CLIPS, tmp_path, resume=True, max_steps=6, quiet=True).step == 6
+    assert codec_trainer.train(recipe, CLIPS, tmp_path, resume=True, max_steps=6, quiet=True).step == 6
 
 
 # ---- checkpoints
@@ -658,7 +707,7 @@ def checkpoint(trained, tmp_path) -> Path:
 
 def load(path: Path, *changes: str) -> None:
     recipe = tiny_recipe(*changes)
-    run_room.new_run(recipe, torch.device("cpu")).load(path, recipe)
+    codec_run.new_run(recipe, torch.device("cpu")).load(path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 5000, -1])
@@ -731,7 +780,7 @@ def test_checkpoints_of_something_else(checkpoint, tmp_path):
 
 def test_a_disk_that_refuses(corpus, tmp_path):
     with pytest.raises(TrainError, match="cannot save"):
-        run_room.new_run(tiny_recipe(), torch.device("cpu")).save(tmp_path / "absent")
+        codec_run.new_run(tiny_recipe(), torch.device("cpu")).save(tmp_path / "absent")
 
 
 # ---- recordings
@@ -793,7 +842,7 @@ def test_data_that_is_none(tmp_path, case):
         (folder / "a.wav").write_bytes(b"RIFF....WAVE")
         (folder / "b.flac").touch()
     with pytest.raises(TrainError, match=r"data: found .*, wanted ") as caught:
-        loop.train(tiny_recipe(), folder, tmp_path / "run", quiet=True)
+        codec_trainer.train(tiny_recipe(), folder, tmp_path / "run", quiet=True)
     assert (case == "bad") == ("a.wav" in str(caught.value))
     assert not (tmp_path / "run" / "corpus.json").exists()
 
@@ -801,7 +850,7 @@ def test_data_that_is_none(tmp_path, case):
 def test_sound_too_short_to_train_on(tmp_path):
     tone(tmp_path / "data" / "a.wav", 0.1, 100)
     with pytest.raises(TrainError, match=r"recordings: found 0\.006 s"):
-        loop.train(tiny_recipe(), tmp_path / "data", tmp_path / "run", quiet=True)
+        codec_trainer.train(tiny_recipe(), tmp_path / "data", tmp_path / "run", quiet=True)
 
 
 def test_bad_files_are_skipped_and_counted(recordings, tmp_path, capsys):
@@ -813,17 +862,17 @@ def test_bad_files_are_skipped_and_counted(recordings, tmp_path, capsys):
     cut.write_bytes(flac[:100])  # no sound before the cut
     assert whole
     out, recipe = tmp_path / "run", tiny_recipe(*RARELY, "data.batch=1")
-    loop.train(recipe, recordings, out, max_steps=1)
+    codec_trainer.train(recipe, recordings, out, max_steps=1)
     assert f"3 of 6 files skipped, listed in {out / 'skipped.txt'}" in capsys.readouterr().out
     lines = (out / "skipped.txt").read_text("utf-8").splitlines()
     assert [Path(line.split(": ")[0].split(" at ")[0]).name for line in lines] == ["empty.wav", "cut.flac", "text.mp3"]
     found = open_cache(out / "corpus")
     assert {s.name: len(s.samples) for s in found.sources} == {"a": 5000, "b": 3200}
-    loop.train(recipe, recordings, out, resume=True, max_steps=2, quiet=True)
+    codec_trainer.train(recipe, recordings, out, resume=True, max_steps=2, quiet=True)
     assert capsys.readouterr().out == ""
     for name in ("a/empty.wav", "b/text.mp3", "b/cut.flac"):
         (recordings / name).unlink()
-    loop.train(recipe, recordings, out, resume=True, max_steps=3, quiet=True)
+    codec_trainer.train(recipe, recordings, out, resume=True, max_steps=3, quiet=True)
     assert not (out / "skipped.txt").exists()
 
 
@@ -910,7 +959,7 @@ def test_short_recordings_are_padded():
 def test_figures_come_from_coded_bytes(corpus, monkeypatch):
     trainer = trainer_of(tiny_recipe(*RARELY), corpus)
     trainer.step()
-    judge = loop.Judge(trainer, corpus, corpus, items=2, seconds=1)
+    judge = validate_room.Judge(trainer.recipe, corpus, corpus, items=2, seconds=1)
     sizes, encode = [], validate_room.range_coder.encode
 
     def counting(symbols, tables):
@@ -920,20 +969,20 @@ def test_figures_come_from_coded_bytes(corpus, monkeypatch):
         return data
 
     monkeypatch.setattr(validate_room.range_coder, "encode", counting)
-    figures = judge.figures()
+    figures = judge.figures(trainer.run, trainer.loss)
     assert [item.level for item in figures] == [0, 1, 2, 3]
     assert len(sizes) == 8
     for index, item in enumerate(figures):
         assert item.kbps == pytest.approx(8 * sum(sizes[2 * index : 2 * index + 2]) / 2 / 1000, abs=1e-3)
         assert item.kbps > 0
         assert 0 < item.distortion < 100
-    assert judge.figures() == figures
+    assert judge.figures(trainer.run, trainer.loss) == figures
 
 
 def test_figures_leave_the_run_alone(corpus):
     trainer = trainer_of(tiny_recipe(*RARELY), corpus)
     before = everything(trainer.run)
-    loop.Judge(trainer, corpus, corpus, items=1, seconds=1).figures()
+    validate_room.Judge(trainer.recipe, corpus, corpus, items=1, seconds=1).figures(trainer.run, trainer.loss)
     assert_same(everything(trainer.run), before)
     assert trainer.run.net.training
     assert all(p.requires_grad for p in trainer.run.net.parameters())

@@ -39,6 +39,7 @@ Report = Annotated[str | None, typer.Option(metavar="OUT", help="A row for each 
 Noise = Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")]
 Valid = Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes of this machine, one a GPU where there are GPUs.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
 AnyOutput = Annotated[

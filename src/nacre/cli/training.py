@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from nacre.batch.messages import tell
 from nacre.cli.app import (
     Changes,
     Noise,
+    Processes,
     Quiet,
     Resume,
     Valid,
@@ -48,6 +49,7 @@ def train(
     ] = None,
     resume: Resume = False,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    processes: Processes = 1,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -55,30 +57,22 @@ def train(
     with torch_at_hand():
         from nacre import recipes as recipes_inside
         from nacre.model import bundle as bundles
+        from nacre.train.codec_trainer import train as run
         from nacre.train.denoise_recipe import is_denoiser, load_denoise_recipe
         from nacre.train.denoise_run import train_denoiser
-        from nacre.train.loop import train as run
         from nacre.train.recipe import load_recipe, read_values
         from nacre.train.start import start_from
 
         path, asked = recipes_inside.find(recipe), tuple(changes or ())
+        how: Any = {"resume": resume, "max_steps": max_steps, "quiet": quiet, "processes": processes}
         if is_denoiser(read_values(path)):
             if start:
                 raise UsageError("from", found=f"{start} for a denoiser", wanted="a recipe of a codec")
             chosen = load_denoise_recipe(path, asked)
-            train_denoiser(chosen, data, out, noise, valid, resume=resume, max_steps=max_steps, quiet=quiet)
+            train_denoiser(chosen, data, out, noise, valid, **how)
             return
-        run(
-            load_recipe(path, asked),
-            data,
-            out,
-            noise,
-            valid,
-            resume=resume,
-            max_steps=max_steps,
-            quiet=quiet,
-            begin=start_from(bundles.find(start)) if start else None,
-        )
+        begin = start_from(bundles.find(start)) if start else None
+        run(load_recipe(path, asked), data, out, noise, valid, begin=begin, **how)
 
 
 @app.command()
@@ -91,18 +85,20 @@ def finetune(
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 2000,
     learning_rate: Annotated[float, typer.Option(help="Highest rate; it falls over the last 70 %.")] = 5e-4,
     resume: Resume = False,
+    processes: Processes = 1,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model further on your own recordings, by the recipe that made it and from the rates it has."""
     with torch_at_hand():
         from nacre.model import bundle as bundles
-        from nacre.train.loop import train as run
+        from nacre.train.codec_trainer import train as run
         from nacre.train.start import recipe_from, start_from
 
         found = bundles.find(model)
         recipe = recipe_from(found, steps, learning_rate, tuple(changes or ()))
-        run(recipe, data, out, noise, valid, resume=resume, quiet=quiet, begin=start_from(found))
+        begin = start_from(found)
+        run(recipe, data, out, noise, valid, resume=resume, quiet=quiet, begin=begin, processes=processes)
 
 
 @app.command()
@@ -165,8 +161,8 @@ def export(
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
     with torch_at_hand():
+        from nacre.train.denoise_export import export_denoiser
         from nacre.train.denoise_recipe import is_denoiser, values_of
-        from nacre.train.denoise_run import export_denoiser
         from nacre.train.export import export_run
         from nacre.train.post.graft import export_networks
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,9 +30,9 @@ SLOPE = 0.2  # of the leaky rectifiers
 class AdversaryConfig:
     """Critics, one a window in samples, with `channels` and `layers` each, and how they learn.
 
-    They see the first `items` of a batch on each process. For the first `settle_steps` of a stage they learn and do
-    not pull yet. `matching` weighs the features against the verdict. A run whose distortion rises above `limit` times
-    what it was while the critics settled has turned to noise and is stopped.
+    They see the first `items` of each part of a batch on each process. For the first `settle_steps` of a stage they
+    learn and do not pull yet. `matching` weighs the features against the verdict. A run whose distortion rises above
+    `limit` times what it was while the critics settled has turned to noise and is stopped.
     """
 
     windows: tuple[int, ...] = (1024, 512, 256)
@@ -105,12 +104,12 @@ class Adversary(nn.Module):
         return torch.optim.AdamW([group], betas=(0.5, 0.9), weight_decay=0.01)
 
     def learn(
-        self, decoded: Tensor, wave: Tensor, lengths: Tensor | None, strength: Tensor, world: int = 1
+        self, decoded: Tensor, wave: Tensor, lengths: Tensor | None, strength: Tensor, parts: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """decoded (a leaf), wave [B, N], lengths [B] samples of each item (all where None) -> a pull, and figures.
 
         The pull [B, N] is a gradient on `decoded`, of norm `strength` [B] in each item that is seen, 0 in others. The
-        critics' own gradients, their mean over `world` processes, wait for the optimiser.
+        critics' own gradients, the mean over `parts` of a batch, wait for the optimiser.
         """
         ours, theirs = decoded[: self.config.items], wave[: self.config.items]
         if lengths is not None:
@@ -130,17 +129,9 @@ class Adversary(nn.Module):
             against = against - false.mean((1, 2)).sum() + self.config.matching * torch.stack(apart).mean(0).sum()
             right += [(true > 0).float().mean(), (false < 0).float().mean()]
         (pull,) = torch.autograd.grad(against, decoded, retain_graph=True)
-        fault.backward(inputs=list(self.parameters()))
-        if world > 1:
-            self._share_gradients(world)
+        (fault / parts).backward(inputs=list(self.parameters()))
         figures = {"critics/loss": fault / len(self.critics), "critics/right": torch.stack(right).mean()}
         return pull * (strength / pull.norm(dim=1).clamp(min=1e-12)).unsqueeze(1), figures
-
-    def _share_gradients(self, world: int) -> None:
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        joined = nn.utils.parameters_to_vector(gradients)
-        dist.all_reduce(joined)
-        nn.utils.vector_to_parameters(joined / world, gradients)
 
     def ready(self, step: int) -> bool:
         """Whether critics pull at this step of a stage: at first they only learn."""

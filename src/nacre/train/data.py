@@ -194,12 +194,15 @@ class Sampler:
         """Excerpts [B, N] float32, level-normalised as the encoder does it."""
         return self.draw(items, samples, seed).waves
 
-    def draw(self, items: int, samples: int, seed: tuple[int, ...], cleaning: float = 0.0) -> Excerpts:
-        """Excerpts, level-normalised as the encoder does it; a share of `cleaning` has noise to leave out."""
+    def draw(self, items: int, samples: int, seed: tuple[int, ...], cleaning: float = 0.0, first: int = 0) -> Excerpts:
+        """Excerpts, level-normalised as the encoder does it; a share of `cleaning` has noise to leave out.
+
+        They are those of the seed from number `first` on.
+        """
         waves, targets = np.zeros((2, items, samples), np.float32)
         lengths, cleaned = np.zeros(items, np.int64), np.zeros(items, bool)
         for item in range(items):
-            rng = np.random.default_rng([*seed, item])
+            rng = np.random.default_rng([*seed, first + item])
             cleaned[item] = cleaning > 0 and rng.random() < cleaning
             wave, target = self.item(samples, rng, bool(cleaned[item]))
             lengths[item] = len(wave)

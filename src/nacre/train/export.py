@@ -27,11 +27,12 @@ from nacre.core.units import kbps
 from nacre.format.file import pack_packet
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
+from nacre.train.codec_run import CodecRun, new_run
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe, recipe_of
-from nacre.train.run import CHECKPOINT, Run, new_run
+from nacre.train.run import CHECKPOINT
 from nacre.train.validate import fit_prior
 
 TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups
@@ -138,7 +139,7 @@ def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bund
     check_free(out)
     recipe = recipe_of(folder)
     run = new_run(recipe, torch.device("cpu"))
-    run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
+    run.load(folder / f"{CHECKPOINT}.safetensors")
     corpus = open_cache(folder / "corpus")
     clean = dataclasses.replace(NOTHING, level_spread_db=recipe.degrade.level_spread_db)
     sampler = Sampler(corpus, recipe.codec, clean, None, recipe.data.balance)
@@ -174,7 +175,7 @@ def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def making(recipe: Recipe, run: Run, corpus: Corpus) -> dict[str, Any]:
+def making(recipe: Recipe, run: CodecRun, corpus: Corpus) -> dict[str, Any]:
     """What a user of the model should know about its making, for model.json."""
     return {
         "description": recipe.description,
@@ -189,7 +190,7 @@ def making(recipe: Recipe, run: Run, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def averaged(run: Run) -> CodecNet:
+def averaged(run: CodecRun) -> CodecNet:
     """The run's network with its averaged weights, on the CPU."""
     net = run.net
     net.load_state_dict(run.mean)
@@ -273,7 +274,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def export(run: Run, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
+def export(run: CodecRun, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
     """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
     with new_folder(out) as part:
         net = averaged(run)

@@ -59,17 +59,21 @@ class RateConfig:
 class DataConfig:
     """What one step sees: `batch` excerpts of `excerpt_s` on each process; sources weighed by length ** balance.
 
+    They go through the networks in `accumulate` parts one after the other, and the weights move once.
+
     With `whole`, an excerpt stays inside one recording and shorter ones are masked; without, short recordings follow
     one another as speech on a line does.
     """
 
     excerpt_s: float = 1.5
     batch: int = 16
+    accumulate: int = 1
     balance: float = 0.6
     whole: bool = False
 
     def __post_init__(self) -> None:
-        check(self, "data", "above 0", above_zero, "excerpt_s", "batch")
+        check(self, "data", "above 0", above_zero, "excerpt_s", "batch", "accumulate")
+        check(self, "data", f"a divisor of batch, {self.batch}", lambda parts: self.batch % parts == 0, "accumulate")
         check(self, "data", "0 or more", not_negative, "balance")
 
 

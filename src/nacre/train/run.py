@@ -1,4 +1,4 @@
-"""A run: networks, averages, rates, critics and optimisers, and the checkpoint that holds all of them."""
+"""A run: a network, the average of its weights, optimisers, and the checkpoint that holds all of them."""
 
 from __future__ import annotations
 
@@ -14,111 +14,78 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
-from nacre.train.adversary import Adversary
-from nacre.train.nets.codec_net import CodecNet, begin_cleaning
-from nacre.train.rate import RateControl
-from nacre.train.recipe import Recipe, StageConfig
 
 CHECKPOINT = "checkpoint"
-
-
-def level_targets(recipe: Recipe) -> Tensor:
-    """Target bits a frame [L] of each quality level."""
-    rate, codec = recipe.rate, recipe.codec
-    ratio = rate.highest_kbps / rate.lowest_kbps
-    position = torch.linspace(0, 1, codec.levels)
-    return rate.lowest_kbps * 1000 * ratio**position / float(codec.frame_rate_hz)
-
-
-def optimisers(net: CodecNet, stage: StageConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the matrices inside blocks, AdamW for everything else that this stage trains."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for part, child in net.named_children():
-        for module in child.modules():  # averages over batches and chance are training too
-            if isinstance(module, nn.BatchNorm1d | nn.Dropout):
-                module.train(part in stage.train)
-    for name, parameter in net.named_parameters():
-        trained = name.split(".")[0] in stage.train
-        parameter.requires_grad_(trained)
-        parameter.grad = None  # a frozen part must not count in the norm of the gradient
-        if trained:
-            (matrices if name.endswith(("up.weight", "down.weight")) else others).append(parameter)
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
-    if matrices:
-        found.append(torch.optim.Muon(matrices, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw"))
-    return found
-
-
-def learning_rate(stage: StageConfig, step: int) -> float:
-    """Linear warm-up, constant, linear decay to 2 %."""
-    rise = min(1.0, (step + 1) / max(1, stage.warmup_steps))
-    left = (stage.steps - step) / max(1.0, stage.steps * stage.decay_share)
-    return stage.learning_rate * min(rise, max(0.02, min(1.0, left)))
 
 
 @dataclass
 class Run:
     """Everything that a checkpoint must hold so that the curve goes on as if nothing had happened."""
 
-    net: CodecNet
+    net: nn.Module
     mean: dict[str, Tensor]  # exponential moving average of the weights: what is exported
-    control: RateControl
-    adversary: Adversary
     optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
-    stage: int = -1
     step: int = 0
-    seconds_seen: float = 0.0
 
-    def enter(self, stage_index: int, stage: StageConfig) -> None:
-        """Start a stage: freeze what it does not train, new optimisers."""
-        self.stage = stage_index
-        if stage.cleaning:
-            begin_cleaning(self.net.state_dict(), self.net.codec.levels)
-            begin_cleaning(self.mean, self.net.codec.levels)
-        self.optimisers = optimisers(self.net, stage)
-        if any(stage.adversarial):
-            self.optimisers.append(self.adversary.optimiser(stage.learning_rate))
+    def prefix(self, index: int) -> str:
+        """What the names of an optimiser's tensors begin with in a checkpoint."""
+        return f"optimiser.{index}."
+
+    def extras(self) -> dict[str, Tensor]:
+        """Tensors of a checkpoint beside weights and optimisers."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Numbers of a checkpoint."""
+        return {"step": self.step}
+
+    def restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Take what `facts` and `extras` gave. Raises KeyError or RuntimeError where something is missing."""
+
+    def begin(self, facts: dict[str, Any], path: Path) -> None:
+        """Make the optimisers that a checkpoint has states for. Raises TrainError."""
+
+    def average(self, decay: float) -> None:
+        """Move the averaged weights towards those of this step, at first in longer strides."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                if value.is_floating_point():
+                    self.mean[name].lerp_(value, 1 - decay)
+                else:  # how many batches a normalisation has seen, say
+                    self.mean[name].copy_(value)
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint in one atomic step; no pickle."""
-        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        tensors |= {f"mean.{k}": v for k, v in self.mean.items()} | {"control": self.control.log_weight}
-        if self.adversary.settled:  # it has learned something
-            tensors |= {f"adversary.{k}": v for k, v in self.adversary.state_dict().items()}
+        """Write the checkpoint in one atomic step; no pickle. Raises TrainError."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"mean.{name}": value for name, value in self.mean.items()} | self.extras()
         for index, optimiser in enumerate(self.optimisers):
             for number, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{index}.{number}.{k}": v for k, v in state.items()}
-        facts = json.dumps({"step": self.step, "stage": self.stage, "seconds_seen": self.seconds_seen})
-        temporary = folder / f".{CHECKPOINT}.part"
-        contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+                tensors |= {f"{self.prefix(index)}{number}.{name}": value for name, value in state.items()}
+        part = folder / f".{CHECKPOINT}.part"
+        contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         try:
-            save_file(contiguous, temporary, {"run": facts})
-            os.replace(temporary, folder / f"{CHECKPOINT}.safetensors")
+            save_file(contiguous, part, {"run": json.dumps(self.facts())})
+            os.replace(part, folder / f"{CHECKPOINT}.safetensors")
         except (OSError, SafetensorError) as error:
             raise TrainError(f"{folder}: cannot save", found=str(error), wanted="a folder with room") from error
 
-    def load(self, path: Path, recipe: Recipe) -> None:
-        """Continue from a checkpoint of the same recipe; raises TrainError where it does not fit."""
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of the same recipe. Raises TrainError where it does not fit."""
         facts, tensors = read_checkpoint(path)
         try:
-            self.net.load_state_dict(_part(tensors, "net."))
-            self.mean = {k: tensors[f"mean.{k}"].to(value.device) for k, value in self.mean.items()}
-            self.control.log_weight = tensors["control"]
-            if critics := _part(tensors, "adversary."):
-                self.adversary.load_state_dict(critics)
-            self.step, self.seconds_seen = facts["step"], facts["seconds_seen"]
-        except (RuntimeError, KeyError) as error:
+            self.net.load_state_dict(part_of(tensors, "net."))
+            self.mean = {name: tensors[f"mean.{name}"].to(value.device) for name, value in self.mean.items()}
+            self.step = int(facts["step"])
+            self.restore(facts, tensors)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             found = "other parts or sizes than the recipe's"
             raise TrainError(str(path), found=found, wanted="a checkpoint of the same network") from error
         if self.step == 0:
             return
-        if recipe.stage_at(self.step - 1)[0] != facts["stage"]:
-            place = f"step {self.step} of stage {facts['stage'] + 1}"
-            raise TrainError(str(path), found=place, wanted="stages as long as the recipe's", next="keep the recipe")
-        self.enter(facts["stage"], recipe.stage[facts["stage"]])
+        self.begin(facts, path)
         for index, optimiser in enumerate(self.optimisers):
-            _restore(optimiser, _part(tensors, f"optimiser.{index}."), path)
+            _restore(optimiser, part_of(tensors, self.prefix(index)), path)
 
 
 def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path) -> None:
@@ -138,34 +105,21 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path:
     optimiser.load_state_dict(whole)
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def copies(net: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network as they are now."""
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(facts, tensors) of a checkpoint file."""
+    """(facts, tensors) of a checkpoint file. Raises TrainError."""
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["run"])
         return facts, load_file(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainError(str(path), found=str(error), wanted="a checkpoint written by `nacre train`") from error
-
-
-def new_run(recipe: Recipe, device: torch.device) -> Run:
-    """Fresh networks from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
-    net = net_of(recipe).to(device)
-    mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    rate = recipe.rate
-    control = RateControl(
-        level_targets(recipe), rate.start_weight, beta=rate.beta, warmup=rate.warmup_steps, hold=rate.hold
-    )
-    return Run(net, mean, control, Adversary(recipe.adversary).to(device))
-
-
-def net_of(recipe: Recipe) -> CodecNet:
-    """Networks and quantiser as the recipe asks for them."""
-    net = CodecNet(recipe.codec, recipe.net, recipe.kind, recipe.quantiser)
-    net.quantiser.one_rate = recipe.rate.beta > 0
-    return net

@@ -21,11 +21,12 @@ from nacre.core.errors import TrainError
 from nacre.entropy.static_prior import StaticPrior
 from nacre.model.bundle import Bundle
 from nacre.model.runtime import Network
+from nacre.train.codec_run import CodecRun
+from nacre.train.codec_trainer import CodecTrainer
 from nacre.train.export import write_graph
-from nacre.train.loop import Trainer
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe, override, parse
-from nacre.train.run import Run
+from nacre.train.run import copies
 
 CLOSE = 0.02  # of the size of what comes out: weights are stored as float16, so a new network differs by less
 
@@ -45,10 +46,10 @@ def recipe_from(bundle: Bundle, steps: int, learning_rate: float, changes: tuple
     return recipe
 
 
-def start_from(bundle: Bundle) -> Callable[[Trainer], None]:
+def start_from(bundle: Bundle) -> Callable[[CodecTrainer], None]:
     """What gives a fresh run the weights of a model, and the weights of its rates. Raises TrainError if they differ."""
 
-    def begin(trainer: Trainer) -> None:
+    def begin(trainer: CodecTrainer) -> None:
         put(trainer.run, trainer.recipe, bundle)
         calibrate(trainer)
 
@@ -56,16 +57,15 @@ def start_from(bundle: Bundle) -> Callable[[Trainer], None]:
 
 
 @torch.no_grad()
-def calibrate(trainer: Trainer, items: int = 32) -> None:
+def calibrate(trainer: CodecTrainer, items: int = 32) -> None:
     """Lagrange weights from how distortion falls with the rate from level to level, so that rates stay where they are.
 
     Where the curves of two levels have the same slope, one more bit buys as much in either. Levels with the same steps,
     as refined ones have, are one level here.
     """
     run, recipe = trainer.run, trainer.recipe
-    samples = round(recipe.data.excerpt_s * float(recipe.codec.frame_rate_hz)) * recipe.codec.hop_samples
-    waves = trainer.sampler.batch(items, samples, (recipe.seed, 1 << 28))
-    wave, bits, distortion = torch.from_numpy(waves).to(trainer.place.device), [], []
+    waves = trainer.sampler.batch(items, trainer.samples, (recipe.seed, 1 << 28))
+    wave, bits, distortion = torch.from_numpy(waves).to(trainer.fabric.device), [], []
     scales = run.net.quantiser.export_quantiser().scales
     assert scales is not None, "`put` refuses such kinds"
     first, which = distinct(torch.from_numpy(scales))
@@ -97,7 +97,7 @@ def distinct(rows: Tensor) -> tuple[list[int], list[int]]:
     return first, which
 
 
-def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
+def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
     """Give a run the weights of a model; its averaged weights too."""
     if bundle.config.levels != recipe.codec.levels or (bundle.config.cleans and not recipe.codec.cleans):
         found = (bundle.config.levels, bundle.config.cleans)
@@ -112,7 +112,7 @@ def put(run: Run, recipe: Recipe, bundle: Bundle) -> None:
             weights[name].copy_(value)
         else:  # levels for cleaning come after those that the model has
             weights[name][: len(value)] = value
-    run.mean = {name: value.detach().clone() for name, value in weights.items()}
+    run.mean = copies(run.net)
 
 
 def read_graph(net: CodecNet, part: str, path: Path) -> None:

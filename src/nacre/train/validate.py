@@ -12,7 +12,11 @@ from torch import nn
 from nacre.core.units import kbps
 from nacre.entropy import range_coder
 from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
+from nacre.train.codec_run import CodecRun, net_of
+from nacre.train.data import Corpus, Sampler
+from nacre.train.degrade import NOTHING
 from nacre.train.nets.codec_net import CodecNet
+from nacre.train.recipe import Recipe
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,3 +86,24 @@ def validate(net: CodecNet, loss: nn.Module, prior: StaticPrior, waves: Array, l
         rate = kbps(size_bytes, waves.size / net.codec.rate_hz)
         found.append(Validation(level, round(rate, 3), round(distortion / len(waves), 4)))
     return found
+
+
+class Judge:
+    """Validation on real bytes at a few levels, with the averaged weights."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, validation: Corpus, items: int = 24, seconds: int = 3):
+        codec = recipe.codec
+        samples = seconds * codec.rate_hz // codec.hop_samples * codec.hop_samples
+        self.recipe = recipe
+        self.fitted, self.judged = (
+            Sampler(found, codec, NOTHING, None, 1.0).batch(items, samples, (recipe.seed, 1 << 30))
+            for found in (corpus, validation)
+        )
+
+    def figures(self, run: CodecRun, loss: nn.Module) -> list[Validation]:
+        """Rate and distortion at the lowest, two middle and the highest level."""
+        net = net_of(self.recipe).to(device_of(run.net)).eval()
+        net.load_state_dict(run.mean)
+        top = self.recipe.codec.levels - 1
+        levels = sorted({0, top // 3, 2 * top // 3, top})
+        return validate(net, loss, fit_prior(net, self.fitted), self.judged, levels)

@@ -6,7 +6,7 @@ wave --analysis--> spectra --Encoder--> latents --(bottleneck)--> latents --Deco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,8 +67,7 @@ class Decoder(nn.Module):
         return spectra, first + second
 
 
-@dataclass(frozen=True)
-class Coded:
+class Coded(NamedTuple):
     """`sound` as decoded: [B, N - delay] samples or [B, S, bands]; bits and penalty [B] means over frames.
 
     `other` is the same with noise of another draw, where the codec substitutes noise.

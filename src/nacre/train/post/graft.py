@@ -16,12 +16,13 @@ from nacre.codec.codec import Codec
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
+from nacre.train.codec_run import new_run
 from nacre.train.data import Sampler, open_cache
 from nacre.train.export import averaged, card, check_free, cleaning_span, making, new_folder, write_graph
 from nacre.train.post.adapt import BALANCE, MILD
 from nacre.train.post.refine import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
-from nacre.train.run import CHECKPOINT, new_run
+from nacre.train.run import CHECKPOINT
 
 
 def export_networks(folder: Path, base: str | Path, out: Path, name: str | None = None) -> bundles.Bundle:
@@ -33,7 +34,7 @@ def export_networks(folder: Path, base: str | Path, out: Path, name: str | None 
     bundle, recipe = bundles.find(base), recipe_of(folder)
     trained = _trained(bundle, recipe)
     run = new_run(recipe, torch.device("cpu"))
-    run.load(folder / f"{CHECKPOINT}.safetensors", recipe)
+    run.load(folder / f"{CHECKPOINT}.safetensors")
     corpus = open_cache(folder / "corpus")
     with new_folder(out) as part:
         for kept in bundles.parts_of(bundle.kind, bundle.facts.hashes):

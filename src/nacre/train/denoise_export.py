@@ -1,0 +1,70 @@
+"""A trained denoiser into a model folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nacre.core.errors import TrainError
+from nacre.model import bundle as bundles
+from nacre.train.denoise_net import DenoiseNet
+from nacre.train.denoise_recipe import DenoiseRecipe, values_of
+from nacre.train.denoise_run import DenoiseRun
+from nacre.train.export import check_free, new_folder, write_module
+from nacre.train.recipe import build
+from nacre.train.run import CHECKPOINT
+
+CARD, HEADING = "README.md", "## Denoiser"
+
+
+def export_denoiser(folder: Path, base: str | Path, out: Path, name: str | None = None) -> bundles.Bundle:
+    """Write the model `base` anew with the denoiser that a run trained. Its files stay what they were.
+
+    Raises TrainError.
+    """
+    check_free(out)
+    bundle = bundles.find(base)
+    recipe: DenoiseRecipe = build(DenoiseRecipe, values_of(folder))
+    if recipe.rate_hz != bundle.config.rate_hz:
+        found = f"a denoiser for {recipe.rate_hz} Hz"
+        raise TrainError(f"model {bundle.name}", found=found, wanted=f"one for {bundle.config.rate_hz} Hz")
+    run = DenoiseRun.new(recipe, torch.device("cpu"))
+    run.load(folder / f"{CHECKPOINT}.safetensors")
+    with new_folder(out) as part:
+        for file in {*bundles.parts_of(bundle.kind, bundle.facts.hashes)} - {bundles.DENOISER}:
+            shutil.copyfile(bundle.part(file), part / file)
+        (part / CARD).write_text(_card(bundle.part(CARD), recipe, run), "utf-8")
+        run.net.load_state_dict(run.mean)
+        write_denoiser(run.net, part / bundles.DENOISER)
+        facts = bundle.metadata | {"denoiser": asdict(recipe.denoiser) | {"training": _made(recipe, run)}}
+        bundles.save(part, name or bundle.name, bundle.kind, bundle.config, facts)
+    return bundles.load(out)
+
+
+def _card(before: Path, recipe: DenoiseRecipe, run: DenoiseRun) -> str:
+    """The model's card with a section on its denoiser."""
+    text = before.read_text("utf-8").split(HEADING)[0].rstrip() if before.is_file() else ""
+    seen_h = run.step * recipe.batch * recipe.samples / recipe.rate_hz / 3600
+    made = (
+        f"Recipe `{recipe.name}`, seed {recipe.seed}: {run.step} steps, {seen_h:.1f} h of excerpts. "
+        f"Licence of the weights: {recipe.licence or 'not stated'}."
+    )
+    sources = "\n".join(f"- {source}" for source in recipe.sources) or "- not stated"
+    return "\n\n".join(filter(None, [text, HEADING, made, sources])) + "\n"
+
+
+def _made(recipe: DenoiseRecipe, run: DenoiseRun) -> dict[str, Any]:
+    """What a user of the denoiser should know about its making."""
+    seen_s = run.step * recipe.batch * recipe.samples / recipe.rate_hz
+    return {"recipe": asdict(recipe), "steps": run.step, "audio_seconds_seen": round(seen_s)}
+
+
+def write_denoiser(net: DenoiseNet, path: Path) -> None:
+    """The network as an ONNX graph: (frames [1, T, 2 * bins], past [1, P, W]) -> (masks, past)."""
+    net = net.eval().cpu()
+    example = {"frames": torch.randn(1, 7, 2 * net.bins), "past": torch.zeros(1, *net.past_shape)}
+    write_module(net, example, path)

@@ -1,0 +1,72 @@
+"""Processes that train side by side: Lightning Fabric starts them and takes means between them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from datetime import timedelta
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+from torch import Tensor, nn
+
+from nacre.core.errors import TrainError
+
+WAIT = timedelta(days=1)  # for the first process, which validates
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn", module="lightning_fabric")
+
+
+def start(processes: int = 1) -> Fabric:
+    """So many processes of this machine, one a GPU where there are GPUs; or those that torchrun has started.
+
+    Each of them comes back from this call: Fabric runs the command anew for all but the first. Raises TrainError where
+    there are fewer GPUs, or where a cluster's manager has started other processes.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # torchrun says so
+    machines = max(1, int(os.environ.get("WORLD_SIZE", local)) // local)
+    kind, gpus = ("cuda", torch.cuda.device_count()) if torch.cuda.is_available() else ("cpu", local)
+    if local > gpus:
+        raise TrainError("processes", found=local, wanted=f"at most {gpus}, one a GPU")
+    # parts of a stage may go unused: the log scale of the prior where nothing is quantised, say
+    several = DDPStrategy(find_unused_parameters=True, timeout=WAIT)
+    try:
+        strategy = several if local * machines > 1 else "auto"
+        fabric = Fabric(accelerator=kind, devices=local, num_nodes=machines, strategy=strategy)
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise TrainError("processes", found=str(error), wanted="as many as were started") from error
+    return fabric
+
+
+def alone(device: torch.device) -> Fabric:
+    """One process on this device."""
+    return Fabric(strategy=SingleDeviceStrategy(device))
+
+
+def gathered(fabric: Fabric, values: Tensor) -> Tensor:
+    """values [B] of all processes in a row."""
+    every = fabric.all_gather(values)
+    assert isinstance(every, Tensor)
+    return every.flatten()
+
+
+def mean_of(fabric: Fabric, values: Tensor) -> Tensor:
+    """The mean of values over all processes."""
+    mean = fabric.all_reduce(values)
+    assert isinstance(mean, Tensor)
+    return mean
+
+
+def any_of(fabric: Fabric, flag: bool) -> bool:
+    """Whether the flag is set in one of the processes."""
+    return bool(fabric.all_reduce(torch.tensor(float(flag)), reduce_op="max"))
+
+
+def share_gradients(fabric: Fabric, module: nn.Module) -> None:
+    """Means over all processes, for a module that Fabric has not wrapped."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    nn.utils.vector_to_parameters(mean_of(fabric, nn.utils.parameters_to_vector(gradients)), gradients)
