@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -65,6 +66,27 @@ def _options(
     """Options without a command."""
 
 
+def with_options(group: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command whose argument `shared` is a `group`: each field of that dataclass becomes an option of its own."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints, of_group = get_type_hints(command, include_extras=True), get_type_hints(group, include_extras=True)
+        own = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "shared"]
+        shared = [each.replace(annotation=of_group[each.name]) for each in signature(group).parameters.values()]
+
+        def run(**values: Any) -> None:
+            found = group(**{each.name: values.pop(each.name) for each in shared})
+            command(**values, shared=found)
+
+        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in (*own, *shared)]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: (hints | of_group)[each.name] for each in parameters}
+        return run
+
+    return decorate
+
+
 def pairs_of(
     task: Task,
     inputs: list[str] | None,
@@ -105,5 +127,5 @@ def torch_at_hand() -> Iterator[None]:
     except ModuleNotFoundError as error:
         advice = "pip install torch, then pip install 'nacre[train]'"
         raise TrainError(
-            f"package {error.name}", found="not installed", wanted="the training room", next=advice
+            f"package {error.name}", found="not installed", wanted="the packages for training", next=advice
         ) from error

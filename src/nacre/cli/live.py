@@ -14,7 +14,7 @@ from nacre.core.errors import NacreError, UsageError
 
 if TYPE_CHECKING:
     from nacre.core.types import Array
-    from nacre.link.line import Line
+    from nacre.link.line import Call, Line
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
@@ -203,13 +203,19 @@ def simulate(
         from nacre.evaluate.loss import draw
 
         draw(codec, mono, rate_hz, settings, line, Path(figure), force)
-    if quiet:
-        return
+    if not quiet:
+        _tell_of(found, delay)
+
+
+def _tell_of(found: Call, delay_ms: float) -> None:
+    """What a call over a line of this delay took."""
     tell(f"{found.sent} packets sent, {found.arrived} arrived, {found.payload_kbps:.2f} kb/s of payloads")
     stats = asdict(found.stats)
     names = ("played", "restored", "concealed", "late", "inserted", "dropped")
     tell("frames: " + ", ".join(f"{stats[name]} {name}" for name in names))
-    tell(f"sound to sound {found.latency_ms:.0f} ms: line {delay:g} ms, wait {found.depth_ms:.0f} ms, the rest codec")
+    tell(
+        f"sound to sound {found.latency_ms:.0f} ms: line {delay_ms:g} ms, wait {found.depth_ms:.0f} ms, the rest codec"
+    )
 
 
 def echo(

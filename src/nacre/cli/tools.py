@@ -71,7 +71,6 @@ def features(
     nacre features talk.wav -o talk.npy --kind latent
     nacre features *.flac -o all.npz --kind mfcc --pool stats
     """
-    from nacre.io.audio import output_file
     from nacre.tools import features as room
 
     room.check(kind, pool, level)
@@ -85,16 +84,25 @@ def features(
         run_batch(task, pairs)
         return
     with tempfile.TemporaryDirectory() as passing:
-        pairs, failed = pairs_of(task, inputs, passing, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED), None
-        with output_file(output, force) as file:
-            try:
-                run_batch(task, pairs)
-            except typer.Exit as end:
-                failed = end
-            done = [Path(pair.target) for pair in pairs if Path(pair.target).exists()]
-            if failed and not done:
-                raise failed
-            room.pack(file, done, Path(passing))
+        pairs = pairs_of(task, inputs, passing, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED)
+        _features_in_one(task, pairs, Path(passing), output, force)
+
+
+def _features_in_one(task: Task, pairs: list[Pair], passing: Path, output: str, force: bool) -> None:
+    """Frames of all inputs, made in the folder `passing`, in one .npz file; exit code 1 where some are missing."""
+    from nacre.io.audio import output_file
+    from nacre.tools import features as room
+
+    failed = None
+    with output_file(output, force) as file:
+        try:
+            run_batch(task, pairs)
+        except typer.Exit as end:
+            failed = end
+        done = [Path(pair.target) for pair in pairs if Path(pair.target).exists()]
+        if failed and not done:
+            raise failed
+        room.pack(file, done, passing)
     if failed:
         raise failed
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, Protocol
 
-from nacre.batch.pool import busy, interrupt_workers, start_pool
+from nacre.batch.executor import Workers
 from nacre.core.errors import AudioError, NacreError, UsageError
 from nacre.corpus.coders import Making
 from nacre.corpus.work import Job, Made, make_shard, prepare
@@ -49,62 +47,33 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_apart(job: Job) -> Made:
-    """`make_shard` in a worker."""
-    with busy():
-        return make_shard(job)
-
-
 def _fault(job: Job, error: BaseException) -> AudioError:
     return AudioError(job.file, found=repr(error), wanted="a whole shard", next="please report it")
 
 
 class LocalEngine:
-    """One process a worker, each in a pool of its own: the sudden end of one does not touch the others."""
+    """Processes of this machine."""
 
     name = "local"
 
     def __init__(self, jobs: int, making: Making, to: str):
-        self.workers, self._prepare = jobs, partial(prepare, making, to)
-        self._idle = [self._pool() for _ in range(jobs)]
-        self._busy: dict[Future[Made], tuple[ProcessPoolExecutor, Job]] = {}
-
-    def _pool(self) -> ProcessPoolExecutor:
-        return start_pool(1, self._prepare, "spawn")
+        self.workers, self._processes = jobs, Workers(make_shard, jobs, partial(prepare, making, to))
+        self.submit, self.close = self._processes.submit, self._processes.close
 
     @property
     def under_way(self) -> int:
         """Jobs that are being worked on."""
-        return len(self._busy)
-
-    def submit(self, job: Job) -> None:
-        """Give a job to a worker that waits."""
-        pool = self._idle.pop()
-        self._busy[pool.submit(make_apart, job)] = pool, job
+        return self._processes.under_way
 
     def wait(self) -> tuple[Job, Outcome]:
         """The next job that ends."""
-        future = wait(self._busy, return_when=FIRST_COMPLETED).done.pop()
-        pool, job = self._busy.pop(future)
+        job, future = self._processes.wait()
         try:
-            outcome: Outcome = future.result()
-        except BrokenProcessPool:
-            outcome = None
-            pool.shutdown(wait=False)
-            pool = self._pool()
+            return job, future.result() if future else None
         except NacreError as error:
-            outcome = error
+            return job, error
         except Exception as error:  # a fault of ours or of a library, which must not stop the other shards
-            outcome = _fault(job, error)
-        self._idle.append(pool)
-        return job, outcome
-
-    def close(self, interrupted: bool) -> None:
-        """End the workers; of an interrupted run each takes away what it has half written."""
-        if interrupted:
-            interrupt_workers()
-        for pool in [*self._idle, *(pool for pool, _ in self._busy.values())]:
-            pool.shutdown(wait=True, cancel_futures=True)
+            return job, _fault(job, error)
 
 
 class RayEngine:
