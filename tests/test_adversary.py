@@ -1,4 +1,4 @@
-"""Critics: what they learn, how hard they pull and on what, and when they stop a run."""
+"""Discriminators: what they learn, how hard they pull and on what, and when they stop a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nacre.core.errors import TrainError
 from nacre.train import processes
-from nacre.train.adversary import Adversary, AdversaryConfig, Critic
+from nacre.train.adversary import Adversary, AdversaryConfig, Discriminator
 
 SMALL = AdversaryConfig(windows=(256, 128), channels=8, layers=2, items=3, settle_steps=2, learning_rate=5e-3)
 CRITICS = (
@@ -41,7 +41,7 @@ def sounds(seed: int, items: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def taught(steps: int = 150) -> Adversary:
-    """Small critics that have seen noise and dull copies."""
+    """Small discriminators that have seen noise and dull copies."""
     torch.manual_seed(0)
     adversary = Adversary(SMALL)
     optimiser = adversary.optimiser(SMALL.learning_rate)
@@ -55,20 +55,20 @@ def taught(steps: int = 150) -> Adversary:
 
 @pytest.fixture(scope="module")
 def adversary() -> Adversary:
-    """Critics that know a dull copy when they see it."""
+    """Discriminators that know a dull copy when they see it."""
     return taught()
 
 
 def verdict(adversary: Adversary, wave: Tensor) -> float:
-    """Mean verdict of all critics."""
+    """Mean verdict of all discriminators."""
     with torch.no_grad():
-        return sum(float(critic(wave)[0].mean()) for critic in adversary.critics) / len(adversary.critics)
+        return sum(float(discriminator(wave)[0].mean()) for discriminator in adversary.critics) / len(adversary.critics)
 
 
 def test_critics_learn_what_is_real(adversary):
     wave, dull = sounds(1000)
     _, figures = adversary.learn(dull.requires_grad_(), wave, None, torch.ones(4))
-    assert figures["critics/right"] > 0.9
+    assert figures["discriminators/right"] > 0.9
     assert verdict(adversary, wave) > 0.3 > -0.3 > verdict(adversary, dull)
 
 
@@ -83,7 +83,7 @@ def test_the_pull_is_as_strong_as_asked(adversary):
     strength = torch.tensor([0.0, 0.1, 2.0, 3.0])
     pull, _ = adversary.learn(dull.requires_grad_(), wave, None, strength)
     torch.testing.assert_close(pull.norm(dim=1), torch.tensor([0.0, 0.1, 2.0, 0.0]))  # the fourth item is not seen
-    assert dull.grad is None  # what the critics learn leaves the sound alone
+    assert dull.grad is None  # what the discriminators learn leaves the sound alone
 
 
 def test_what_lies_beyond_an_item_is_not_seen(adversary):
@@ -109,7 +109,7 @@ def test_silence_and_clipping_are_finite():
 
 
 def test_shape_of_verdicts():
-    verdicts, features = Critic(256, 8, 2)(torch.zeros(3, 4000))
+    verdicts, features = Discriminator(256, 8, 2)(torch.zeros(3, 4000))
     assert verdicts.shape == (3, 1 + 4000 // 64, 16)
     assert [found.shape for found in features] == [(3, 16, 63, 16)] * 3
 
@@ -121,13 +121,13 @@ def test_only_the_decoder_and_the_critics_learn(corpus):  # noqa: F811
     trainer = trainer_of(tiny_recipe(*RARELY, *CRITICS, ADVERSARIAL), corpus)
     figures = [trainer.step() for _ in range(2)]
     before = {k: v.clone() for k, v in trainer.run.net.state_dict().items()}
-    critics = {k: v.clone() for k, v in trainer.run.adversary.named_parameters()}
+    discriminators = {k: v.clone() for k, v in trainer.run.adversary.named_parameters()}
     figures += [trainer.step() for _ in range(4)]
     for name, value in trainer.run.net.state_dict().items():
         assert torch.equal(value, before[name]) != name.startswith("decoder."), name
-    assert not any(torch.equal(value, critics[name]) for name, value in trainer.run.adversary.named_parameters())
-    assert "critics/right" not in figures[1]
-    assert 0 <= figures[2]["critics/right"] <= 1
+    assert not any(torch.equal(value, discriminators[name]) for name, value in trainer.run.adversary.named_parameters())
+    assert "discriminators/right" not in figures[1]
+    assert 0 <= figures[2]["discriminators/right"] <= 1
 
 
 def test_critics_that_settle_change_nothing_else(corpus):  # noqa: F811

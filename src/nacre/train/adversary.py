@@ -1,10 +1,9 @@
-"""The adversary: critics that learn to tell decoded sound from recordings, and pull it towards the latter.
+"""The adversary: discriminators that learn to tell decoded sound from recordings, and pull it towards the latter.
 
-Each critic sees patches of complex spectra and their level, at one window length (after the discriminators of Zeghidour
-et al., 2021, and Defossez et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and pulls by its verdict and by
-the features it found in the recording (Larsen et al., 2016; Kumar et al., 2019). How strong the pull is does not depend
-on the size of the critics' gradients: these are scaled to a share of the distortion's, item by item (after Defossez et
-al., 2022).
+Each sees patches of complex spectra and their level, at one window length (after Zeghidour et al., 2021, and Defossez
+et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and pulls by its verdict and by the features it found in the
+recording (Larsen et al., 2016; Kumar et al., 2019). How strong the pull is does not depend on the size of their
+gradients: these are scaled to a share of the distortion's, item by item (after Defossez et al., 2022).
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ SLOPE = 0.2  # of the leaky rectifiers
 
 @dataclass(frozen=True)
 class AdversaryConfig:
-    """Critics, one a window in samples, with `channels` and `layers` each, and how they learn.
+    """Discriminators, one a window in samples, with `channels` and `layers` each, and how they learn.
 
     They see the first `items` of each part of a batch on each process. For the first `settle_steps` of a stage they
     learn and do not pull yet. `matching` weighs the features against the verdict. A run whose distortion rises above
-    `limit` times what it was while the critics settled has turned to noise and is stopped.
+    `limit` times what it was while the discriminators settled has turned to noise and is stopped.
     """
 
     windows: tuple[int, ...] = (1024, 512, 256)
@@ -52,7 +51,7 @@ class AdversaryConfig:
         check(self, "adversary", "above 1", lambda limit: limit > 1, "limit")
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """Verdicts on patches, 8 bins by 3 frames and their surroundings: above 0 for recordings, below for decoded."""
 
     window: Tensor
@@ -85,7 +84,7 @@ class Critic(nn.Module):
 
 
 class Adversary(nn.Module):
-    """All critics, what moves them, and the watch over the run."""
+    """All discriminators, what moves them, and the watch over the run."""
 
     settled: Tensor
     smoothed: Tensor
@@ -93,13 +92,14 @@ class Adversary(nn.Module):
     def __init__(self, config: AdversaryConfig):
         super().__init__()
         self.config = config
-        self.critics = nn.ModuleList(Critic(size, config.channels, config.layers) for size in config.windows)
+        discriminators = (Discriminator(size, config.channels, config.layers) for size in config.windows)
+        self.critics = nn.ModuleList(discriminators)  # the name that checkpoints have
         self.precision = FLOAT32
-        self.register_buffer("settled", torch.zeros(()))  # distortion before the critics had a say
+        self.register_buffer("settled", torch.zeros(()))  # distortion before the discriminators had a say
         self.register_buffer("smoothed", torch.zeros(()))  # and its moving average since
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
-        """For a stage of this learning rate: the critics' own follows its course."""
+        """For a stage of this learning rate: the discriminators' own follows its course."""
         group = {"params": self.critics.parameters(), "pace": self.config.learning_rate / learning_rate}
         return torch.optim.AdamW([group], betas=(0.5, 0.9), weight_decay=0.01)
 
@@ -109,17 +109,17 @@ class Adversary(nn.Module):
         """decoded (a leaf), wave [B, N], lengths [B] samples of each item (all where None) -> a pull, and figures.
 
         The pull [B, N] is a gradient on `decoded`, of norm `strength` [B] in each item that is seen, 0 in others. The
-        critics' own gradients, the mean over `parts` of a batch, wait for the optimiser.
+        discriminators' own gradients, the mean over `parts` of a batch, wait for the optimiser.
         """
         ours, theirs = decoded[: self.config.items], wave[: self.config.items]
         if lengths is not None:
             inside = length_mask(lengths[: self.config.items], 1, ours.shape[1])
             ours, theirs = ours * inside, theirs * inside
         fault, against, right = ours.new_zeros(()), ours.new_zeros(()), []
-        for critic in self.critics:
+        for discriminator in self.critics:
             with self.precision.autocast(wave.device):
-                true, found = critic(theirs)
-                false, made = critic(ours)
+                true, found = discriminator(theirs)
+                false, made = discriminator(ours)
             fault = fault + F.relu(1 - true).mean() + F.relu(1 + false).mean()
             apart = [
                 (a - b.detach()).abs().mean((1, 2, 3), dtype=torch.float32)
@@ -130,11 +130,11 @@ class Adversary(nn.Module):
             right += [(true > 0).float().mean(), (false < 0).float().mean()]
         (pull,) = torch.autograd.grad(against, decoded, retain_graph=True)
         (fault / parts).backward(inputs=list(self.parameters()))
-        figures = {"critics/loss": fault / len(self.critics), "critics/right": torch.stack(right).mean()}
+        figures = {"discriminators/loss": fault / len(self.critics), "discriminators/right": torch.stack(right).mean()}
         return pull * (strength / pull.norm(dim=1).clamp(min=1e-12)).unsqueeze(1), figures
 
     def ready(self, step: int) -> bool:
-        """Whether critics pull at this step of a stage: at first they only learn."""
+        """Whether discriminators pull at this step of a stage: at first they only learn."""
         return step >= self.config.settle_steps
 
     def watch(self, step: int, distortion: float) -> None:

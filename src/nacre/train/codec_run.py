@@ -1,4 +1,4 @@
-"""The run of a codec: networks, rates, critics, and the optimisers of the stage it is in."""
+"""The run of a codec: networks, rates, discriminators, and the optimisers of the stage it is in."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class CodecRun(Run):
             self.optimisers.append(self.adversary.optimiser(stage.learning_rate))
 
     def extras(self) -> dict[str, Tensor]:
-        """Weights of the rates; those of the critics once they have learned something."""
-        critics = self.adversary.state_dict() if self.adversary.settled else {}
-        return {"control": self.control.log_weight} | {f"adversary.{name}": value for name, value in critics.items()}
+        """Weights of the rates; those of the discriminators once they have learned something."""
+        learned = self.adversary.state_dict() if self.adversary.settled else {}
+        return {"control": self.control.log_weight} | {f"adversary.{name}": value for name, value in learned.items()}
 
     def facts(self) -> dict[str, Any]:
         """How far the run has come."""
@@ -85,8 +85,8 @@ class CodecRun(Run):
     def restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take what `facts` and `extras` gave."""
         self.control.log_weight = tensors["control"]
-        if critics := part_of(tensors, "adversary."):
-            self.adversary.load_state_dict(critics)
+        if learned := part_of(tensors, "adversary."):
+            self.adversary.load_state_dict(learned)
         self.seconds_seen = facts["seconds_seen"]
 
     def begin(self, facts: dict[str, Any], path: Path) -> None:
