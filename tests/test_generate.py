@@ -39,7 +39,7 @@ def test_reading_between_frames():
     assert np.array_equal(straight(latents[:1], np.array([0.0, 0.7])), latents[[0, 0]])
 
 
-# said again
+# resynthesis
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
@@ -138,7 +138,7 @@ def test_generate_command(run, tmp_path, tiny_model, speech):
     audio.write(tmp_path / "in.wav", speech[None, :RATE], RATE)
     done = run("generate", "--resynth", "in.wav", "-o", "out.wav", "--speed", 1.25, "--pitch", "+2", "-m", tiny_model)
     assert done.rc == 0, done.stderr
-    assert "0:01.0 said again in 0:00.8" in done.stderr
+    assert "0:01.0 resynthesised in 0:00.8" in done.stderr
     assert audio.read(tmp_path / "out.wav")[0].shape == (1, 12_800)
     done = run("generate", "--resynth", "in.wav", "-o", "out.wav", "--pitch", "-2", "-m", tiny_model, "-q", "-f")
     assert (done.rc, done.stderr) == (0, "")

@@ -238,7 +238,7 @@ def resynth_file(
     force: bool,
     tick: Callable[[float], None],
 ) -> Result:
-    """The same said again at another pace or pitch."""
+    """The same sound, resynthesised at another pace or pitch."""
     from nacre.tools.edit import resynthesise
 
     codec, found = codec_of(model), _heard(source)
@@ -246,7 +246,7 @@ def resynth_file(
     started = time.perf_counter()
     again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
     _write_sound(target, again, rate_hz, force)
-    lengths = f"{clock(wave.shape[1] / rate_hz)} said again in {clock(again.shape[1] / rate_hz)}"
+    lengths = f"{clock(wave.shape[1] / rate_hz)} resynthesised in {clock(again.shape[1] / rate_hz)}"
     text = f"{source}: {lengths}  {_pace(found.duration_s, started)}"
     return Result(text, again.shape[1] / rate_hz, error=found.loss, kept=True)
 

@@ -226,7 +226,7 @@ def generate(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make sound from latents: a recording said again at another pace or pitch, or babble drawn by lot.
+    """Make sound from latents: a recording resynthesised at another pace or pitch, or babble drawn by lot.
 
     nacre generate --resynth talk.wav -o quick.wav --speed 1.25 --pitch +2
     nacre generate --seconds 4 -o babble.wav --seed 7 --prompt talk.wav

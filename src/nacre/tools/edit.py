@@ -42,7 +42,7 @@ def resynthesise(
     level: int | None = None,
     tick: Callable[[float], None] | None = None,
 ) -> Array:
-    """wave [N] or [C, N] said again, `speed` times as fast and so many semitones higher, at the same rate.
+    """wave [N] or [C, N] resynthesised, `speed` times as fast and so many semitones higher, at the same rate.
 
     It has round(N / speed) samples, at least one. Pitch stays where speed changes and the other way round. `formants`
     keeps the resonances of the voice in place when its pitch moves, by their smooth envelope; without it the voice
