@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nacre.core.errors import StreamError
 from nacre.format import file as container
-from nacre.format.file import Contents, Coupling, Header, Packet, Writer, unpack
+from nacre.format.file import Band, Contents, Coupling, Header, Packet, Writer, unpack
 
 FORMAT_TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
 GROUP_SAMPLES = 16_000
@@ -44,6 +44,7 @@ headers_st = st.builds(
     group_frames=st.integers(1, 255),
     kind=st.integers(1, 15),
     coupling=st.sampled_from(Coupling),
+    band=st.sampled_from(Band),
 )
 
 
@@ -196,7 +197,7 @@ def test_end_head_and_filler_bytes() -> None:
     ("at", "octets", "words"),
     [
         (0, b"RIFF", "not a nacre file: found 'RIFF', wanted 'NACR'"),
-        (4, b"\x02", "file format version: found 2, wanted 1; use a nacre that reads version 2"),
+        (4, b"\x03", "file format version: found 3, wanted 1 or 2; use a nacre that reads version 3"),
         (10, b"\x81", "header check failed: found"),
         (21, b"\xee", "header check failed: found"),
     ],
@@ -214,6 +215,8 @@ def test_header_that_is_refused(at: int, octets: bytes, words: str) -> None:
         (5, b"\x10", "kind of latents: found 0"),
         (5, b"\x21", "coupling of channels: found 2, wanted 0 or 1; use a newer nacre"),
         (5, b"\x11", "channels of a joined pair: found 1"),
+        (4, b"\x02\x01", "band layer: found 0, wanted 1 or 2; use a newer nacre"),
+        (5, b"\x41", "coupling of channels: found 4"),
         (10, b"\0\0\0", "rate_hz: found 0"),
         (13, b"\x09", "channels: found 9"),
         (19, b"\0", "group_frames: found 0"),

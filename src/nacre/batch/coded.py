@@ -105,6 +105,7 @@ def _read(file: str) -> bytes:
 
 def facts_of(file: str, model: str | None) -> dict[str, Any]:
     """What `nacre info` shows of a file."""
+    from nacre.codec.band import KHZ
     from nacre.codec.stream import prior_of
 
     contents, codec = open_coded(file, model)
@@ -121,6 +122,7 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
         "samples": samples,
         "rate_hz": header.rate_hz,
         "channels": header.channels,
+        "band_khz": {band: khz for khz, band in KHZ.items()}[header.band],
         "bytes": size,
         "kbps": round(kbps(size, duration_s), 3),
         "kbps_payload": round(kbps(contents.payload_bytes, duration_s), 3),

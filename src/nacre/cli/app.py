@@ -28,6 +28,9 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that 
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on at the same time.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
 AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
+BandKhz = Annotated[
+    int | None, typer.Option(help="Up to 8, 12 or 20 kHz. Default: 20, where the sound and the bitrate have room.")
+]
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")]
 Recursive = Annotated[
     bool, typer.Option("--recursive", "-r", help="Take folders, with all in them, and keep their tree.")

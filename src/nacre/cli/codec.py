@@ -21,6 +21,7 @@ from nacre.batch.tasks import (
 from nacre.cli.app import (
     AnyModel,
     AnyOutput,
+    BandKhz,
     FilesFrom,
     Force,
     Inputs,
@@ -50,6 +51,7 @@ def encode(
         str, typer.Option(help="context, or static: a quarter more bytes, decoded in half the time.")
     ] = "context",
     denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
+    band: BandKhz = None,
     packet_bytes: Annotated[int | None, typer.Option(help="One size for all packets, instead of a bitrate.")] = None,
     raw: Annotated[
         str | None, typer.Option(metavar="RATE[,CHANNELS[,FORMAT]]", help="Input has no header: 16000,1,s16le say.")
@@ -69,7 +71,7 @@ def encode(
     nacre encode --recursive archive -o coded --skip-existing --jobs 2 --report coded.csv
     """
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
-    settings |= {"packet_bytes": packet_bytes}
+    settings |= {"packet_bytes": packet_bytes, "band_khz": band}
     if packet_bytes is not None and not quiet:
         advise_size(model, packet_bytes)
     options = {"settings": settings, "model": model, "force": force}

@@ -10,7 +10,7 @@ import typer
 
 from nacre.batch.messages import complain, tell
 from nacre.batch.report import duration
-from nacre.cli.app import Model, Quiet, app, with_options
+from nacre.cli.app import BandKhz, Model, Quiet, app, with_options
 from nacre.core.config import DEFAULT_MODEL
 
 corpus = typer.Typer(
@@ -68,6 +68,7 @@ def encode(
     quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
     stereo: Annotated[str, typer.Option(help="auto or left-right.")] = "auto",
     prior: Annotated[str, typer.Option(help="context, or static.")] = "context",
+    band: BandKhz = None,
     denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
     model: Model = DEFAULT_MODEL,
 ) -> None:
@@ -77,6 +78,7 @@ def encode(
     nacre corpus encode train.csv -o coded --keep speaker,text --engine ray
     """
     options = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
+    options |= {"band_khz": band}
     _run(("encode", model, options, 0.0), source, output, to, shared)
 
 

@@ -14,7 +14,8 @@ from nacre.codec.frames import Batch, batch_of, each_of
 from nacre.codec.latents import LatentDecoder, Latents
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
-from nacre.codec.stream import Damage, Settings, StreamDecoder, StreamEncoder
+from nacre.codec.settings import Settings
+from nacre.codec.stream import Damage, StreamDecoder, StreamEncoder
 from nacre.codec.tokens import TokenDecoder, TokenFormat, Tokens
 from nacre.core.config import DEFAULT_MODEL, CodecConfig
 from nacre.core.errors import AudioError, StreamError, UsageError
@@ -63,6 +64,7 @@ class Codec:
         denoise: bool = False,
         packet_bytes: int | None = None,
         level: int | None = None,
+        band_khz: int | None = None,
     ) -> bytes:
         """A whole `.nacre` file from wave float32 [N] or [C, N]; raises AudioError, UsageError.
 
@@ -76,9 +78,12 @@ class Codec:
         would bring it back.
         `packet_bytes` gives every packet, one channel of one group, this very size instead of a rate, as some links
         need it. `level` writes all of them at this quality level, as `tokens` does.
+        `band_khz` is how far up the file goes, 8, 12 or 20: what is above 8 kHz comes back as noise of the right level,
+        for about 0.5 kb/s of the file's rate. None takes what sound of 24 kHz and more has, where 3 kb/s a channel or
+        more are left for all, but not with `denoise`, `packet_bytes` or `level`.
         """
         wave = as_sound(wave)
-        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level)
+        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level, band_khz)
         stream = StreamEncoder(self.model, rate_hz, len(wave), settings)
         if wave.shape[1] == 0:
             raise AudioError("wave", found="no samples", wanted="at least one")
@@ -121,9 +126,10 @@ class Codec:
         denoise: bool = False,
         packet_bytes: int | None = None,
         level: int | None = None,
+        band_khz: int | None = None,
     ) -> StreamEncoder:
         """A live encoder: push samples, get packets. Options as in `encode`."""
-        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level)
+        settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level, band_khz)
         return StreamEncoder(self.model, rate_hz, channels, settings)
 
     def decoder(self, contents: Contents, rate_hz: int | None = None) -> StreamDecoder:

@@ -119,7 +119,7 @@ def latents_to_sound(model: Model, state: SoundState, latents: Array, level: int
 
 def _read(model: Model, state: DecoderState, packet: Packet, frames: int, options: Options) -> Group:
     histories = None if options.independent else [state.history]
-    (held,) = PacketCoder.of(model, options.prior).unpack([packet], [frames], histories)
+    (held,) = PacketCoder.of(model, options.prior, options.bands).unpack([packet], [frames], histories)
     if isinstance(held, StreamError):
         raise held
     return held

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nacre.codec.band import band_symbols
 from nacre.codec.cleaner import clean_latents
 from nacre.codec.packets import PacketCoder
 from nacre.codec.refiner import refine_group
@@ -18,6 +19,7 @@ from nacre.core.types import Array
 from nacre.dsp.gain import choose_gain, gain_curve, is_silent
 from nacre.dsp.stereo import factors
 from nacre.dsp.wave import pieces_of
+from nacre.entropy.band import band_tables
 from nacre.format.file import Packet
 from nacre.model.model import Model
 
@@ -42,16 +44,26 @@ class Coded:
 
 
 def encode_frames(
-    model: Model, state: EncoderState, wave: Array, level: int, options: Options = FILE
+    model: Model,
+    state: EncoderState,
+    wave: Array,
+    level: int,
+    options: Options = FILE,
+    powers: Array | None = None,
 ) -> tuple[Packet, EncoderState]:
-    """wave [N] float32, N a multiple of the hop and at most a group, at a quality level -> (packet, state)."""
+    """wave [N] float32, N a multiple of the hop and at most a group, at a quality level -> (packet, state).
+
+    `powers` [T, STEPS, B] are of what is above, for files with a band layer; see `dsp.band`.
+    """
     coded, after = code_frames(model, state, wave, level, options)
     if coded.symbols is None:
         return Packet(coded.level, b""), after
-    coder = PacketCoder.of(model, options.prior)
+    coder = PacketCoder.of(model, options.prior, options.bands)
+    band = None if powers is None else band_symbols(powers, coded.code, band_tables().quarters)
+    history = None if options.independent else state.history
+    packet = coder.pack(coded.symbols, level, coded.code, coded.fine, history, band)
     if options.independent:
-        return coder.pack(coded.symbols, level, coded.code, coded.fine), after
-    packet = coder.pack(coded.symbols, level, coded.code, coded.fine, state.history)
+        return packet, after
     return packet, replace(after, history=coder.after(coded.symbols, level, state.history))
 
 

@@ -15,8 +15,9 @@ from nacre.codec.decoder import latents_of as latents_in_silence
 from nacre.codec.decoder import latents_to_sound, render
 from nacre.codec.encoder import analyse_audible, analyse_frames
 from nacre.codec.frames import SILENT, Frames
+from nacre.codec.settings import Settings
 from nacre.codec.state import DecoderState, start_decoder, start_sound
-from nacre.codec.stream import Settings, StreamDecoder, StreamEncoder
+from nacre.codec.stream import StreamDecoder, StreamEncoder
 from nacre.codec.tokens import symbols_of, token_format
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array

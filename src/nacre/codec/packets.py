@@ -1,6 +1,7 @@
 """Symbols of a group <-> a packet, by either prior of a model: static tables, or the context prior.
 
-Behind the symbols of the latents follow those of the refinement, at the levels that have one.
+Behind the symbols of the latents follow those of the refinement, at the levels that have one, and of the band layer,
+in files that have one.
 
     symbols, level, gain code --> gain byte + range coder's bytes --> Packet, with a check value over the symbols
 
@@ -22,6 +23,7 @@ from nacre.core.types import Array, Shares
 from nacre.dsp.blas import one_thread
 from nacre.dsp.gain import GAIN_CODES
 from nacre.entropy import range_coder
+from nacre.entropy.band import band_tables
 from nacre.entropy.context_prior import ContextPrior, History
 from nacre.entropy.residual import Refinement
 from nacre.entropy.static_prior import StaticPrior
@@ -40,7 +42,8 @@ ESCAPED_BYTES = 5  # a symbol costs at most two answers of 24 bits and 9
 class Group:
     """One channel of one group as read: symbols [T, K], None for silence, and the gain code they were coded with.
 
-    `fine` are the symbols of the refinement [S, size], None at levels that have none.
+    `fine` are the symbols of the refinement [S, size], None at levels that have none; `band` those of the band layer
+    [T, B + 1], None in files that have none.
     """
 
     level: int
@@ -48,9 +51,15 @@ class Group:
     symbols: Array | None
     code: int = 0
     fine: Array | None = None
+    band: Array | None = None
 
 
-Symbols = tuple[Array, Array | None]  # of the latents, of the refinement
+class Symbols(NamedTuple):
+    """Of the latents, of the refinement, of the band layer."""
+
+    latents: Array
+    fine: Array | None = None
+    band: Array | None = None
 
 
 class _Written(NamedTuple):
@@ -64,33 +73,41 @@ class _Written(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PacketCoder:
-    """One way of a model to write symbols. `context` None: by the static tables."""
+    """One way of a model to write symbols. `context` None: by the static tables. `bands` of a band layer, or 0."""
 
     static: StaticPrior
     context: ContextPrior | None
     refinement: Refinement | None = None
+    bands: int = 0
 
     @classmethod
-    def of(cls, model: Model, prior: str = CONTEXT) -> PacketCoder:
+    def of(cls, model: Model, prior: str = CONTEXT, bands: int = 0) -> PacketCoder:
         """By one of PRIORS; a model without a context prior has one way only."""
-        return cls(model.static_prior, model.context_prior if prior == CONTEXT else None, model.refinement)
+        return cls(model.static_prior, model.context_prior if prior == CONTEXT else None, model.refinement, bands)
 
     @one_thread
     def pack(
-        self, symbols: Array, level: int, code: int, fine: Array | None = None, history: History | None = None
+        self,
+        symbols: Array,
+        level: int,
+        code: int,
+        fine: Array | None = None,
+        history: History | None = None,
+        band: Array | None = None,
     ) -> Packet:
-        """symbols [T, K], and those of the refinement [S, size] at a level that has one -> packet."""
+        """symbols [T, K], those of the refinement [S, size] at a level that has one, and of the layer -> packet."""
         assert (fine is not None) == self._refines(level), level
-        if fine is not None and self.refinement:
-            pieces = self._prior_encoding(symbols, level, history)
-            data = range_coder.encode_pieces(chain(pieces, self.refinement.encoding(fine)))
-            if len(data) >= MOST_PAYLOAD_BYTES and fine.any():  # of sound that the networks give nothing like
-                return self.pack(symbols, level, code, np.trunc(fine / 2).astype(np.int32), history)
-        elif self.context:
-            data = range_coder.encode_pieces(self.context.encoding(symbols, level, history))
-        else:
+        assert (band is not None) == (self.bands > 0), self.bands
+        if fine is None and band is None and self.context is None:
             data = range_coder.encode(symbols, self.static.tables(level))
-        return Packet(level, bytes([code]) + data, range_coder.check_value(symbols, level, code, fine))
+        else:
+            pieces = [self._prior_encoding(symbols, level, history)]
+            pieces += [self.refinement.encoding(fine)] if fine is not None and self.refinement else []
+            pieces += [band_tables().encoding(band)] if band is not None else []
+            data = range_coder.encode_pieces(chain(*pieces))
+        if len(data) >= MOST_PAYLOAD_BYTES and fine is not None and fine.any():  # of sound the networks know nothing of
+            return self.pack(symbols, level, code, np.trunc(fine / 2).astype(np.int32), history, band)
+        return Packet(level, bytes([code]) + data, range_coder.check_value(symbols, level, code, fine, band))
 
     @one_thread
     def unpack(
@@ -138,6 +155,11 @@ class PacketCoder:
         found: Array = self.refinement.costs(fine).reshape(frames, -1).sum(1)
         return found
 
+    @one_thread
+    def band_costs(self, band: Array | None, frames: int) -> Array:
+        """Ideal bits [T] float32 of each frame of the band layer's symbols [T, B + 1]; 0 where there are none."""
+        return np.zeros(frames, np.float32) if band is None else band_tables().costs(band)
+
     def _prior_encoding(self, symbols: Array, level: int, history: History | None) -> Iterator[tuple[Array, Shares]]:
         return self.context.encoding(symbols, level, history) if self.context else self.static.encoding(symbols, level)
 
@@ -155,7 +177,7 @@ class PacketCoder:
             elif packet is not None:
                 whole.append(_Written(index, packet, count, histories[index]))
         for written, symbols in zip(whole, self._symbols(whole), strict=True):
-            held = symbols if isinstance(symbols, StreamError) else _checked(written.packet, *symbols)
+            held = symbols if isinstance(symbols, StreamError) else _checked(written.packet, symbols)
             found[written.place] = held
         return found
 
@@ -174,11 +196,12 @@ class PacketCoder:
         return found
 
     def _decoded(self, whole: list[_Written]) -> list[Symbols]:
-        if not self.context and not any(self._refines(written.packet.level) for written in whole):
-            return [(self._by_tables(written), None) for written in whole]
-        fine = self.refinement.size * self.refinement.per_frame if self.refinement else 0
+        if not (self.context or self.bands or any(self._refines(written.packet.level) for written in whole)):
+            return [Symbols(self._by_tables(written)) for written in whole]
+        more = self.refinement.size * self.refinement.per_frame if self.refinement else 0
+        more += self.bands + 1 if self.bands else 0
         for written in whole:
-            found, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + fine)
+            found, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
             if found > longest:
                 raise StreamError("payload bytes", found=found, wanted=f"at most {longest}")
         return list(range_coder.decode_asked([_data(written.packet) for written in whole], self._asking(whole)))
@@ -201,7 +224,11 @@ class PacketCoder:
             blocks = [frames[stream] * self.refinement.per_frame for stream in refined]
             found = yield from self.refinement.decoding(refined, blocks)
             fine = dict(zip(refined, found, strict=True))
-        return [(found, fine.get(stream)) for stream, found in enumerate(symbols)]
+        bands: dict[int, Array] = {}
+        if self.bands:
+            layers = yield from band_tables().decoding(range(len(whole)), frames, self.bands)
+            bands = dict(enumerate(layers))
+        return [Symbols(found, fine.get(stream), bands.get(stream)) for stream, found in enumerate(symbols)]
 
 
 def _data(packet: Packet) -> bytes:
@@ -209,11 +236,11 @@ def _data(packet: Packet) -> bytes:
     return packet.payload[1:].rstrip(b"\0")
 
 
-def _checked(packet: Packet, symbols: Array, fine: Array | None) -> Group | StreamError:
+def _checked(packet: Packet, symbols: Symbols) -> Group | StreamError:
     code = packet.payload[0]
-    found = range_coder.check_value(symbols, packet.level, code, fine)
+    found = range_coder.check_value(symbols.latents, packet.level, code, symbols.fine, symbols.band)
     if found == packet.check and code < GAIN_CODES:
-        return Group(packet.level, len(symbols), symbols, code, fine)
+        return Group(packet.level, len(symbols.latents), symbols.latents, code, symbols.fine, symbols.band)
     return StreamError(
         "symbol check failed",
         found=f"{found:04x}",

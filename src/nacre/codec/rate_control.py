@@ -43,6 +43,10 @@ class RatePlan:
         self.activity = np.ones(len(self.rates_kbps))
         self._known = np.zeros(len(self.rates_kbps), bool)
 
+    def expect(self, more_kbps: float) -> None:
+        """Groups will cost so much more than the model expects."""
+        self.activity += more_kbps / self.rates_kbps
+
     @property
     def highest(self) -> int:
         """The highest level that a group may take."""

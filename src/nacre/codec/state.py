@@ -85,13 +85,14 @@ class DecoderState:
 
 @dataclass(frozen=True)
 class Options:
-    """How packets are written and read. Both sides need the same `prior` and `independent`."""
+    """How packets are written and read. Both sides need the same `prior`, `independent` and `bands`."""
 
     prior: str = CONTEXT  # or STATIC
     independent: bool = True  # the context prior knows nothing of earlier packets, as in files
     code_silence: bool = False  # silence is written like sound
     silent_level: int | None = None  # of silent packets; None: as asked for
     share: float = 1.0  # of each symbol that is kept, for packets that would be too long
+    bands: int = 0  # of a band layer
 
 
 FILE = Options()

@@ -7,85 +7,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nacre.codec.band import BANDS, KBPS, BandDecoder, BandEncoder, fits_core, is_audible
 from nacre.codec.decoder import decode_frames
 from nacre.codec.denoiser import StreamDenoiser
 from nacre.codec.encoder import encode_frames, follow_frames
-from nacre.codec.fixed_size import MAX_PACKET_BYTES, MIN_PACKET_BYTES, encode_sized
-from nacre.codec.packets import CONTEXT, LOST, PRIORS, SIDE_BY_SIDE, STATIC, Group, PacketCoder
-from nacre.codec.rate_control import RatePlan, fixed_plan, plan_rate
+from nacre.codec.fixed_size import encode_sized
+from nacre.codec.packets import CONTEXT, LOST, SIDE_BY_SIDE, STATIC, Group, PacketCoder
+from nacre.codec.settings import Settings
 from nacre.codec.state import Options, start_decoder, start_encoder
 from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
+from nacre.dsp.band import EDGES
 from nacre.dsp.gain import active_level_db, is_silent
 from nacre.dsp.offset import OffsetState, without_offset
-from nacre.dsp.stereo import APART, AUTO, WAYS, Likeness, carrier, factor_of
+from nacre.dsp.stereo import APART, AUTO, Likeness, carrier, factor_of
 from nacre.dsp.tonality import is_tonal
 from nacre.dsp.wave import as_sound, check_shape
 from nacre.format import file as container
-from nacre.format.file import Contents, Coupling, Header, Packet
+from nacre.format.file import Band, Contents, Coupling, Header, Packet
 from nacre.io.audio import Resampler
 from nacre.model.model import Model
 
 JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a caller may ask of an encoder; see `Codec.encode`."""
-
-    bitrate_kbps: float | None = None
-    quality: float | None = None
-    stereo: str = AUTO
-    prior: str = CONTEXT
-    denoise: bool = False
-    packet_bytes: int | None = None
-    level: int | None = None
-
-    def check(self, model: Model) -> None:
-        """Raise UsageError for what cannot be asked of a model."""
-        for name in ("bitrate_kbps", "quality", "packet_bytes"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            if value is not None and not number:
-                raise UsageError(name, found=repr(value)[:40], wanted="a number")
-        if self.stereo not in WAYS:
-            raise UsageError("stereo", found=self.stereo, wanted=" or ".join(WAYS))
-        if self.prior not in PRIORS:
-            raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
-        if self.denoise and not model.denoises:
-            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that was taught to denoise")
-        if self.level is not None:
-            self._check_level(model)
-
-    def plan(self, model: Model, channels: int) -> RatePlan:
-        """How levels are chosen. Raises UsageError."""
-        if self.level is not None:
-            return fixed_plan(model, channels, self.level, self.prior)
-        plain = self.cleans(model)  # refined levels would bring the noise back
-        return plan_rate(model, channels, self.bitrate_kbps, self.quality, self.prior, plain)
-
-    def cleans(self, model: Model) -> bool:
-        """Whether the encoder has to leave out the noise, since the model has no denoiser to do it before."""
-        return self.denoise and model.denoiser is None
-
-    def _check_level(self, model: Model) -> None:
-        others = [name for name in ("bitrate_kbps", "quality", "packet_bytes") if getattr(self, name) is not None]
-        if others:
-            raise UsageError("level", found=f"{others[0]} too", wanted="one of them")
-        if self.cleans(model) and model.level(self.level) >= model.plain_levels:
-            wanted = f"0 to {model.plain_levels - 1}"
-            raise UsageError("level", found=f"{self.level}, with denoise", wanted=wanted)
-
-    def check_size(self) -> None:
-        """Raise UsageError for packets of one size that cannot be."""
-        if self.packet_bytes is None:
-            return
-        if self.bitrate_kbps is not None or self.quality is not None:
-            raise UsageError("packet_bytes", found="a bitrate or quality too", wanted="one of them")
-        if not MIN_PACKET_BYTES <= self.packet_bytes <= MAX_PACKET_BYTES:
-            wanted = f"{MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}"
-            raise UsageError("packet_bytes", found=self.packet_bytes, wanted=wanted)
 
 
 class StreamEncoder:
@@ -102,8 +46,14 @@ class StreamEncoder:
         alike = channels == 2 and settings.stereo == AUTO and settings.packet_bytes is None
         if alike:
             plan.reach += JOINED_REACH
-        self.model, self.header, self.plan = model, _header(model, rate_hz, channels, settings.prior, alike), plan
-        self.samples, self._settings, self._options = 0, settings, Options(settings.prior)
+        band = settings.band(model, rate_hz, channels)
+        self.model, self.plan = model, plan
+        self.header = _header(model, rate_hz, channels, settings.prior, alike, band)
+        self.samples, self._settings = 0, settings
+        self._options = Options(settings.prior, bands=BANDS[band])
+        self._band = BandEncoder(rate_hz, channels, EDGES[: BANDS[band] + 1]) if band else None
+        self._powers: list[Array | None] = [None] * channels  # of the group at work, above the core
+        plan.expect(KBPS[band] * channels)
         cleans = settings.cleans(model)
         refine = not cleans if settings.packet_bytes else plan.highest >= model.plain_levels or plan.refines_tones
         start = start_encoder(model, denoise=cleans, refine=refine)
@@ -125,6 +75,8 @@ class StreamEncoder:
         for at in range(0, wave.shape[1], block):
             piece = wave[:, at : at + block]
             self.samples += piece.shape[1]
+            if self._band:
+                self._band.push(piece)
             ready = self._resampler.push(piece)
             if self._denoiser:
                 ready = self._denoiser.push(ready)
@@ -135,6 +87,8 @@ class StreamEncoder:
     def flush(self) -> list[Packet]:
         """The packets of what is left; the stream is at its end."""
         rest = [self._resampler.flush()]
+        if self._band:
+            self._band.flush()
         if self._denoiser:
             rest = [self._denoiser.push(rest[0]), self._denoiser.flush()]
         self._waiting = np.concatenate([self._waiting, *rest], 1)
@@ -151,9 +105,9 @@ class StreamEncoder:
         return packets
 
     def _groups(self) -> list[Packet]:
-        size = self.model.config.group_samples
+        size, frames = self.model.config.group_samples, self.model.config.group_frames
         packets = []
-        while self._waiting.shape[1] >= size:
+        while self._waiting.shape[1] >= size and (self._band is None or self._band.ready(frames)):
             packets += self._code(self._waiting[:, :size])
             self._waiting = self._waiting[:, size:]
         return packets
@@ -164,6 +118,8 @@ class StreamEncoder:
             ready, self._offsets[channel] = without_offset(self._offsets[channel], wave, hop)
             found.append(ready)
         waves = np.stack(found)
+        if self._band:
+            self._powers = list(self._band.take(waves.shape[1] // hop))
         level, balance = self._level(waves), self._balance(waves)
         if balance == APART:
             packets = [self.channel_packet(index, wave, level) for index, wave in enumerate(waves)]
@@ -189,9 +145,9 @@ class StreamEncoder:
             self._levels[channel] = packet.level
             return packet
         mute = APART if self._alike and channel else None  # silent, not a copy
-        packet, self.states[channel] = encode_frames(
-            self.model, state, wave, level, replace(self._options, silent_level=mute)
-        )
+        powers = self._powers[channel]
+        options = replace(self._options, silent_level=mute, code_silence=powers is not None and is_audible(powers))
+        packet, self.states[channel] = encode_frames(self.model, state, wave, level, options, powers)
         return packet
 
     def _balance(self, waves: Array) -> int:
@@ -205,16 +161,18 @@ class StreamEncoder:
         """Packets of a group waves [2, N] that are alike."""
         first, second = self.states
         second = replace(second, code=first.code)  # from which the decoder sets out
-        packet, first = encode_frames(self.model, first, carrier(waves, balance), level, self._options)
-        second = follow_frames(self.model, second, waves[1], level, first, factor_of(balance))  # for when the two part
+        factor, (one, two) = factor_of(balance), self._powers
+        powers = None if one is None or two is None else (one + two) / (1 + factor**2)
+        packet, first = encode_frames(self.model, first, carrier(waves, balance), level, self._options, powers)
+        second = follow_frames(self.model, second, waves[1], level, first, factor)  # for when the two part
         self.states = [first, second]
         return [packet, Packet(balance, b"")]
 
 
-def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool) -> Header:
+def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool, band: Band) -> Header:
     mark = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
     coupling = Coupling.JOINED if alike else Coupling.APART
-    return Header(mark, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling)
+    return Header(mark, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling, band)
 
 
 @dataclass
@@ -236,10 +194,12 @@ class StreamDecoder:
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
             raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         self.damage: list[Damage] = []
-        self.coder = PacketCoder.of(model, prior_of(model, contents.header))
+        self.coder = PacketCoder.of(model, prior_of(model, contents.header), BANDS[self.header.band])
         self.states = contents.header.channels * [start_decoder(model)]
         self._balance = APART
-        self._resampler = Resampler(model.config.rate_hz, self.rate_hz, contents.header.channels)
+        channels, band = self.header.channels, self.header.band
+        self._band = BandDecoder(self.rate_hz, channels, band) if band and self.rate_hz > model.config.rate_hz else None
+        self._resampler = self._band or Resampler(model.config.rate_hz, self.rate_hz, channels)
 
     @property
     def frames(self) -> int | None:
@@ -323,6 +283,8 @@ class StreamDecoder:
 
     def _decoded(self, channel: int, group: int, held: Group | None, factor: float = 1.0) -> Array:
         state, frames = self.states[channel], self.group_frames(group)
+        if self._band:
+            self._band.add(channel, held, frames, factor)
         wave, self.states[channel] = decode_frames(self.model, state, held, frames, factor=factor)
         return wave
 
@@ -377,6 +339,8 @@ def check_model(model: Model, header: Header) -> None:
             wanted=f"{bundle.fingerprint.hex()} ({bundle.name})",
             next="decode with the model that wrote it: --model FOLDER",
         )
+    if header.band and not fits_core(model):
+        raise StreamError("band layer", found=f"model {model.name}", wanted="frames of 20 ms at 16 kHz")
     if header.group_frames != model.config.group_frames:
         raise StreamError("group_frames", found=header.group_frames, wanted=model.config.group_frames)
 

@@ -19,7 +19,8 @@ import numpy as np
 from nacre.codec.frames import LOST, SILENT, Frames
 from nacre.codec.packets import CONTEXT, PRIORS, STATIC, Group, PacketCoder
 from nacre.codec.packets import LOST as NOT_THERE
-from nacre.codec.stream import Settings, StreamDecoder, StreamEncoder, balance_of
+from nacre.codec.settings import Settings
+from nacre.codec.stream import StreamDecoder, StreamEncoder, balance_of
 from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count

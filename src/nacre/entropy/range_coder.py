@@ -109,15 +109,17 @@ def decode_asked(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Resul
         return result
 
 
-def check_value(symbols: Ints, level: int, gain: int, fine: Ints | None = None) -> int:
+def check_value(symbols: Ints, level: int, gain: int, *more: Ints | None) -> int:
     """16-bit CRC over level and gain, one byte each, and symbols [T, D] as little-endian int16, frame by frame.
 
-    `fine` [S, K], symbols of a refinement, follow in the same way.
+    `more` symbols, [S, K] of a refinement and [T, B + 1] of a band layer, follow in the same way, where there are any.
     """
     if not (0 <= level <= 255 and 0 <= gain <= 255):
         raise StreamError("level, gain", found=(level, gain), wanted="0 to 255 each")
     check = binascii.crc_hqx(bytes([level, gain]) + symbols.astype("<i2").tobytes(), 0xFFFF)
-    return check if fine is None else binascii.crc_hqx(fine.astype("<i2").tobytes(), check)
+    for layer in more:
+        check = check if layer is None else binascii.crc_hqx(layer.astype("<i2").tobytes(), check)
+    return check
 
 
 def _shortest(encoder: Any, luck_bits: int | None = None) -> bytes:

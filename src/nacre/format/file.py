@@ -16,7 +16,7 @@ from nacre.core.errors import StreamError
 from nacre.core.kinds import MAGIC
 from nacre.format.tags import unpack_tags
 
-VERSION = 1
+VERSION, BAND_VERSION = 1, 2  # the second of files with a band layer
 HEADER_BYTES = 22
 HEAD_BYTES, CHECK_BYTES, END_BYTES = 3, 2, 10
 MOST_PAYLOAD_BYTES = 0x3FFE
@@ -34,6 +34,14 @@ class Coupling(enum.IntEnum):
 
     APART = 0
     JOINED = 1  # two channels: a group that is alike in both is written once
+
+
+class Band(enum.IntEnum):
+    """How far up a band layer over the core goes, as written in the header."""
+
+    NONE = 0
+    TO_12_KHZ = 1
+    TO_20_KHZ = 2
 
 
 _number = functools.partial(int.from_bytes, byteorder="little")
@@ -55,6 +63,7 @@ class Header:
     group_frames: int
     kind: int = 1  # of latents, see nacre.quantise.registry
     coupling: Coupling = Coupling.APART
+    band: Band = Band.NONE
 
     def __post_init__(self) -> None:
         if len(self.fingerprint) != 4:
@@ -119,7 +128,8 @@ class Contents:
 def pack_header(header: Header) -> bytes:
     """Header -> 22 bytes."""
     samples = UNKNOWN_SAMPLES if header.samples is None else header.samples
-    start = MAGIC + bytes((VERSION, header.kind | header.coupling << 4)) + header.fingerprint
+    version = BAND_VERSION if header.band else VERSION
+    start = MAGIC + bytes((version, header.kind | header.coupling << 4 | header.band << 6)) + header.fingerprint
     sound = header.rate_hz.to_bytes(3, "little") + bytes((header.channels,)) + samples.to_bytes(5, "little")
     fields = start + sound + bytes((header.group_frames,))
     return fields + crc_hqx(fields, 0).to_bytes(2, "little")
@@ -132,19 +142,23 @@ def unpack_header(data: bytes) -> Header:
         raise StreamError("not a nacre file", found=begins, wanted=repr(MAGIC)[1:], next="encode makes one of sound")
     if len(data) < HEADER_BYTES:
         raise StreamError("header cut short", found=len(data), wanted="22 bytes", next="get the file again")
-    if data[4] != VERSION:
-        update = f"use a nacre that reads version {data[4]}"
-        raise StreamError("file format version", found=data[4], wanted=VERSION, next=update)
+    if (version := data[4]) not in (VERSION, BAND_VERSION):
+        update, known = f"use a nacre that reads version {version}", f"{VERSION} or {BAND_VERSION}"
+        raise StreamError("file format version", found=version, wanted=known, next=update)
     found, wanted = crc_hqx(data[:20], 0), _number(data[20:22])
     if found != wanted:
         facts = {"found": f"{found:04x}", "wanted": f"{wanted:04x}"}
         raise StreamError("header check failed", **facts, next="damaged bytes, get the file again")
-    kind, coupling = data[5] & 15, data[5] >> 4
+    kind, coupling, band = data[5] & 15, data[5] >> 4, 0
+    if version == BAND_VERSION:
+        coupling, band = coupling & 3, coupling >> 2
     if coupling not in Coupling.__members__.values():
         raise StreamError("coupling of channels", found=coupling, wanted="0 or 1", next="use a newer nacre")
+    if version == BAND_VERSION and band not in (Band.TO_12_KHZ, Band.TO_20_KHZ):
+        raise StreamError("band layer", found=band, wanted="1 or 2", next="use a newer nacre")
     samples = None if _number(data[14:19]) == UNKNOWN_SAMPLES else _number(data[14:19])
     mark, rate_hz, channels = bytes(data[6:10]), _number(data[10:13]), data[13]
-    return Header(mark, rate_hz, channels, samples, data[19], kind, Coupling(coupling))
+    return Header(mark, rate_hz, channels, samples, data[19], kind, Coupling(coupling), Band(band))
 
 
 @functools.cache

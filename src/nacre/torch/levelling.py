@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nacre.codec.frames import SILENT
-from nacre.codec.stream import Settings, StreamEncoder
+from nacre.codec.settings import Settings
+from nacre.codec.stream import StreamEncoder
 from nacre.core.config import CodecConfig
 from nacre.core.types import Array
 from nacre.core.units import ceil_div

@@ -22,7 +22,7 @@ WORDS = {
     "wave": "The loudest and softest sample of each moment.",
     "spectrogram": "Which frequencies sound when: low ones below, loud ones bright.",
     "bits a frame": "What a frame of 20 ms costs in the file by the model's integer tables. "
-    "Grey: the refinement, which the highest levels send on top.",
+    "Grey: the refinement, which the highest levels send on top, and the band layer.",
     "bits by dimension": "The same for each number of a frame, the dearest dimensions above.",
     "latents": "What the decoder's network is given: a column of numbers for each frame, blue below 0 and red above.",
     "quality level": "How finely a group is rounded, from 0, chosen so that the bitrate comes out. "
@@ -90,7 +90,7 @@ def _spectrograms(seen: Seen, waves: dict[str, Array]) -> list[dict[str, Any]]:
 
 
 def _frame_bits(seen: Seen) -> dict[str, Any]:
-    layers = np.stack([seen.bits.sum(1) + seen.fine_bits, seen.fine_bits], 1)
+    layers = np.stack([seen.bits.sum(1) + seen.layer_bits, seen.layer_bits], 1)
     bits, edges_s = averaged(layers, seen.frame_s, MOST_POINTS)
     bars = {"bars": np.round(bits.T, 1).tolist(), "edges": np.round(edges_s, 3).tolist()}
     return {"name": "bits a frame", **bars, "unit": "bits", "height": 90}

@@ -111,11 +111,11 @@ def _spectrum(seen: Seen, wave: Array, label: str, main: Axes, side: Axes) -> No
 
 
 def _frame_bits(seen: Seen, main: Axes, side: Axes) -> None:
-    bits = seen.bits.sum(1) + seen.fine_bits  # [T]
-    means, edges_s = averaged(np.stack([bits, seen.fine_bits], 1), seen.frame_s)
+    bits = seen.bits.sum(1) + seen.layer_bits  # [T]
+    means, edges_s = averaged(np.stack([bits, seen.layer_bits], 1), seen.frame_s)
     main.stairs(means[:, 0], edges_s, fill=True, color=MARK, alpha=0.75)
     if means[:, 1].any():
-        main.stairs(means[:, 1], edges_s, fill=True, color=SOFT, label="refinement")
+        main.stairs(means[:, 1], edges_s, fill=True, color=SOFT, label="layers on top")
         main.legend(loc="upper right", fontsize=8, frameon=False)
     main.axhline(bits.mean(), color=INK, linewidth=0.8, linestyle="--")
     main.set_ylabel("bits a frame", fontsize=9)

@@ -31,6 +31,7 @@ class Group:
     size_bytes: int
     bits: Array  # [T, K] float32
     fine_bits: Array  # [T] float32, of the refinement
+    band_bits: Array  # [T] float32, of the band layer
     latents: Array  # [T, D] float32
 
 
@@ -61,9 +62,9 @@ class Seen:
         return np.concatenate([group.bits for group in self.groups])
 
     @property
-    def fine_bits(self) -> Array:
-        """[T] float32 of the refinement; 0 at levels that have none, and where silent or lost."""
-        return np.concatenate([group.fine_bits for group in self.groups])
+    def layer_bits(self) -> Array:
+        """[T] float32 of refinement and band layer; 0 where there is none, and where silent or lost."""
+        return np.concatenate([group.fine_bits + group.band_bits for group in self.groups])
 
     @property
     def latents(self) -> Array:
@@ -111,17 +112,19 @@ def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: packe
     model, size_bytes = stream.model, len(pack_packet(packet)) if packet else 0
     if isinstance(held, StreamError) or held.symbols is None:
         bits, latents = (np.zeros((frames, n), np.float32) for n in (model.quantiser.columns, model.config.latent_dims))
-        return Group(None, np.nan, size_bytes, bits, bits[:, 0], latents)
+        return Group(None, np.nan, size_bytes, bits, bits[:, 0], bits[:, 0], latents)
     bits = stream.coder.costs(held.symbols, held.level)
     fine = stream.coder.fine_costs(held.fine, frames)
+    band = stream.coder.band_costs(held.band, frames)
     latents = model.quantiser.latents(held.symbols, held.level)
-    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, fine, latents)
+    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, fine, band, latents)
 
 
 def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Group], damaged: bool) -> dict[str, str]:
     header, levels = contents.header, [group.level for group in groups if group.level is not None]
     fine = sum(float(group.fine_bits.sum()) for group in groups) / 8
-    paid = sum(float(group.bits.sum()) for group in groups) / 8 + fine
+    band = sum(float(group.band_bits.sum()) for group in groups) / 8
+    paid = sum(float(group.bits.sum()) for group in groups) / 8 + fine + band
     silent = sum(group.level is None and group.size_bytes > 0 for group in groups)
     state = "cut short" if contents.truncated else "damaged" if damaged else "whole"
     return {
@@ -131,6 +134,7 @@ def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Gro
         "this channel": f"{kbps(paid, duration_s):.2f} kb/s by the tables, "
         f"{kbps(sum(group.size_bytes for group in groups), duration_s):.2f} kb/s in packets",
         **({"refinement": f"{kbps(fine, duration_s):.2f} kb/s of these"} if fine else {}),
+        **({"band layer": f"{kbps(band, duration_s):.2f} kb/s of these"} if header.band else {}),
         "groups": f"{len(groups)}, levels {min(levels)} to {max(levels)}" if levels else f"{len(groups)}, silent",
         "groups without bits of their own": f"{silent}" if silent else "none",
     }
