@@ -1,4 +1,4 @@
-"""Speech above 8 kHz after coding: the core alone, with its band layer, extended blindly, and Opus, at real rates.
+"""Speech above 8 kHz after coding: the core alone, extended blindly, with its band layer, and Opus, at real rates.
 
     python bench/band.py speech48k/valid/kathleen speech48k/valid/nathalie speech48k/valid/dctts
     python bench/band.py speech48k/valid/kathleen --figure docs/band.png --clips 1
@@ -32,6 +32,7 @@ from nacre.core.types import Array
 from nacre.core.units import kbps
 from nacre.evaluate.choice import find_clips
 from nacre.io import audio
+from nacre.tools.extend import extend
 
 RATE_HZ, WINDOW, STEP = 48_000, 2048, 512
 HZ = np.fft.rfftfreq(WINDOW, 1 / RATE_HZ)
@@ -52,6 +53,7 @@ def main(
     codec = load()
     ways: dict[str, Coder] = {
         "nacre, core": lambda wave: by_nacre(codec, wave, bitrate, 8),
+        "nacre, extended": lambda wave: by_guess(codec, wave, bitrate),
         "nacre, band layer": lambda wave: by_nacre(codec, wave, bitrate, 20),
     }
     ways |= {f"Opus {rate:g}": partial(by_opus, rate=rate) for rate in numbers(opus)}
@@ -78,6 +80,12 @@ def by_nacre(codec: Codec, wave: Array, bitrate: float, band_khz: int) -> tuple[
     quality = 100 * int(np.abs(codec.bundle.rates_kbps - bitrate).argmin()) / (codec.config.levels - 1)
     data = codec.encode(wave, RATE_HZ, quality=quality, band_khz=band_khz)
     return codec.decode(data)[0][0], kbps(len(data), len(wave) / RATE_HZ)
+
+
+def by_guess(codec: Codec, wave: Array, bitrate: float) -> tuple[Array, float]:
+    """The core with what `nacre extend` makes of it."""
+    core, rate = by_nacre(codec, wave, bitrate, 8)
+    return extend(core, RATE_HZ)[0], rate
 
 
 def by_opus(wave: Array, rate: float) -> tuple[Array, float]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nacre.batch.coded import codec_of, is_coded, open_coded
+from nacre.batch.extending import extend_file
 from nacre.batch.messages import tell, warn
 from nacre.batch.run import Task, run_batch
 from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
@@ -189,6 +190,28 @@ def denoise(
     options = {"strength": strength, "model": model, "force": force}
     task = Task(denoise_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
     run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from, "-denoised"))
+
+
+@app.command()
+def extend(
+    inputs: Inputs = None,
+    output: AnyOutput = None,
+    model: AnyModel = None,
+    recursive: Recursive = False,
+    files_from: FilesFrom = None,
+    skip_existing: SkipExisting = False,
+    report: Report = None,
+    jobs: Jobs = 1,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Guess what speech lacks above 8 kHz, of sound or of .nacre files without a band layer. A guess, not a recovery.
+
+    nacre extend phone.wav -o wide.wav
+    """
+    options = {"model": model, "force": force}
+    task = Task(extend_file, options, None, jobs, quiet, skip_existing, report)
+    run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from, "-extended"))
 
 
 @app.command()
