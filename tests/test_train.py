@@ -599,6 +599,17 @@ def test_processes_train_as_one_and_stop_at_the_same_step(tmp_path, environment)
     assert alone.seconds_seen == 1
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_process_that_is_gone_is_told_in_one_line(world):
+    fabric = processes.alone(torch.device("cpu"))
+    fabric.strategy.world_size = world
+    with pytest.raises(TrainError if world > 1 else RuntimeError) as told, processes.together(fabric):
+        raise RuntimeError("Read error [127.0.0.1]:56517: Connection reset by peer.")
+    assert ("go on with --resume" in str(told.value)) == (world > 1)
+    with pytest.raises(RuntimeError, match="shapes"), processes.together(fabric):
+        raise RuntimeError("shapes differ")
+
+
 def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from nacre.core.errors import TrainError
 from nacre.train.data import Corpus, load_corpus
 from nacre.train.log import Log
-from nacre.train.processes import any_of
+from nacre.train.processes import any_of, together
 from nacre.train.run import CHECKPOINT
 from nacre.train.trainer import Trainer
 
@@ -70,7 +70,7 @@ def run_steps(trainer: Trainer, out: Path, max_steps: int | None, quiet: bool) -
     silent = quiet or not first
     if first:
         (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    with Log(out if first else None, trainer, last, silent) as log, interrupted() as stop:
+    with Log(out if first else None, trainer, last, silent) as log, interrupted() as stop, together(fabric):
         stopped = False
         while run.step < last and not stopped:
             log.add(trainer.step())

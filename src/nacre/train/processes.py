@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -12,6 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.distributed import DistError
 
 from nacre.core.errors import TrainError
 
@@ -45,6 +48,18 @@ def start(processes: int = 1) -> Fabric:
 def alone(device: torch.device) -> Fabric:
     """One process on this device."""
     return Fabric(strategy=SingleDeviceStrategy(device))
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """A TrainError where another process is gone, in place of what was found on the line to it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not (isinstance(error, DistError) or "Connection " in str(error)):
+            raise
+        advice = "see what it said, then go on with --resume"
+        raise TrainError("another process of this run", found="its end", wanted="all of them", next=advice) from error
 
 
 def gathered(fabric: Fabric, values: Tensor) -> Tensor:
