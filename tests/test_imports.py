@@ -47,6 +47,10 @@ HOME = {
     "pystoi": {"evaluate"},
     "scipy": {"evaluate"},
     "jiwer": {"evaluate"},
+    "pyrnnoise": {"evaluate/denoisers"},
+    "noisereduce": {"evaluate/denoisers"},
+    "webrtc_noise_gain": {"evaluate/denoisers"},
+    "speexdsp_ns": {"evaluate/denoisers"},
     "pocketsphinx": {"evaluate"},
     "sklearn": {"tools/features"},  # for its tags, when it asks for them
     "pandas": {"tools/features"},  # data frames, where scikit-learn is told to give them

@@ -38,6 +38,10 @@ PeerObjects = Annotated[
 Loss = Annotated[
     str | None, typer.Option(help="Calls over lines that lose so many %, such as 0,5,10,20,30, not files.")
 ]
+Noise = Annotated[
+    Path | None, typer.Option(help="Folder of noise: speech in it, cleaned, is measured, with --task denoise.")
+]
+SNRS = "0,5,10,clean"
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,21 @@ def evaluate(
     asr: Annotated[bool, typer.Option("--asr", help="Word error of a recogniser as well; slow, English.")] = False,
     loss: Loss = None,
     burst: Annotated[str, typer.Option(help="Mean runs of lost packets, with --loss.")] = "1,3",
+    task: Annotated[str, typer.Option(help="codec or denoise.")] = "codec",
+    noise: Noise = None,
+    snrs: Annotated[str, typer.Option(help="dB of speech over noise, or clean, with --task denoise.")] = SNRS,
 ) -> None:
     """Measure rate, quality and speed on a folder of speech, beside other codecs. Needs nacre\\[evaluate].
 
     nacre evaluate speech --peers opus,codec2,speex,amr-wb --report out.html
     nacre evaluate speech --bitrates 6 --loss 0,10,20 --burst 1,3
+    nacre evaluate speech --task denoise --noise noise --report out.html
     Exit code 1 if a clip was left out or a codec failed.
     """
     named = models or [DEFAULT_MODEL]
+    if task != "codec":
+        _evaluate_denoising(folder, named, task, noise, snrs, shared)
+        return
     if loss is not None:
         _evaluate_calls(folder, named, numbers(bitrates), (loss, burst), metrics, shared)
         return
@@ -120,3 +131,17 @@ def _evaluate_calls(
     codec, out = codec_of(models[0]), console()
     chosen: Any = {"metrics": metrics, "limit": shared.limit, "target": shared.as_json, "force": shared.force}
     evaluate_loss(codec, folder, rates_kbps[0], shares, runs, out, **chosen)
+
+
+def _evaluate_denoising(
+    folder: Path, models: list[str], task: str, noise: Path | None, snrs: str, shared: Shared
+) -> None:
+    """Speech in noise at these SNRs, cleaned by one model and by others. Raises UsageError."""
+    from nacre.evaluate.denoising import evaluate_denoising, snrs_of
+
+    chosen = snrs_of(snrs)
+    if task != "denoise" or noise is None or len(models) > 1 or not chosen:
+        raise UsageError("--task", found=task, wanted="codec, or denoise with --noise FOLDER, SNRs and one --model")
+    codec, out = codec_of(models[0]), console()
+    files: Any = {"target": shared.as_json, "report": shared.report, "force": shared.force}
+    evaluate_denoising(codec, folder, noise, chosen, out, limit=shared.limit, **files)
