@@ -107,7 +107,7 @@ def test_tables_are_chosen_as_the_format_says(frames, bands, seed):
 def test_groups_side_by_side_return(frames, bands, seed):
     groups = [some_symbols(count, bands, seed + index) for index, count in enumerate(frames)]
     data = [range_coder.encode_pieces(band_tables().encoding(group)) for group in groups]
-    found = range_coder.decode_asked(data, band_tables().decoding(range(len(frames)), frames, bands))
+    found = range_coder.serve(data, band_tables().decoding(range(len(frames)), frames, bands))
     assert all(np.array_equal(one, other) for one, other in zip(groups, found, strict=True))
 
 

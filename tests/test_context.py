@@ -29,7 +29,7 @@ def encode(prior, symbols, level):
 
 
 def decode(prior, payloads, frames, level):
-    return range_coder.decode_asked(payloads, prior.decoding(level, frames))
+    return range_coder.serve(payloads, prior.decoding(level, frames))
 
 
 @pytest.mark.parametrize("seed", range(6))

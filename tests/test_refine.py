@@ -53,7 +53,7 @@ def drawn(steps: int, seed: int = 0, spread: float = 3.0) -> np.ndarray:
 
 
 def decoded(station: Refinement, payloads: list[bytes], steps: list[int]) -> list[np.ndarray]:
-    return range_coder.decode_asked(payloads, station.decoding(range(len(payloads)), steps))
+    return range_coder.serve(payloads, station.decoding(range(len(payloads)), steps))
 
 
 @pytest.fixture(scope="module")
@@ -419,7 +419,7 @@ def test_static_pieces_are_the_static_bytes(fine):
     symbols = np.clip(symbols, -fine.model.static_prior.limits(3), fine.model.static_prior.limits(3))
     data = range_coder.encode_pieces(fine.model.static_prior.encoding(symbols, 3))
     assert data == range_coder.encode(symbols, fine.model.static_prior.tables(3))
-    found = range_coder.decode_asked([data], fine.model.static_prior.decoding([3], [10]))
+    found = range_coder.serve([data], fine.model.static_prior.decoding([3], [10]))
     np.testing.assert_array_equal(found[0], symbols)
 
 

@@ -19,7 +19,7 @@ from nacre.dsp.blas import one_thread
 from nacre.dsp.gain import GAIN_CODES
 from nacre.entropy import range_coder
 from nacre.entropy.context_prior import History
-from nacre.entropy.symbols import Ask
+from nacre.entropy.symbols import SymbolRequest
 from nacre.model.model import Model
 
 VERSION = 1
@@ -110,7 +110,7 @@ class PayloadCoder:
         if len(data) > MOST_BYTES:
             raise StreamError("live payload bytes", found=len(data), wanted=f"at most {MOST_BYTES}")
         chosen: list[Shares] = []
-        payload = range_coder.decode_asked([data], _noted(self._reading(context), chosen))
+        payload = range_coder.serve([data], _noted(self._reading(context), chosen))
         if payload.known:
             bits = -float(np.log2(np.maximum(np.concatenate(chosen), 2.0**-24)).sum())
             if not -LUCK_BITS - SPARE_BITS <= 8 * len(data) - bits <= 8 + SPARE_BITS:
@@ -153,7 +153,7 @@ class PayloadCoder:
         if sounding := [copy.symbols for copy in p.copies if copy.symbols is not None]:
             yield from self._encoding(np.concatenate(sounding), level, None)
 
-    def _reading(self, context: Context | None) -> Generator[Ask, Ints, Payload]:
+    def _reading(self, context: Context | None) -> Generator[SymbolRequest, Ints, Payload]:
         mode = Mode((yield from _answer(MODES)))
         frames = 1 + (yield from _answer(FRAMES))
         if mode == Mode.ANNOUNCE:
@@ -177,7 +177,7 @@ class PayloadCoder:
         after = self._after(read, context)
         return Payload(mode, frames, level, code, symbols, fine, reach, copies, True, after)
 
-    def _announced(self) -> Generator[Ask, Ints, None]:
+    def _announced(self) -> Generator[SymbolRequest, Ints, None]:
         octets = []
         for _ in range(1 + len(self.model.bundle.fingerprint)):
             octets.append((yield from _answer(_even(256))))
@@ -189,13 +189,13 @@ class PayloadCoder:
                 "model of the packets", found=found.hex(), wanted=wanted.hex(), next="see `nacre models`"
             )
 
-    def _level_of(self, size: int) -> Generator[Ask, Ints, int]:
+    def _level_of(self, size: int) -> Generator[SymbolRequest, Ints, int]:
         level = yield from _answer(_even(size))
         if level >= self.model.config.levels:
             raise StreamError("quality level", found=level, wanted=f"below {self.model.config.levels}")
         return level
 
-    def _copies(self, mode: Mode, code: int) -> Generator[Ask, Ints, tuple[int, tuple[Frame, ...]]]:
+    def _copies(self, mode: Mode, code: int) -> Generator[SymbolRequest, Ints, tuple[int, tuple[Frame, ...]]]:
         count = yield from _answer(COPIES)
         if not count:
             return 1, ()
@@ -218,7 +218,7 @@ class PayloadCoder:
         prior = self.model.context_prior
         return prior.encoding(symbols, level, history) if prior else self.model.static_prior.encoding(symbols, level)
 
-    def _decoding(self, level: int, frames: int, history: History | None) -> Generator[Ask, Ints, Array]:
+    def _decoding(self, level: int, frames: int, history: History | None) -> Generator[SymbolRequest, Ints, Array]:
         if self.model.context_prior:
             (found,) = yield from self.model.context_prior.decoding([level], [frames], [history])
         else:
@@ -252,12 +252,14 @@ def _one(answer: int, shares: Shares) -> tuple[Ints, Shares]:
     return np.array([answer], np.int32), shares[None]
 
 
-def _answer(shares: Shares) -> Generator[Ask, Ints, int]:
-    answers = yield Ask([0], shares[None, None])
+def _answer(shares: Shares) -> Generator[SymbolRequest, Ints, int]:
+    answers = yield SymbolRequest([0], shares[None, None])
     return int(answers[0, 0])
 
 
-def _noted(asking: Generator[Ask, Ints, Payload], chosen: list[Shares]) -> Generator[Ask, Ints, Payload]:
+def _noted(
+    asking: Generator[SymbolRequest, Ints, Payload], chosen: list[Shares]
+) -> Generator[SymbolRequest, Ints, Payload]:
     """`asking`, with the shares of its answers, of one stream, added to `chosen`."""
     try:
         ask = next(asking)

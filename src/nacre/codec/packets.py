@@ -27,7 +27,7 @@ from nacre.entropy.band import band_tables
 from nacre.entropy.context_prior import ContextPrior, History
 from nacre.entropy.residual import Refinement
 from nacre.entropy.static_prior import StaticPrior
-from nacre.entropy.symbols import Ask
+from nacre.entropy.symbols import SymbolRequest
 from nacre.format.file import MOST_PAYLOAD_BYTES, Packet
 from nacre.model.model import Model
 
@@ -204,7 +204,7 @@ class PacketCoder:
             found, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
             if found > longest:
                 raise StreamError("payload bytes", found=found, wanted=f"at most {longest}")
-        return list(range_coder.decode_asked([_data(written.packet) for written in whole], self._asking(whole)))
+        return list(range_coder.serve([_data(written.packet) for written in whole], self._asking(whole)))
 
     def _by_tables(self, written: _Written) -> Array:
         return range_coder.decode(_data(written.packet), written.frames, self.static.tables(written.packet.level))
@@ -212,7 +212,7 @@ class PacketCoder:
     def _refines(self, level: int) -> bool:
         return self.refinement is not None and self.refinement.refines(level)
 
-    def _asking(self, whole: list[_Written]) -> Generator[Ask, Array, list[Symbols]]:
+    def _asking(self, whole: list[_Written]) -> Generator[SymbolRequest, Array, list[Symbols]]:
         levels, frames = [written.packet.level for written in whole], [written.frames for written in whole]
         if self.context:
             symbols = yield from self.context.decoding(levels, frames, [written.history for written in whole])

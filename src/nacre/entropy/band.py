@@ -17,7 +17,7 @@ import numpy as np
 
 from nacre.core.errors import BundleError
 from nacre.core.types import Array, Floats, Ints, Shares
-from nacre.entropy.symbols import Ask, pieces, whole
+from nacre.entropy.symbols import SymbolRequest, pieces, whole
 from nacre.io.arrays import read_arrays
 
 BANDS, LEVELS, SHAPES, QUARTERS = 4, 64, 8, 4
@@ -69,7 +69,9 @@ class BandTables:
         if len(shapes):
             yield shapes, self._shapes[rows]
 
-    def decoding(self, streams: Sequence[int], frames: Sequence[int], bands: int) -> Generator[Ask, Ints, list[Ints]]:
+    def decoding(
+        self, streams: Sequence[int], frames: Sequence[int], bands: int
+    ) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of groups side by side, of so many frames each, and returns them, [T, B + 1] each."""
         turn = sorted(range(len(streams)), key=lambda group: -frames[group])  # longest first
         found = np.zeros((len(turn), max(frames, default=0), bands + 1), np.int32)
@@ -85,7 +87,9 @@ class BandTables:
             sounding = np.flatnonzero(found[:, frame, :-1].any(1))
             if len(sounding):
                 rows = _shape_rows(found[sounding, frame - 1] if frame else None, found[sounding, frame])
-                answers = yield Ask([streams[turn[row]] for row in sounding.tolist()], self._shapes[rows][:, None])
+                answers = yield SymbolRequest(
+                    [streams[turn[row]] for row in sounding.tolist()], self._shapes[rows][:, None]
+                )
                 found[sounding, frame, -1] = answers[:, 0]
         return [found[turn.index(group), : frames[group]] for group in range(len(turn))]
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Array, Floats, Ints, Shares
-from nacre.entropy.symbols import LARGEST, Ask, pieces, whole
+from nacre.entropy.symbols import LARGEST, SymbolRequest, pieces, whole
 from nacre.io.arrays import Members, read_arrays
 
 Longs = NDArray[np.int64]
@@ -191,11 +191,12 @@ class ContextPrior:
 
     def decoding(
         self, levels: Sequence[int], frames: Sequence[int], histories: Sequence[History | None] = ()
-    ) -> Generator[Ask, Ints, list[Ints]]:
+    ) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of S groups side by side and returns them, [T, D] each.
 
         `levels` and `frames` are those of each group, `histories` what comes before it, by default nothing. Send the
-        answers to an Ask: [S, n], counted from the first share. A group's shares do not depend on the groups beside it.
+        answers to a SymbolRequest: [S, n], counted from the first share. A group's shares do not depend on the groups
+        beside it.
         """
         turn = sorted(range(len(frames)), key=lambda group: -frames[group])  # longest first
         lengths = [frames[group] for group in turn]
@@ -273,7 +274,7 @@ class ContextPrior:
 
     def _frame(
         self, level: _Level, planes: Floats, before: Ints, streams: Sequence[int]
-    ) -> Generator[Ask, Ints, tuple[Ints, Floats]]:
+    ) -> Generator[SymbolRequest, Ints, tuple[Ints, Floats]]:
         """One frame of M sequences: its symbols [M, U] and their logarithms."""
         hidden, base = self._hidden(planes, level), self._base(level, before)
         now: Ints = np.empty(before.shape, np.int32)

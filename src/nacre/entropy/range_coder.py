@@ -87,7 +87,7 @@ def encode_pieces(pieces: Iterable[tuple[Ints, Shares]], luck_bits: int | None =
     return _shortest(encoder, luck_bits)
 
 
-def decode_asked(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> Result:
+def serve(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> Result:
     """Answer what `asking` asks, shares [S, n, A] of streams among the payloads, and return its result.
 
     Other bytes give other answers, or StreamError. The caller has bounded the lengths of the payloads.

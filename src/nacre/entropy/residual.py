@@ -23,7 +23,7 @@ from nacre.core.errors import BundleError
 from nacre.core.types import Array, Floats, Ints, Shares
 from nacre.dsp.blas import one_thread
 from nacre.dsp.mdct import Lapped
-from nacre.entropy.symbols import ESCAPED, LARGEST, Ask, pieces, whole
+from nacre.entropy.symbols import ESCAPED, LARGEST, SymbolRequest, pieces, whole
 from nacre.io.arrays import read_arrays
 
 FLOOR = 3e-5  # envelope of silence, in the sound's own units
@@ -163,7 +163,7 @@ class Refinement:
         earlier = np.concatenate([np.zeros((2, self.size), np.float32), sizes])
         return self._row(np.concatenate([earlier[1:-1], earlier[:-2]], 1))
 
-    def decoding(self, streams: Sequence[int], blocks: Sequence[int]) -> Generator[Ask, Ints, list[Ints]]:
+    def decoding(self, streams: Sequence[int], blocks: Sequence[int]) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of groups side by side, of so many blocks each, and returns them, [S, K] each."""
         turn = sorted(range(len(streams)), key=lambda group: -blocks[group])  # longest first
         found = [np.zeros((count, self.size), np.int32) for count in blocks]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Ints, Shares
-from nacre.entropy.symbols import Ask
+from nacre.entropy.symbols import SymbolRequest
 from nacre.io.arrays import read_arrays
 
 TOTAL = 1 << 16
@@ -133,14 +133,14 @@ class StaticPrior:
         for dim, shares in self._shares(level):
             yield (symbols[:, dim] - lowest[dim]).astype(np.int32), np.tile(shares, (len(symbols), 1))
 
-    def decoding(self, levels: Sequence[int], frames: Sequence[int]) -> Generator[Ask, Ints, list[Ints]]:
+    def decoding(self, levels: Sequence[int], frames: Sequence[int]) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of groups, one after the other, and returns them, [T, D] each."""
         found = []
         for stream, (level, count) in enumerate(zip(levels, frames, strict=True)):
             lowest, _ = self.ranges(level)
             symbols = np.zeros((count, len(lowest)), np.int32)
             for dim, shares in self._shares(level):
-                answers = yield Ask([stream], np.tile(shares, (1, count, 1)))
+                answers = yield SymbolRequest([stream], np.tile(shares, (1, count, 1)))
                 symbols[:, dim] = answers[0] + lowest[dim]
             found.append(symbols)
         return found

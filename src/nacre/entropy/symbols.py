@@ -18,21 +18,21 @@ LARGEST = ESCAPED // 2 - 1  # size of a symbol that has a code
 _ESCAPES = np.full(ESCAPED, 1 / ESCAPED)
 
 
-class Ask(NamedTuple):
+class SymbolRequest(NamedTuple):
     """Shares [S, n, A] of the next n symbols of each of these streams."""
 
     streams: Sequence[int]
     shares: Shares
 
 
-def whole(streams: Sequence[int], shares: Shares, lowest: Ints) -> Generator[Ask, Ints, Ints]:
+def whole(streams: Sequence[int], shares: Shares, lowest: Ints) -> Generator[SymbolRequest, Ints, Ints]:
     """Symbols [S, n] for shares [S, n, A] whose first stands for `lowest`; asks again where one escapes."""
-    answers = yield Ask(streams, shares)
+    answers = yield SymbolRequest(streams, shares)
     escape, symbols = shares.shape[-1] - 1, answers + lowest
     if answers.max(initial=0) == escape:
         for row in np.flatnonzero((answers == escape).any(-1)).tolist():
             places = np.flatnonzero(answers[row] == escape)
-            more = yield Ask([streams[row]], np.tile(_ESCAPES, (1, len(places), 1)))
+            more = yield SymbolRequest([streams[row]], np.tile(_ESCAPES, (1, len(places), 1)))
             symbols[row, places] = more[0] - ESCAPED // 2
     return symbols
 
