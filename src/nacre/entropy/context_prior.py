@@ -150,7 +150,7 @@ class _Past:
     def __init__(self, sequences: int, used: int, histories: Sequence[History | None] = ()):
         self.planes = np.zeros((sequences, HISTORY, used), np.float32)
         self.averages = np.zeros((sequences, len(PACES), used), np.float32)
-        self._now = np.zeros_like(self.averages)
+        self.now = np.zeros_like(self.averages)
         self._pace = np.array([2.0**-pace for pace in PACES], np.float32)[:, None]
         for row, history in enumerate(histories):
             if history:
@@ -159,17 +159,27 @@ class _Past:
     def push(self, logs: Floats) -> None:
         """One frame's signed logarithms [M, U], whole numbers within +-TOP."""
         count = len(logs)  # sequences that have ended are last
-        planes, averages, now = self.planes[:count], self.averages[:count], self._now[:count]
+        planes, averages, now = self.planes[:count], self.averages[:count], self.now[:count]
         planes[:, 1] = planes[:, 0]
         planes[:, 0] = logs
-        now[:, :3] = np.abs(logs)[:, None]
-        now[:, 3:] = logs[:, None]
-        now *= 256
-        now -= averages
-        now *= self._pace
-        averages += np.floor(now, out=now)
+        self.approach(averages, self.aims(logs), now)
         np.multiply(averages, np.float32(1 / 256), out=now)
         np.floor(now, out=planes[:, 2:])
+
+    @staticmethod
+    def aims(logs: Floats) -> Floats:
+        """What averages move to with logarithms [..., U]: [..., len(PACES), U], with 8 more bits."""
+        aims = np.empty((*logs.shape[:-1], len(PACES), logs.shape[-1]), np.float32)
+        aims[..., :3, :] = np.abs(logs)[..., None, :]
+        aims[..., 3:, :] = logs[..., None, :]
+        aims *= 256
+        return aims
+
+    def approach(self, averages: Floats, aims: Floats, now: Floats) -> None:
+        """Move averages [M, len(PACES), U] towards `aims`, in place; `now` is room for it."""
+        np.subtract(aims, averages, out=now)
+        now *= self._pace
+        averages += np.floor(now, out=now)
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,16 +348,17 @@ class ContextPrior:
         np.maximum(chosen, _LOW, out=chosen)
         np.minimum(chosen, _HIGH, out=chosen)
         centre = chosen[:, 0] >> _PART_BITS
-        at = np.empty((len(chosen), 2, centre.shape[1]), np.int64)  # where the curves stand, in parts from the centre
-        np.bitwise_and(chosen[:, 0], PARTS - 1, out=at[:, 0])
-        np.add(at[:, 0], chosen[:, 4], out=at[:, 1])
-        index = (chosen[:, 1:4:2] << _PART_BITS) + (at & (PARTS - 1))
+        at = np.empty((2, *centre.shape), np.int64)  # where the curves stand, in parts from the centre
+        np.bitwise_and(chosen[:, 0], PARTS - 1, out=at[0])
+        np.add(at[0], chosen[:, 4], out=at[1])
+        index = at & (PARTS - 1)
+        for curve, width in enumerate((1, 3)):
+            index[curve] += chosen[:, width] << _PART_BITS
         index *= self._bank.shape[1]
         index += self._middle - block.reach
         at >>= _PART_BITS
         index -= at
-        both = block.windows[index]  # [M, 2, n, A]
-        one, shares = both[:, 0], both[:, 1]
+        one, shares = block.windows[index]  # [2, M, n, A]
         shares -= one
         shares *= self._weights[chosen[:, 2]][..., None]
         shares += one
@@ -493,9 +504,14 @@ def planes_of(logs: Floats, histories: Sequence[History | None] = ()) -> Floats:
     """What the network sees at each frame of logarithms [B, T, U]: [B, T, HISTORY, U]."""
     groups, frames, used = logs.shape
     past, seen = _Past(groups, used, histories), np.empty((groups, frames, HISTORY, used), np.float32)
+    averages, now, aims = past.averages, past.now, past.aims(logs)
     for frame in range(frames):
-        seen[:, frame] = past.planes
-        past.push(logs[:, frame])
+        seen[:, frame, 2:] = averages
+        past.approach(averages, aims[:, frame], now)
+    seen[:, :, 2:] *= np.float32(1 / 256)
+    np.floor(seen[:, :, 2:], out=seen[:, :, 2:])
+    before = np.concatenate([past.planes[:, 1::-1], logs], 1)  # [B, 2 + T, U]
+    seen[:, :, 0], seen[:, :, 1] = before[:, 1:-1], before[:, :-2]
     return seen
 
 
