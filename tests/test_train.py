@@ -1055,7 +1055,7 @@ def test_export_takes_a_new_folder_only(trained, tmp_path):
 
 
 def test_a_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_room, "write_graph", lambda net, part, path: path.write_bytes(b"x"))
+    monkeypatch.setattr(export_room, "write_graph", lambda net, part, path, bits: path.write_bytes(b"x"))
 
     def fail(*_: object) -> None:
         raise TrainError("tables", found="an accident")

@@ -157,9 +157,12 @@ def export(
             "Of a denoiser: the model it shall be part of, by default the one in the package."
         ),
     ] = None,
+    bits: Annotated[int, typer.Option(help="Bits a weight of the large matrices: 8, or 16 for twice the size.")] = 8,
     quiet: Quiet = False,
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
+    if bits not in (8, 16):
+        raise UsageError("bits", found=bits, wanted="8 or 16")
     with torch_at_hand():
         from nacre.train.denoise_export import export_denoiser
         from nacre.train.denoise_recipe import is_denoiser, values_of
@@ -172,7 +175,7 @@ def export(
                 size_kb = found.part("denoiser.onnx").stat().st_size / 1e3
                 tell(f"{output}: {found.name} with a denoiser of {size_kb:.0f} kB, files as before")
             return
-        found = export_networks(run, base, output, name) if base else export_run(run, output, name)
+        found = export_networks(run, base, output, name, bits) if base else export_run(run, output, name, bits)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
         tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")

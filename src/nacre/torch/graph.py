@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, numpy_helper
+from onnx import GraphProto, numpy_helper
 from torch import nn
 
 from nacre.core.types import Array
+from nacre.train.eight_bit import weights
 
 
 def fill(side: nn.Module, part: str, path: Path) -> bool:
     """Give the "encoder" or "decoder" the weights of a graph; False where not every one of them was found."""
-    found = _weights(onnx.load(path), f"codec.{part}.")
+    found = _weights(onnx.load(path).graph, f"codec.{part}.")
     blocks = [name.removesuffix("film") for name, _ in side.named_parameters() if name.endswith("film")]
     taps = [int(side.get_parameter(f"{block}depthwise").shape[0]) for block in blocks if _convolves(side, block)]
     if len(found.films) != len(blocks) or len(taps) != len(blocks) or len(found.taps) != sum(taps):
@@ -53,23 +54,18 @@ def _convolves(side: nn.Module, block: str) -> bool:
     return any(name == f"{block}depthwise" for name, _ in side.named_parameters())
 
 
-def _weights(model: ModelProto, prefix: str) -> _Found:
-    graph, found = model.graph, _Found()
-    arrays = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in arrays:
-            arrays[node.output[0]] = arrays[node.input[0]].astype(np.float32)
-    for name, array in arrays.items():
-        if name.startswith(prefix):
-            found.named[name.removeprefix(prefix)] = array
+def _weights(graph: GraphProto, prefix: str) -> _Found:
+    found = _Found()
+    for item in graph.initializer:
+        if item.name.startswith(prefix):
+            found.named[item.name.removeprefix(prefix)] = numpy_helper.to_array(item).astype(np.float32)
     biases = {given: node for node in graph.node if node.op_type == "Add" for given in node.input}
-    for node in graph.node:
-        constants = [arrays[name] for name in node.input if name in arrays]
-        if node.op_type == "MatMul" and len(constants) == 1 and node.output[0] in biases:
-            bias = next((name for name in biases[node.output[0]].input if name.startswith(prefix)), "")
-            found.named[bias.removeprefix(prefix).removesuffix("bias") + "weight"] = constants[0].T
-        elif node.op_type in ("Gather", "GatherND") and constants and constants[0].ndim == 3:
-            found.films.append(constants[0])
-        elif node.op_type == "Mul" and len(constants) == 1 and constants[0].ndim == 1 and constants[0].size > 1:
-            found.taps.append(constants[0])
+    for operator, output, array in weights(graph):
+        if operator == "MatMul" and output in biases:
+            bias = next((name for name in biases[output].input if name.startswith(prefix)), "")
+            found.named[bias.removeprefix(prefix).removesuffix("bias") + "weight"] = array.T
+        elif operator in ("Gather", "GatherND") and array.ndim == 3:
+            found.films.append(array)
+        elif operator == "Mul" and array.ndim == 1:
+            found.taps.append(array)
     return found

@@ -30,6 +30,7 @@ from nacre.model.model import Model
 from nacre.train.codec_run import CodecRun, new_run
 from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
+from nacre.train.eight_bit import eight_bit
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.run import CHECKPOINT
@@ -37,6 +38,7 @@ from nacre.train.validate import fit_prior
 
 TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups
 TALKATIVE = ("onnxscript", "torch.onnx")  # logs
+BITS = 8  # of weights, unless others are asked for
 LARGE = 1024  # tensors of at least so many numbers are stored as float16
 
 
@@ -64,8 +66,11 @@ class _Step(nn.Module):
         return out, torch.cat(after, 1) if remembers else past + 0
 
 
-def write_graph(net: CodecNet, part: str, path: Path, halved: bool = True) -> None:
-    """The "encoder" or "decoder" as an ONNX graph; `halved` stores weights in float16, it computes in float32."""
+def write_graph(net: CodecNet, part: str, path: Path, bits: int = BITS) -> None:
+    """The "encoder" or "decoder" as an ONNX graph with weights of so many bits, 8, 16 or 32.
+
+    Those of 16 are turned into float32 when it is loaded; 8 are for large matrices, see `eight_bit`, 16 for the rest.
+    """
     net = net.eval().cpu()
     step = _Step(net, part)
     past = torch.zeros(1, step.rows, getattr(net, part).inward.out_features)
@@ -74,10 +79,10 @@ def write_graph(net: CodecNet, part: str, path: Path, halved: bool = True) -> No
         "level": torch.zeros(1, dtype=torch.int64),
         "past": past,
     }
-    write_module(step, example, path, halved)
+    write_module(step, example, path, bits)
 
 
-def write_module(module: nn.Module, example: dict[str, Tensor], path: Path, halved: bool = True) -> None:
+def write_module(module: nn.Module, example: dict[str, Tensor], path: Path, bits: int = 16) -> None:
     """A module of named inputs as an ONNX graph of two outputs; the first input has any number of frames, axis 1."""
     frames = torch.export.Dim("frames", min=1, max=4096)
     with hushed():
@@ -92,7 +97,9 @@ def write_module(module: nn.Module, example: dict[str, Tensor], path: Path, halv
         )
     assert program is not None
     model = program.model_proto
-    if halved:
+    if bits == 8:
+        eight_bit(model)
+    if bits < 32:
         _halve(model.graph)
     del model.metadata_props[:]
     for node in model.graph.node:  # traces of the exporter: file names and line numbers
@@ -134,8 +141,11 @@ def _halve(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bundle:
-    """Export the checkpoint of a run folder; tables and rates come from its own training recordings."""
+def export_run(folder: Path, out: Path, name: str | None = None, bits: int = BITS) -> bundles.Bundle:
+    """Export the checkpoint of a run folder; tables and rates come from its own training recordings.
+
+    Large matrices have so many bits a weight, see `write_graph`.
+    """
     check_free(out)
     recipe = recipe_of(folder)
     run = new_run(recipe, torch.device("cpu"))
@@ -146,7 +156,7 @@ def export_run(folder: Path, out: Path, name: str | None = None) -> bundles.Bund
     samples = TABLE_GROUPS * recipe.codec.group_samples
     items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
     waves = sampler.batch(items, samples, (recipe.seed, 1 << 30))
-    found = export(run, waves, out, name or recipe.name, making(recipe, run, corpus))
+    found = export(run, waves, out, name or recipe.name, making(recipe, run, corpus), bits)
     (out / "README.md").write_text(card(found, recipe))
     return found
 
@@ -274,12 +284,14 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def export(run: CodecRun, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any]) -> bundles.Bundle:
+def export(
+    run: CodecRun, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any], bits: int = BITS
+) -> bundles.Bundle:
     """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
     with new_folder(out) as part:
         net = averaged(run)
-        write_graph(net, "encoder", part / "encoder.onnx")
-        write_graph(net, "decoder", part / "decoder.onnx")
+        write_graph(net, "encoder", part / "encoder.onnx", bits)
+        write_graph(net, "decoder", part / "decoder.onnx", bits)
         prior, quantiser = fit_prior(net, waves), net.quantiser.export_quantiser()
         prior.save(part / "prior.npz")
         found: dict[str, Any] = {}

@@ -18,14 +18,16 @@ from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.codec_run import new_run
 from nacre.train.data import Sampler, open_cache
-from nacre.train.export import averaged, card, check_free, cleaning_span, making, new_folder, write_graph
+from nacre.train.export import BITS, averaged, card, check_free, cleaning_span, making, new_folder, write_graph
 from nacre.train.post.adapt import BALANCE, MILD
 from nacre.train.post.refine import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.run import CHECKPOINT
 
 
-def export_networks(folder: Path, base: str | Path, out: Path, name: str | None = None) -> bundles.Bundle:
+def export_networks(
+    folder: Path, base: str | Path, out: Path, name: str | None = None, bits: int = BITS
+) -> bundles.Bundle:
     """Write a model with the networks that a run trained and everything else of the model `base` it began from.
 
     Raises TrainError where the run trained its quantiser, or no decoder, or networks of other sizes.
@@ -41,7 +43,7 @@ def export_networks(folder: Path, base: str | Path, out: Path, name: str | None 
             shutil.copyfile(bundle.part(kept), part / kept)
         for side in trained:
             graph = part / f"{side}.onnx"
-            write_graph(averaged(run), side, graph)
+            write_graph(averaged(run), side, graph, bits)
             if refined := bundle.facts.refinement:
                 settings, count = refined["settings"], bundle.config.levels
                 plain = count - len(settings["steps"])
