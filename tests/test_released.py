@@ -13,7 +13,7 @@ from nacre.io import audio
 
 DATA = Path(__file__).parent / "data"
 CLIPS = Path(__file__).parents[1] / "src" / "nacre" / "clips"
-RELEASED = [f"{mark}{kind}" for mark in ("caa2386e", "88cef50d") for kind in ("", "-refined", "-static")]
+RELEASED = [f"{mark}{kind}" for mark in ("caa2386e", "88cef50d", "9a1dc1e1") for kind in ("", "-refined", "-static")]
 
 
 @pytest.mark.parametrize("name", RELEASED)
