@@ -41,6 +41,12 @@ def test_sound_with_a_band_keeps_it():
     assert np.allclose(made, noise, atol=1e-6)
 
 
+def test_no_band_is_louder_than_all_below_it():
+    tone = (0.5 * np.sin(2 * np.pi * 7000 * np.arange(32_000) / 16_000)).astype(np.float32)
+    made, _ = extend(tone, 16_000)
+    assert high_db(made) < 10 * np.log10(3 * np.mean(np.square(tone)))
+
+
 def test_silence_stays():
     assert not extend(np.zeros(9000, np.float32), 16_000)[0].any()
     with pytest.raises(AudioError, match="no samples"):

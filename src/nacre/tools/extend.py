@@ -88,6 +88,7 @@ def guessed(powers: Floats) -> Floats:
     level_db, terms = terms_of(powers)
     wanted = 10 ** ((terms @ weights() + level_db[:, None]) / 10) * (level_db > FLOOR_DB)[:, None]  # [T, BANDS]
     inner = powers[1:-1]
+    wanted = np.minimum(wanted, inner[..., :LOW].mean(1).sum(-1, keepdims=True))  # the map knows speech, not tones
     there = inner[..., LOW:].mean(1)
     wanted = np.where(there < wanted * 10 ** (-ROOM_DB / 10), wanted, 0)
     below = inner[..., REFERENCE].sum(-1)
