@@ -93,6 +93,8 @@ def _of_coded(
     if latents or level is not None or (mono and contents.header.channels > 1):
         wanted = "tokens as they are, of each channel: --no-mono"
         raise UsageError(f"{source}: latents, a level or one channel", found="a .nacre file", wanted=wanted)
+    if contents.header.band:
+        warn(f"warning: {source}: tokens are of the core; its band layer, what is above 8 kHz, is left out")
     found = codec.tokens_in(contents)
     if not found.lost and not contents.truncated:
         return found, None

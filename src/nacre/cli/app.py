@@ -29,7 +29,11 @@ Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
 AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
 BandKhz = Annotated[
-    int | None, typer.Option(help="Up to 8, 12 or 20 kHz. Default: 20, where the sound and the bitrate have room.")
+    int | None,
+    typer.Option(
+        help="Up to 8, 12 or 20 kHz. Default: 20, where the sound and the bitrate have room, "
+        "but 8 with --denoise and packets of one size."
+    ),
 ]
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")]
 Recursive = Annotated[
