@@ -28,9 +28,9 @@ import nacre
 from nacre.codec.codec import Codec
 from nacre.core.errors import NacreError
 from nacre.format.file import Contents
-from nacre.io.audio import AudioReader
+from nacre.io.audio import AudioReader, resampled
 
-RATE_HZ = 16_000
+RATE_HZ, WIDE_HZ = 16_000, 48_000
 SLOW_S, STUCK_S, LOUD = 5.0, 120.0, 1.5
 TINY = Path(__file__).resolve().parents[1] / "tests/data/tiny"
 BLOCK = 500  # mutants between two words to the parent
@@ -65,7 +65,7 @@ class Tally:
 
 
 class Coded:
-    """Mutants of `.nacre` files: rates, priors, one and two channels, packets of one size, silence."""
+    """Mutants of `.nacre` files: rates, priors, one and two channels, packets of one size, silence, band layers."""
 
     def __init__(self, models: list[str], seconds: float, kbps: list[float], rendered: float):
         self.rendered, self.files = rendered, list[tuple[Codec, bytes, list[object]]]()
@@ -84,6 +84,9 @@ class Coded:
         yield codec.encode(np.stack([wave[:half], 0.5 * wave[:half]]), RATE_HZ, quality=40)
         yield codec.encode(np.concatenate([wave[: half // 2], np.zeros(half, np.float32)]), 8_000, quality=30)
         yield codec.encode(wave[half:], RATE_HZ, packet_bytes=200)
+        wide = hissed(wave[:half])
+        yield codec.encode(wide, WIDE_HZ, quality=50, band_khz=20)
+        yield codec.encode(np.stack([wide, 0.5 * wide]), WIDE_HZ, quality=100, band_khz=12)
 
     def case(self, random: np.random.Generator) -> Case:
         """A mutant and what to do with it."""
@@ -165,6 +168,12 @@ def clip(seconds: float) -> np.ndarray:
     return np.concatenate(list(looped_speech(Path(nacre.__file__).parent, seconds, RATE_HZ)))
 
 
+def hissed(wave: np.ndarray) -> np.ndarray:
+    """wave [N] at RATE_HZ -> [M] float32 at WIDE_HZ, with hiss that rises and falls with it."""
+    wide = resampled(wave, RATE_HZ, WIDE_HZ)
+    return wide + 0.3 * wide * np.random.default_rng(1).standard_normal(len(wide), np.float32)
+
+
 def symbols_of(codec: Codec, contents: Contents) -> list[object]:
     """Symbols of every packet as bytes, True for silence, False for one that is lost or damaged."""
     found: list[object] = []
@@ -173,7 +182,7 @@ def symbols_of(codec: Codec, contents: Contents) -> list[object]:
             if isinstance(group, Exception):
                 found.append(False)
             else:
-                parts = [part.tobytes() for part in (group.symbols, group.fine) if part is not None]
+                parts = [part.tobytes() for part in (group.symbols, group.fine, group.band) if part is not None]
                 found.append(b"".join(parts) + bytes([group.code]) if parts else True)
     return found
 
