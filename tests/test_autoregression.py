@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nacre.dsp.autoregression import _solved, interpolated
-from nacre.dsp.extrapolate import filled_from_both
+from nacre.dsp.autoregression import _solved, extended, interpolated
+from nacre.dsp.extrapolate import continued, filled_from_both
 
 RATE = 16_000
 
@@ -60,3 +60,35 @@ def test_equations_are_solved():
     whole = column[np.abs(np.subtract.outer(np.arange(40), np.arange(40)))]
     assert np.allclose(_solved(column, right), np.linalg.solve(whole, right))
     assert np.allclose(_solved(column[:1], right[:1]), right[:1] / 2)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 48_000])
+def test_tones_go_on_that_no_period_fits(rate_hz):
+    at, size = np.arange(round(0.12 * rate_hz)) / rate_hz, round(0.02 * rate_hz)
+    wave = sum(np.sin(2 * np.pi * hz * at) for hz in (210, 577, 1303)).astype(np.float32)
+    past, coming = wave[:-size], wave[-size:]
+    found = extended(past, size, rate_hz)
+    assert found.dtype == np.float32
+    assert np.sum((found - coming) ** 2) < 0.2 * np.sum((continued(past, size, rate_hz) - coming) ** 2)
+
+
+def test_a_voice_goes_on_without_a_click():
+    wave = voice()
+    steepest = np.abs(np.diff(wave)).max()
+    for start in range(1000, 8000, 500):
+        assert abs(extended(wave[:start], 1, RATE)[0] - wave[start - 1]) < steepest
+
+
+def test_what_is_foretold_does_not_grow():
+    random = np.random.default_rng(2)
+    for past in (random.standard_normal(900), np.ones(900), np.eye(1, 900, 880)[0], np.geomspace(1e-3, 1, 900)):
+        found = extended(past.astype(np.float32), 16_000, RATE)
+        assert np.abs(found).max() < 3 * np.abs(past).max()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 30])
+def test_little_past_can_be_extended(size):
+    found = extended(np.linspace(0.1, 0.2, size, dtype=np.float32), 50, RATE)
+    assert found.shape == (50,)
+    assert np.isfinite(found).all()
+    assert not extended(np.zeros(size, np.float32), 50, RATE).any()

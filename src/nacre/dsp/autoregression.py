@@ -17,6 +17,8 @@ from nacre.dsp.extrapolate import Spans
 ORDER_S, MOST_ORDER = 0.025, 1200
 AROUND_S = 0.05  # kept sound that the model is made of, on each side
 ROUNDS = 2  # more of them lose again
+AHEAD_ORDER_S, PAST_S = 0.016, 0.04  # of a prediction from before alone
+MOST_AHEAD_ORDER = 768
 NOISE = 1e-5  # white noise that the model takes to lie under the sound, of its power
 
 
@@ -28,6 +30,31 @@ def interpolated(wave: Array, lost: Spans, rate_hz: int) -> Array:
         near = wave[low : stop + around].astype(np.float64)
         result[start:stop] = _interpolated(near, start - low, stop - low, round(ORDER_S * rate_hz))
     return result
+
+
+def extended(past: Array, samples: int, rate_hz: int) -> Array:
+    """[samples] float32 that the end of past [N] foretells; zeros where there is too little of it.
+
+    The filter is Burg's ("Maximum entropy spectral analysis", 1975), whose prediction never grows.
+    """
+    heard = past[-round(PAST_S * rate_hz) :].astype(np.float64)
+    order = min(round(AHEAD_ORDER_S * rate_hz), MOST_AHEAD_ORDER, len(heard) // 2)
+    found = np.concatenate([heard, np.zeros(samples)])
+    pulls = -_foretelling(heard, order)[:0:-1]
+    for at in range(len(heard), len(found)):
+        found[at] = pulls @ found[at - order : at]
+    return found[len(heard) :].astype(np.float32)
+
+
+def _foretelling(wave: Array, order: int) -> Array:
+    """Filter [order + 1] that leaves of wave [N] least, run in both directions."""
+    ahead, behind, errors = wave[1:].copy(), wave[:-1].copy(), np.zeros(order + 1)
+    errors[0] = 1
+    for at in range(1, order + 1):
+        turn = -2 * (ahead @ behind) / (ahead @ ahead + behind @ behind + 1e-9)
+        errors[: at + 1] += turn * errors[at::-1]
+        ahead, behind = (ahead + turn * behind)[1:], (behind + turn * ahead)[:-1]
+    return errors
 
 
 def _interpolated(near: Array, start: int, stop: int, order: int) -> Array:

@@ -18,8 +18,8 @@ import numpy as np
 from nacre.codec.codec import Codec
 from nacre.core.errors import UsageError
 from nacre.core.types import Array
-from nacre.dsp.autoregression import interpolated
-from nacre.dsp.extrapolate import Spans, filled, filled_from_both
+from nacre.dsp.autoregression import extended, interpolated
+from nacre.dsp.extrapolate import Spans, filled_from_both
 from nacre.dsp.gain import gain_for, gain_of
 from nacre.dsp.wave import as_sound, check_shape
 from nacre.io.audio import resampled
@@ -30,6 +30,7 @@ FITTED_S = 0.08  # gaps up to here are fitted to both sides
 UNHEARD_S = 0.03  # gaps up to here do without the latents, which lose more than they add
 EDGE_S = 0.003  # the latents' sound comes in and goes out over this much
 HOLD_S, FADE_S = 0.1, 0.1  # further than the first from any sound that was kept, the guess fades
+FORETOLD_S = HOLD_S + 10 * FADE_S  # what comes later cannot be heard
 CONTEXT_S = 0.5  # sound around the gaps that the networks are given
 SECTION_S = 20.0  # gaps worked on together, at most; bounds the memory
 
@@ -85,9 +86,9 @@ def conceal(
     """wave [N] or [C, N] with each lost (start, stop), in seconds, replaced; every other sample is as it was.
 
     What stood in a lost stretch is not looked at. `level` is the quality level of the latents, by default the middle
-    one. `causal` uses only what comes before a stretch, without the latents, as a live receiver would have to. What
-    is more than 0.1 s from kept sound fades, by 87 dB a second. What is put into gaps above 30 ms has no band above
-    half the model's rate but at its edges. `tick` is told the share done. Raises AudioError, UsageError.
+    one. `causal` foretells each stretch from what comes before it, without the latents. What is more than 0.1 s from
+    kept sound fades, by 87 dB a second. What is put into gaps above 30 ms has no band above half the model's rate but
+    at its edges; causal gaps keep theirs. `tick` is told the share done. Raises AudioError, UsageError.
     """
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
@@ -123,7 +124,7 @@ def _conceal(codec: Codec, wave: Array, rate_hz: int, section: Spans, gaps: Span
     around = round(CONTEXT_S * rate_hz)
     low, high = max(0, section[0][0] - around), min(len(wave), section[-1][1] + around)
     here = [(start - low, min(stop, high) - low) for start, stop in gaps if section[0][0] <= start < high]
-    guess = (filled if causal else _guessed)(wave[low:high], here, rate_hz)
+    guess = (_foreseen if causal else _guessed)(wave[low:high], here, rate_hz)
     longest_s = max(stop - start for start, stop in section) / rate_hz
     heard = guess if causal or longest_s <= UNHEARD_S else _through_latents(codec, guess, rate_hz, level)
     for start, stop in here[: len(section)]:
@@ -136,6 +137,15 @@ def _conceal(codec: Codec, wave: Array, rate_hz: int, section: Spans, gaps: Span
         share = np.minimum(1, inside).astype(np.float32)
         mixed = guess[part] + share * (heard[part] - guess[part])
         wave[low + start : low + stop] = mixed * _fade(start > 0, stop < high - low and not causal, samples, rate_hz)
+
+
+def _foreseen(wave: Array, lost: Spans, rate_hz: int) -> Array:
+    """wave [N] with each gap foretold from before alone, as far as anything is left of that after it has faded."""
+    result, most = wave.copy(), round(FORETOLD_S * rate_hz)
+    for start, stop in lost:
+        stop = min(stop, start + most)
+        result[start:stop] = extended(result[:start], stop - start, rate_hz)
+    return result
 
 
 def _guessed(wave: Array, lost: Spans, rate_hz: int) -> Array:
