@@ -180,6 +180,14 @@ def test_levels_come_back_at_every_rate(tiny, wide, rate_hz):
     assert np.abs(error_db[1:]).max() < 1.5, error_db
 
 
+def test_no_layer_is_loud_enough_to_clip(tiny):
+    tone = (0.9 * np.sin(2 * np.pi * 12_000 / 48_000 * np.arange(48_000) + 0.4)).astype(np.float32)
+    found, _ = tiny.decode(tiny.encode(tone, 48_000, level=3, band_khz=20))
+    assert 0.5 < np.abs(found).max() < 1.2
+    loudest = np.concatenate([np.full((4, 4), LEVELS - 1), np.zeros((4, 1), int)], 1).astype(np.int32)
+    assert band_powers(loudest, 0).sum(-1).max() < 0.07
+
+
 def test_bursts_come_back_in_their_places(tiny, wide):
     decoded = tiny.decode(tiny.encode(wide, 48_000))[0][0]
     for start in range(0, len(wide) - 12_000, 12_000):

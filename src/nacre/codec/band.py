@@ -31,6 +31,7 @@ AUDIBLE_DB = -72.0  # as the peak of silence in the core
 HOLD = 1.0  # steps by which a level must have changed to be sent
 SHAPE_COST = 2.0  # squared dB that another shape than the even one must gain
 SHAPE_DB = (-20.0, 8.0)
+LOUDEST = 10 ** (-1.2)  # mean square of all bands, -12 dB: noise in place of a loud tone must not clip
 FADE_DB = -1.74  # a frame of a lost packet: as the core fades
 
 
@@ -130,6 +131,7 @@ def band_powers(symbols: Ints, code: int) -> Floats:
     levels, quarters = symbols[:, None, :-1], band_tables().quarters[symbols[:, -1]]  # [T, 1, B], [T, STEPS]
     level_db = BASE_DB + levels * STEP_DB - gain_db(code)
     power = np.where(levels > 0, 10 ** (level_db / 10), 0) * quarters[..., None]
+    power *= LOUDEST / np.maximum(power.sum(-1, keepdims=True), LOUDEST)
     found: Floats = power.astype(np.float32)
     return found
 
