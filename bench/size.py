@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-LIMIT_MB = 200
+LIMIT_MB = 190
 INSTALLER = ("pip", "setuptools", "wheel")
 ROOT = Path(__file__).resolve().parent.parent
 
