@@ -46,69 +46,77 @@ def _ffmpeg(options: str) -> str:
 
 def builtin() -> dict[str, Peer]:
     """The peers that need no commands, by name."""
-    speex_kbps = (3.95, 5.75, 7.75, 9.8, 12.8, 16.8, 20.6, 23.8, 27.8)
-    amr_wb_kbps = (6.6, 8.85, 12.65, 14.25, 15.85, 18.25, 19.85, 23.05, 23.85)
-    codec2 = {"700C": 0.7, "1200": 1.2, "1300": 1.3, "1400": 1.4, "1600": 1.6, "2400": 2.4, "3200": 3.2}
+    opus = _opus(), enhanced_opus("opus-lace", "lace"), enhanced_opus("opus-nolace", "nolace")
+    return {peer.name: peer for peer in (*opus, _codec2(), _speex(), _amr_wb(), _mp3())}
+
+
+def _codec2() -> Peer:
+    words = {"700C": 0.7, "1200": 1.2, "1300": 1.3, "1400": 1.4, "1600": 1.6, "2400": 2.4, "3200": 3.2}
     late = {"700C": 480}  # 30 ms, by envelopes; the others 20 ms, half their pitch window
-    peers = (
-        _opus(),
-        enhanced_opus("opus-lace", "lace"),
-        enhanced_opus("opus-nolace", "nolace"),
-        Peer(
-            "codec2",
-            "c2enc {mode} {in} {out}",
-            "c2dec {mode} {in} {out}",
-            ".c2bits",
-            usual_kbps=(0.7, 1.2, 1.6, 2.4, 3.2),
-            modes=tuple(Mode(kbps, word, late.get(word, 320)) for word, kbps in codec2.items()),
-            rate_hz=8_000,
-            raw=True,
-            frame_samples=640,
-            needs=(("c2enc", "codec2"), ("c2dec", "codec2")),
-            about="8 kHz, so half the band of the others; every frame filled up to whole bytes",
-        ),
-        Peer(
-            "speex",
-            _ffmpeg("-c:a libspeex -cbr_quality {mode} -compression_level 10"),
-            _ffmpeg("-c:a pcm_s16le"),
-            ".spx",
-            usual_kbps=(5.75, 7.75, 9.8, 12.8, 16.8),
-            modes=tuple(Mode(kbps, str(quality), 221) for quality, kbps in enumerate(speex_kbps)),
-            frame_samples=320,
-            payload=ogg_payload_bytes,
-            needs=(("ffmpeg", "ffmpeg"),),
-            ffmpeg_encoder="libspeex",
-            about="wideband, constant rate, complexity 10",
-        ),
-        Peer(
-            "amr-wb",
-            _ffmpeg("-c:a libvo_amrwbenc -b:a {bps} -f amr"),
-            "ffmpeg -v error -y -threads 1 -c:a amrwb -f amr -i {in} -c:a pcm_s16le {out}",
-            ".awb",
-            usual_kbps=(6.6, 8.85, 12.65, 14.25, 15.85),
-            modes=tuple(Mode(kbps, delay_samples=95) for kbps in amr_wb_kbps),  # look-ahead 80, resampling 15
-            frame_samples=320,
-            payload=amr_wb_payload_bytes,
-            needs=(("ffmpeg", "libavcodec-extra"),),
-            ffmpeg_encoder="libvo_amrwbenc",
-            ffmpeg_package="libavcodec-extra",
-            about="constant rate, sends in pauses too; VisualOn's encoder, ffmpeg's decoder",
-        ),
-        Peer(
-            "mp3",
-            _ffmpeg("-c:a libmp3lame -b:a {bps} -id3v2_version 0"),
-            _ffmpeg("-c:a pcm_s16le"),
-            ".mp3",
-            usual_kbps=(8, 16, 24, 32, 40),
-            modes=tuple(Mode(kbps) for kbps in (8, 16, 24, 32, 40, 48, 56, 64)),
-            spare_samples=576,
-            payload=mp3_payload_bytes,
-            needs=(("ffmpeg", "ffmpeg"),),
-            ffmpeg_encoder="libmp3lame",
-            about="constant rate; its bit reservoir counts where it is filled",
-        ),
+    return Peer(
+        "codec2",
+        "c2enc {mode} {in} {out}",
+        "c2dec {mode} {in} {out}",
+        ".c2bits",
+        usual_kbps=(0.7, 1.2, 1.6, 2.4, 3.2),
+        modes=tuple(Mode(kbps, word, late.get(word, 320)) for word, kbps in words.items()),
+        rate_hz=8_000,
+        raw=True,
+        frame_samples=640,
+        needs=(("c2enc", "codec2"), ("c2dec", "codec2")),
+        about="8 kHz, so half the band of the others; every frame filled up to whole bytes",
     )
-    return {peer.name: peer for peer in peers}
+
+
+def _speex() -> Peer:
+    modes_kbps = (3.95, 5.75, 7.75, 9.8, 12.8, 16.8, 20.6, 23.8, 27.8)
+    return Peer(
+        "speex",
+        _ffmpeg("-c:a libspeex -cbr_quality {mode} -compression_level 10"),
+        _ffmpeg("-c:a pcm_s16le"),
+        ".spx",
+        usual_kbps=(5.75, 7.75, 9.8, 12.8, 16.8),
+        modes=tuple(Mode(kbps, str(quality), 221) for quality, kbps in enumerate(modes_kbps)),
+        frame_samples=320,
+        payload=ogg_payload_bytes,
+        needs=(("ffmpeg", "ffmpeg"),),
+        ffmpeg_encoder="libspeex",
+        about="wideband, constant rate, complexity 10",
+    )
+
+
+def _amr_wb() -> Peer:
+    modes_kbps = (6.6, 8.85, 12.65, 14.25, 15.85, 18.25, 19.85, 23.05, 23.85)
+    return Peer(
+        "amr-wb",
+        _ffmpeg("-c:a libvo_amrwbenc -b:a {bps} -f amr"),
+        "ffmpeg -v error -y -threads 1 -c:a amrwb -f amr -i {in} -c:a pcm_s16le {out}",
+        ".awb",
+        usual_kbps=(6.6, 8.85, 12.65, 14.25, 15.85),
+        modes=tuple(Mode(kbps, delay_samples=95) for kbps in modes_kbps),  # look-ahead 80, resampling 15
+        frame_samples=320,
+        payload=amr_wb_payload_bytes,
+        needs=(("ffmpeg", "libavcodec-extra"),),
+        ffmpeg_encoder="libvo_amrwbenc",
+        ffmpeg_package="libavcodec-extra",
+        about="constant rate, sends in pauses too; VisualOn's encoder, ffmpeg's decoder",
+    )
+
+
+def _mp3() -> Peer:
+    return Peer(
+        "mp3",
+        _ffmpeg("-c:a libmp3lame -b:a {bps} -id3v2_version 0"),
+        _ffmpeg("-c:a pcm_s16le"),
+        ".mp3",
+        usual_kbps=(8, 16, 24, 32, 40),
+        modes=tuple(Mode(kbps) for kbps in (8, 16, 24, 32, 40, 48, 56, 64)),
+        spare_samples=576,
+        payload=mp3_payload_bytes,
+        needs=(("ffmpeg", "ffmpeg"),),
+        ffmpeg_encoder="libmp3lame",
+        about="constant rate; its bit reservoir counts where it is filled",
+    )
 
 
 def custom(text: str) -> Peer:
