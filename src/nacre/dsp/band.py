@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from nacre.core.types import Array, Floats
-from nacre.dsp.stft import hann_root
+from nacre.dsp.stft import cycle_spectra, hann_root
 
 RATE_HZ = 48_000
 FRAME_SAMPLES, WINDOW, STEP = 960, 480, 240  # a frame is a latent frame of the core, 20 ms
@@ -43,9 +43,7 @@ def frame_powers(wave: Array, edges: Array) -> Floats:
 def _noise() -> Array:
     """Spectra [CYCLE_STEPS, bins] complex64 of white noise of unit power, in overlapping windows."""
     wave = np.random.Generator(np.random.Philox(SEED)).standard_normal(CYCLE_STEPS * STEP, np.float32)
-    joined = np.concatenate([wave, wave[: WINDOW - STEP]])
-    frames = np.lib.stride_tricks.sliding_window_view(joined, WINDOW)[::STEP]
-    spectra = np.fft.rfft(frames * hann_root(WINDOW), norm="ortho")[:, EDGES[0] : EDGES[-1]]
+    spectra = cycle_spectra(wave, WINDOW, STEP)[:, EDGES[0] : EDGES[-1]]
     return spectra.astype(np.complex64)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from nacre.core.config import CodecConfig
 from nacre.core.types import Array, State
-from nacre.dsp.stft import Synthesiser, expanded, hann_root
+from nacre.dsp.stft import Synthesiser, cycle_spectra, expanded, hann_root
 
 CYCLE_STEPS = 800  # steps until the noise comes again: 8 s at 10 ms
 SEED = 20
@@ -39,25 +39,18 @@ def fades(config: CodecConfig) -> tuple[Array, Array]:
 @lru_cache(maxsize=4)
 def noise_cycle(config: CodecConfig) -> Array:
     """Spectra [CYCLE_STEPS, bins] complex64 of even white noise, of unit power in each bin, in overlapping windows."""
-    samples = CYCLE_STEPS * config.step_samples
-    found = _spectra(config, np.random.Generator(np.random.Philox(SEED)).standard_normal(samples, np.float32))
+    size, step = config.window_samples, config.step_samples
+    wave = np.random.Generator(np.random.Philox(SEED)).standard_normal(CYCLE_STEPS * step, np.float32)
+    found = cycle_spectra(wave, size, step)
     edges = np.arange(0, config.bins, EVEN_BINS)
     counts = np.diff(edges, append=config.bins)
     for _ in range(EVEN_ROUNDS):
         power = np.add.reduceat(np.square(np.abs(found)), edges, axis=1) / counts
-        found = _spectra(config, _wave(config, found / np.repeat(np.sqrt(power), counts, axis=1)))
+        wave = _wave(config, found / np.repeat(np.sqrt(power), counts, axis=1))
+        found = cycle_spectra(wave, size, step)
     power = np.square(np.abs(found)).mean()
     whole: Array = (found / np.sqrt(power)).astype(np.complex64)
     return whole
-
-
-def _spectra(config: CodecConfig, wave: Array) -> Array:
-    """A cycle of samples [CYCLE_STEPS * step] -> spectra [CYCLE_STEPS, bins] complex64."""
-    size = config.window_samples
-    joined = np.concatenate([wave, wave[: size - config.step_samples]])
-    frames = np.lib.stride_tricks.sliding_window_view(joined, size)[:: config.step_samples]
-    found: Array = np.fft.rfft(frames * hann_root(size), norm="ortho")
-    return found
 
 
 def _wave(config: CodecConfig, spectra: Array) -> Array:

@@ -23,6 +23,14 @@ def hann_root(size: int) -> Array:
     return np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
 
 
+def cycle_spectra(wave: Array, size: int, step: int) -> Array:
+    """wave [S * step] float32 that begins again at its end -> spectra [S, size / 2 + 1] under `hann_root`."""
+    joined = np.concatenate([wave, wave[: size - step]])
+    frames = np.lib.stride_tricks.sliding_window_view(joined, size)[::step]
+    found: Array = np.fft.rfft(frames * hann_root(size), norm="ortho")
+    return found
+
+
 class Analyser:
     """Samples to compressed spectra. State: the samples that later windows still need."""
 
