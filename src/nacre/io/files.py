@@ -39,8 +39,11 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut might leave the name, and nothing in it
-            check_free(target, overwrite)  # another process may have been quicker
-            os.replace(part, path)
+                check_free(target, overwrite)  # another process may have been quicker
+                if fcntl is not None:
+                    os.replace(part, path)  # while it is marked, or another process may sweep it away
+            if fcntl is None:  # Windows renames no open file
+                os.replace(part, path)
     except OSError as error:
         if error.filename not in (None, str(part), str(path)):  # another file's error
             raise
