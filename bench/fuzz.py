@@ -33,6 +33,7 @@ from nacre.io.audio import AudioReader, resampled
 RATE_HZ, WIDE_HZ = 16_000, 48_000
 SLOW_S, STUCK_S, LOUD = 5.0, 120.0, 1.5
 TINY = Path(__file__).resolve().parents[1] / "tests/data/tiny"
+WRONG = "groups wrong in silence"
 BLOCK = 500  # mutants between two words to the parent
 Case = tuple[str, Callable[[Counter[str]], float]]  # kind; work that gives the seconds of sound, or the loudest peak
 
@@ -104,7 +105,7 @@ class Coded:
             if by_chance and not contents.lost and len(found) == len(wanted):
                 wrong = sum(a != b and a is not False for a, b in zip(found, wanted, strict=True))
                 counts["damaged groups"] += sum(a is False for a in found) + wrong
-                counts["groups wrong in silence"] += wrong
+                counts[WRONG] += wrong
             if not render:
                 return 0.0
             counts["rendered"] += 1
@@ -191,6 +192,7 @@ def try_one(kind: str, work: Callable[[Counter[str]], float], name: str, tally: 
     """One mutant, under the limit of time."""
     counts, began, value = tally.counts, time.process_time(), 0.0
     counts[kind] += 1
+    wrong = counts[WRONG]
     signal.setitimer(signal.ITIMER_PROF, SLOW_S)
     try:
         value = work(counts)
@@ -203,6 +205,8 @@ def try_one(kind: str, work: Callable[[Counter[str]], float], name: str, tally: 
         counts["foreign exceptions"] += 1
         tally.told.append(f"{name}: {error!r}")
     signal.setitimer(signal.ITIMER_PROF, 0)
+    if counts[WRONG] > wrong:
+        tally.told.append(f"{name}: {WRONG}")
     took = time.process_time() - began
     if took > tally.slowest_cpu_s:
         tally.slowest_cpu_s, tally.slowest = took, name
