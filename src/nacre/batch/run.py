@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from nacre.batch.messages import complain, console, is_terminal, tell
-from nacre.batch.report import Result, report_text, summary
+from nacre.batch.report import Result, check_report, report_text, summary
 from nacre.batch.sources import Pair
 from nacre.core.errors import AudioError, NacreError, UsageError
 from nacre.io.files import output_file
@@ -27,7 +27,7 @@ FIRST_BYTES_PER_S = 32_000  # of a sound file, until some are known
 
 @dataclass
 class Task:
-    """What to do with every file, and how."""
+    """What to do with every file, and how. Raises UsageError for a report of an unknown kind."""
 
     work: Work
     options: dict[str, Any]
@@ -40,6 +40,7 @@ class Task:
     word: str = field(default="")
 
     def __post_init__(self) -> None:
+        check_report(self.report)
         self.word = self.word or self.work.__name__.removesuffix("_file")
 
 

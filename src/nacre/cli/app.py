@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, is_dataclass
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -11,9 +12,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from nacre.batch.messages import console, is_terminal
-from nacre.batch.report import check_report
-from nacre.batch.run import Task
-from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
+from nacre.batch.run import Task, Work
+from nacre.batch.sources import ANY_SOUND, Pair, Source, find, targets
 from nacre.core.errors import TrainError, UsageError
 
 app = typer.Typer(
@@ -35,15 +35,6 @@ BandKhz = Annotated[
         "but 8 with --denoise and packets of one size."
     ),
 ]
-Inputs = Annotated[list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")]
-Recursive = Annotated[
-    bool, typer.Option("--recursive", "-r", help="Take folders, with all in them, and keep their tree.")
-]
-FilesFrom = Annotated[
-    str | None, typer.Option(metavar="LIST", help="File with names of inputs, by lines or NULs; '-' is standard input.")
-]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose output is there already.")]
-Report = Annotated[str | None, typer.Option(metavar="OUT", help="A row for each file: OUT.csv or OUT.json.")]
 Noise = Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")]
 Valid = Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")]
@@ -73,44 +64,74 @@ def _options(
     """Options without a command."""
 
 
-def with_options(group: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a command whose argument `shared` is a `group`: each field of that dataclass becomes an option of its own."""
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of its arguments that are dataclasses."""
+    groups: dict[str, tuple[type[Any], list[str]]] = {}
+    parameters: list[Parameter] = []
+    for each in signature(command, eval_str=True).parameters.values():
+        of_each = [each]
+        if isinstance(group := each.annotation, type) and is_dataclass(group):
+            hints = get_type_hints(group, include_extras=True)
+            of_each = [field.replace(annotation=hints[field.name]) for field in signature(group).parameters.values()]
+            groups[each.name] = group, [field.name for field in of_each]
+        parameters += [field.replace(kind=Parameter.KEYWORD_ONLY) for field in of_each]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints, of_group = get_type_hints(command, include_extras=True), get_type_hints(group, include_extras=True)
-        own = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "shared"]
-        shared = [each.replace(annotation=of_group[each.name]) for each in signature(group).parameters.values()]
+    def run(**values: Any) -> None:
+        made = {name: group(**{key: values.pop(key) for key in keys}) for name, (group, keys) in groups.items()}
+        command(**values, **made)
 
-        def run(**values: Any) -> None:
-            found = group(**{each.name: values.pop(each.name) for each in shared})
-            command(**values, shared=found)
-
-        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in (*own, *shared)]
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: (hints | of_group)[each.name] for each in parameters}
-        return run
-
-    return decorate
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
-def pairs_of(
-    task: Task,
-    inputs: list[str] | None,
-    output: str | None,
-    suffix: str,
-    recursive: bool,
-    files_from: str | None,
-    mark: str = "",
-    kinds: frozenset[str] | None = None,
-) -> list[Pair]:
-    """Inputs and outputs of a command over many files."""
-    check_report(task.report)
-    coded = task.word in ("decode", "verify")
-    sources = find(inputs or [], kinds or (CODED if coded else ANY_SOUND), recursive, files_from)
-    if task.word == "verify":
-        return [Pair(source.path, "-", source.error) for source in sources]
-    return targets(sources, output, suffix, mark)
+@dataclass(frozen=True)
+class Inputs:
+    """Options that say which files a command works on."""
+
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")
+    ] = None
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take folders, with all in them, and keep their tree.")
+    ] = False
+    files_from: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="File with names of inputs, by lines or NULs; '-' is standard input."),
+    ] = None
+
+    def find(self, kinds: frozenset[str]) -> list[Source]:
+        """The files; `kinds` are the suffixes that count inside folders. Raises UsageError."""
+        return find(self.inputs or [], kinds, self.recursive, self.files_from)
+
+
+@dataclass(frozen=True)
+class Batch(Inputs):
+    """Options of a command that reads many files."""
+
+    report: Annotated[str | None, typer.Option(metavar="OUT", help="A row for each file: OUT.csv or OUT.json.")] = None
+    jobs: Jobs = 1
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True)
+class WritingBatch(Batch):
+    """Options of a command that makes a file of each of many."""
+
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out inputs whose output is there already.")
+    ] = False
+    force: Force = False
+
+    def task(self, work: Work, options: dict[str, Any], prepare: Callable[[], object] | None = None) -> Task:
+        """What to do with every file. Raises UsageError."""
+        options = options | {"force": self.force}
+        return Task(work, options, prepare, self.jobs, self.quiet, self.skip_existing, self.report)
+
+    def pairs(self, output: str | None, suffix: str, kinds: frozenset[str] = ANY_SOUND, mark: str = "") -> list[Pair]:
+        """Inputs with their outputs, see `sources.targets`. Raises UsageError."""
+        return targets(self.find(kinds), output, suffix, mark)
 
 
 def spinner(text: str, quiet: bool) -> AbstractContextManager[object]:

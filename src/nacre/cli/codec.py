@@ -11,7 +11,7 @@ import typer
 from nacre.batch.coded import codec_of, facts_of
 from nacre.batch.messages import complain
 from nacre.batch.run import Task, run_batch
-from nacre.batch.sources import CODED, find
+from nacre.batch.sources import CODED, Pair
 from nacre.batch.tasks import (
     advise_size,
     decode_file,
@@ -22,25 +22,20 @@ from nacre.cli.app import (
     AnyModel,
     AnyOutput,
     BandKhz,
-    FilesFrom,
-    Force,
+    Batch,
     Inputs,
-    Jobs,
     Model,
-    Quiet,
-    Recursive,
-    Report,
-    SkipExisting,
+    WritingBatch,
     app,
-    pairs_of,
+    with_options,
 )
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import NacreError
 
 
 @app.command()
+@with_options
 def encode(
-    inputs: Inputs = None,
     output: AnyOutput = None,
     bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
     quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
@@ -57,13 +52,8 @@ def encode(
         str | None, typer.Option(metavar="RATE[,CHANNELS[,FORMAT]]", help="Input has no header: 16000,1,s16le say.")
     ] = None,
     model: Model = DEFAULT_MODEL,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
-    skip_existing: SkipExisting = False,
-    report: Report = None,
-    jobs: Jobs = 1,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    batch: WritingBatch,
 ) -> None:
     """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) to .nacre files.
 
@@ -72,45 +62,37 @@ def encode(
     """
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
     settings |= {"packet_bytes": packet_bytes, "band_khz": band}
-    if packet_bytes is not None and not quiet:
+    if packet_bytes is not None and not batch.quiet:
         advise_size(model, packet_bytes)
-    options = {"settings": settings, "model": model, "force": force}
-    options |= {"raw": raw}
-    task = Task(encode_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
-    run_batch(task, pairs_of(task, inputs, output, ".nacre", recursive, files_from))
+    task = batch.task(encode_file, {"settings": settings, "model": model, "raw": raw}, partial(codec_of, model))
+    run_batch(task, batch.pairs(output, ".nacre"))
 
 
 @app.command()
+@with_options
 def decode(
-    inputs: Inputs = None,
     output: AnyOutput = None,
     rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
     raw: Annotated[bool, typer.Option(help="Samples without a header to '-': 16 bits, little-endian.")] = False,
     model: AnyModel = None,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
-    skip_existing: SkipExisting = False,
-    report: Report = None,
-    jobs: Jobs = 1,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    batch: WritingBatch,
 ) -> None:
     """Turn .nacre files back into sound of the same length, rate and channels (wav; or flac, ogg, mp3 by name).
 
     Damaged groups are concealed and named, the rest is kept, and the exit code is 1.
     """
-    options = {"rate_hz": rate, "model": model, "force": force, "raw": raw}
-    task = Task(decode_file, options, None, jobs, quiet, skip_existing, report)
-    run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from))
+    task = batch.task(decode_file, {"rate_hz": rate, "model": model, "raw": raw})
+    run_batch(task, batch.pairs(output, ".wav", CODED))
 
 
 @app.command()
+@with_options
 def info(
-    inputs: Inputs = None,
     model: AnyModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, of several files a list.")] = False,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
+    *,
+    inputs: Inputs,
 ) -> None:
     """Show what .nacre files hold: model, duration, rate and its parts."""
     from rich.console import Console
@@ -118,7 +100,7 @@ def info(
     from rich.text import Text
 
     found, failed = [], False
-    for source in find(inputs or [], CODED, recursive, files_from):
+    for source in inputs.find(CODED):
         try:
             if source.error:
                 raise source.error
@@ -139,18 +121,11 @@ def info(
 
 
 @app.command()
-def verify(
-    inputs: Inputs = None,
-    model: AnyModel = None,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
-    report: Report = None,
-    jobs: Jobs = 1,
-    quiet: Quiet = False,
-) -> None:
+@with_options
+def verify(model: AnyModel = None, *, batch: Batch) -> None:
     """Check every group of .nacre files; name the damaged ones by time. Exit code 1 if there are any."""
-    task = Task(verify_file, {"model": model}, None, jobs, quiet, report=report, says=print)
-    run_batch(task, pairs_of(task, inputs, "-", "", recursive, files_from))
+    task = Task(verify_file, {"model": model}, None, batch.jobs, batch.quiet, report=batch.report, says=print)
+    run_batch(task, [Pair(source.path, "-", source.error) for source in batch.find(CODED)])
 
 
 @app.command()

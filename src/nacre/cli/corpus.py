@@ -58,11 +58,10 @@ class Shared:
 
 
 @corpus.command()
-@with_options(Shared)
+@with_options
 def encode(
     source: SourceOf,
     output: Destination,
-    shared: Shared,
     to: To = "parquet",
     bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
     quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
@@ -71,6 +70,8 @@ def encode(
     band: BandKhz = None,
     denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
     model: Model = DEFAULT_MODEL,
+    *,
+    shared: Shared,
 ) -> None:
     """Compress every recording to a .nacre file, in shards or as a tree.
 
@@ -83,15 +84,16 @@ def encode(
 
 
 @corpus.command()
-@with_options(Shared)
+@with_options
 def latents(
     source: SourceOf,
     output: Destination,
-    shared: Shared,
     to: To = "parquet",
     level: Level = None,
     longest: Longest = 3600,
     model: Model = DEFAULT_MODEL,
+    *,
+    shared: Shared,
 ) -> None:
     """Turn every recording into latents [T, D] float32, with the gains by which the sound comes back.
 
@@ -101,15 +103,16 @@ def latents(
 
 
 @corpus.command()
-@with_options(Shared)
+@with_options
 def tokens(
     source: SourceOf,
     output: Destination,
-    shared: Shared,
     to: To = "parquet",
     level: Level = None,
     longest: Longest = 3600,
     model: Model = DEFAULT_MODEL,
+    *,
+    shared: Shared,
 ) -> None:
     """Turn every recording into tokens [T, K], with the gains by which the sound comes back to the sample.
 
@@ -119,15 +122,16 @@ def tokens(
 
 
 @corpus.command()
-@with_options(Shared)
+@with_options
 def features(
     source: SourceOf,
     output: Destination,
-    shared: Shared,
     to: To = "parquet",
     kind: Annotated[str, typer.Option("--kind", "-k", help="logmel or mfcc.")] = "logmel",
     pool: Annotated[str | None, typer.Option(help="One row a recording, not frames: mean, stats or parts.")] = None,
     longest: Longest = 3600,
+    *,
+    shared: Shared,
 ) -> None:
     """Turn every recording into log-mel or MFCC frames [T, F], or pooled rows [P].
 

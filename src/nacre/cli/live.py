@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nacre.batch.messages import tell, warn
+from nacre.cli.app import Force, Model, Quiet, app
+from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import NacreError, UsageError
 
 if TYPE_CHECKING:
     from nacre.core.types import Array
     from nacre.link.line import Call, Line
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
 Bitrate = Annotated[float, typer.Option(help="kb/s of the payloads, copies included.")]
 Frames = Annotated[int, typer.Option(min=1, max=3, help="Frames of 20 ms in a packet.")]
 Expect = Annotated[float, typer.Option(help="Loss in % to be ready for: sets keys and copies.")]
@@ -33,6 +32,7 @@ Depth = Annotated[float | None, typer.Option(help="How long packets wait, ms. De
 Rate = Annotated[int, typer.Option(help="Rate in Hz.")]
 
 stream = typer.Typer(help="Live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.")
+app.add_typer(stream, name="stream")
 
 
 @stream.command("encode")
@@ -44,7 +44,7 @@ def stream_encode(
     copies: Copies = True,
     denoise: Denoise = False,
     rate: Rate = 16_000,
-    model: Model = "speech-16k",
+    model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
     """Standard input, raw 16-bit mono at --rate or a wav, to packets on standard output, 20 ms after their sound.
@@ -67,7 +67,7 @@ def stream_decode(
     rate: Rate = 16_000,
     depth: Annotated[float, typer.Option(help="How long packets wait for copies of those that are missing, ms.")] = 0.0,
     wav: Annotated[bool, typer.Option("--wav", help="Write a wav without a length instead of raw samples.")] = False,
-    model: Model = "speech-16k",
+    model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
     """Packets from standard input to 16-bit mono samples on standard output; what is missing is concealed."""
@@ -85,6 +85,7 @@ def stream_decode(
         )
 
 
+@app.command()
 def send(
     to: Annotated[str, typer.Argument(metavar="HOST:PORT")],
     source: Annotated[str, typer.Argument(metavar="IN", help="Sound file; '-' is 16-bit samples at --rate, or a wav.")],
@@ -99,7 +100,7 @@ def send(
     burst: Burst = 1.0,
     jitter: Jitter = 0.0,
     seed: Seed = 0,
-    model: Model = "speech-16k",
+    model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
     """Speak to `nacre receive` over UDP, at the pace of speech. --loss and --jitter make the line worse, for a try.
@@ -129,6 +130,7 @@ def send(
         go(mono_blocks(sound, codec.config.rate_hz), codec.config.rate_hz)
 
 
+@app.command()
 def receive(
     output: Annotated[str, typer.Option("--output", "-o", help="Sound file; '-' is a wav on standard output.")],
     at: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:5004",
@@ -136,7 +138,7 @@ def receive(
     depth: Depth = None,
     idle: Annotated[float, typer.Option(min=0.1, help="Stop after so many seconds without a packet.")] = 5.0,
     seconds: Annotated[float | None, typer.Option(help="Listen no longer than this.")] = None,
-    model: Model = "speech-16k",
+    model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -164,6 +166,7 @@ def receive(
         raise typer.Exit(1)
 
 
+@app.command()
 def simulate(
     source: Annotated[str, typer.Argument(metavar="IN", help="Sound file.")],
     output: Annotated[str, typer.Option("--output", "-o", help="What is heard at the other end.")],
@@ -180,7 +183,7 @@ def simulate(
     copies: Copies = True,
     depth: Depth = None,
     figure: Annotated[str | None, typer.Option(help="OUT.png: quality over loss 0 to 30 %. Needs [evaluate].")] = None,
-    model: Model = "speech-16k",
+    model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -218,9 +221,10 @@ def _tell_of(found: Call, delay_ms: float) -> None:
     )
 
 
+@app.command()
 def echo(
     at: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")] = "127.0.0.1:8000",
-    model: Model = "speech-16k",
+    model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
     """A page in the browser that plays your voice back as the other end of a bad line hears it. Needs nacre\\[web].
@@ -238,13 +242,6 @@ def echo(
         found, advice = "not installed", "pip install 'nacre[web]'"
         raise NacreError(f"package {error.name}", found=found, wanted="it to serve the page", next=advice) from error
     run(web.serve(load(model), *address_of(at), _telling(quiet)))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(stream, name="stream")
-    for command in (send, receive, simulate, echo):
-        app.command()(command)
 
 
 def _line(loss: float, burst: float, delay: float, jitter: float, drift: float, seed: int) -> Line:

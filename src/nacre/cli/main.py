@@ -26,8 +26,6 @@ from nacre.core.errors import NacreError
 
 INTERRUPTED = 130  # exit code
 
-live.register(app)
-
 
 def _hold_standard_files() -> None:
     """No other file may get the number of a standard one that is closed; names in any encoding can be printed."""

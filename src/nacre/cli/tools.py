@@ -25,20 +25,15 @@ from nacre.batch.tasks import (
 from nacre.cli.app import (
     AnyModel,
     AnyOutput,
-    FilesFrom,
     Force,
-    Inputs,
-    Jobs,
     Model,
     Output,
     Quiet,
-    Recursive,
-    Report,
-    SkipExisting,
+    WritingBatch,
     app,
     numbers,
-    pairs_of,
     spinner,
+    with_options,
 )
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
@@ -46,8 +41,8 @@ from nacre.core.units import clock
 
 
 @app.command()
+@with_options
 def features(
-    inputs: Inputs = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="FILE.npy; for many inputs a folder, or one FILE.npz; '-' is a pipe."),
@@ -59,13 +54,8 @@ def features(
     ] = None,
     quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
     model: Model = DEFAULT_MODEL,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
-    skip_existing: SkipExisting = False,
-    report: Report = None,
-    jobs: Jobs = 1,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    batch: WritingBatch,
 ) -> None:
     """Turn sound (or .nacre files) into arrays that numpy loads: one [T, F] of frames for each file.
 
@@ -76,17 +66,17 @@ def features(
 
     room.check(kind, pool, level)
     options = {"kind": kind, "pool": pool, "level": room.level_of(model, kind, level, quality), "model": model}
-    task = Task(features_file, options | {"force": force}, None, jobs, quiet, skip_existing, report)
+    task = batch.task(features_file, options)
     suffix = "" if output is None else Path(output).suffix
     if output is None or suffix != ".npz":
-        pairs = pairs_of(task, inputs, output, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED)
+        pairs = batch.pairs(output, ".npy", ANY_SOUND | CODED)
         if len(pairs) == 1 and pairs[0].target != "-" and Path(pairs[0].target).suffix != ".npy":
             raise UsageError(f"{output}: suffix", found=suffix or "none", wanted=".npy or .npz", next="rename it")
         run_batch(task, pairs)
         return
     with tempfile.TemporaryDirectory() as passing:
-        pairs = pairs_of(task, inputs, passing, ".npy", recursive, files_from, kinds=ANY_SOUND | CODED)
-        _features_in_one(task, pairs, Path(passing), output, force)
+        pairs = batch.pairs(passing, ".npy", ANY_SOUND | CODED)
+        _features_in_one(task, pairs, Path(passing), output, batch.force)
 
 
 def _features_in_one(task: Task, pairs: list[Pair], passing: Path, output: str, force: bool) -> None:
@@ -168,50 +158,37 @@ def conceal(
 
 
 @app.command()
+@with_options
 def denoise(
-    inputs: Inputs = None,
     output: AnyOutput = None,
     strength: Annotated[
         float, typer.Option(help="How much of the noise goes, 0..1. Below 1 the model needs a denoiser.")
     ] = 1.0,
     model: Model = DEFAULT_MODEL,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
-    skip_existing: SkipExisting = False,
-    report: Report = None,
-    jobs: Jobs = 1,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    batch: WritingBatch,
 ) -> None:
     """Leave only the speech of noisy recordings. `nacre encode --denoise` does it on the way to a small file.
 
     nacre denoise street.wav -o clean.wav
     """
-    options = {"strength": strength, "model": model, "force": force}
-    task = Task(denoise_file, options, partial(codec_of, model), jobs, quiet, skip_existing, report)
-    run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from, "-denoised"))
+    task = batch.task(denoise_file, {"strength": strength, "model": model}, partial(codec_of, model))
+    run_batch(task, batch.pairs(output, ".wav", mark="-denoised"))
 
 
 @app.command()
+@with_options
 def extend(
-    inputs: Inputs = None,
     output: AnyOutput = None,
     model: AnyModel = None,
-    recursive: Recursive = False,
-    files_from: FilesFrom = None,
-    skip_existing: SkipExisting = False,
-    report: Report = None,
-    jobs: Jobs = 1,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    batch: WritingBatch,
 ) -> None:
     """Guess what speech lacks above 8 kHz, of sound or of .nacre files without a band layer. A guess, not a recovery.
 
     nacre extend phone.wav -o wide.wav
     """
-    options = {"model": model, "force": force}
-    task = Task(extend_file, options, None, jobs, quiet, skip_existing, report)
-    run_batch(task, pairs_of(task, inputs, output, ".wav", recursive, files_from, "-extended"))
+    run_batch(batch.task(extend_file, {"model": model}), batch.pairs(output, ".wav", mark="-extended"))
 
 
 @app.command()
