@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from nacre.core.errors import TrainError
 from nacre.train.bottlenecks.base import valid_frames
 from nacre.train.codec_run import CodecRun, learning_rate, new_run
 from nacre.train.data import Excerpts, Sampler
-from nacre.train.loop import Sounds, claim, run_steps
+from nacre.train.loop import Sounds, open_run, run_steps
 from nacre.train.losses import MelLoss, SpectralLoss
 from nacre.train.nets.codec_net import Coded
 from nacre.train.nets.transforms import length_mask
 from nacre.train.precision import fastest
-from nacre.train.processes import gathered, mean_of, share_gradients, start
+from nacre.train.processes import gathered, mean_of, share_gradients
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.trainer import Trainer
 from nacre.train.validate import Judge
@@ -302,12 +303,8 @@ def train(
 
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
-    checkpoint = claim(out, resume)
-    fabric = start(processes)
-    sounds = Sounds.load((data, noise, valid), out, recipe.codec.rate_hz, fabric, quiet)
-    run = new_run(recipe, fabric.device)
-    if resume and checkpoint.exists():
-        run.load(checkpoint)
+    folders, new = (data, noise, valid), partial(new_run, recipe)
+    run, sounds, fabric = open_run(folders, out, recipe.codec.rate_hz, new, resume, quiet, processes)
     recipe.quantiser.check_corpus(int(sounds.speech.seconds * float(recipe.codec.frame_rate_hz)))
     trainer = CodecTrainer(recipe, run, sounds, fabric)
     if begin and run.step == 0:

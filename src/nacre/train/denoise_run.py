@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,7 @@ from nacre.train.data import Sampler
 from nacre.train.degrade import NOTHING
 from nacre.train.denoise_net import DenoiseLoss, DenoiseNet
 from nacre.train.denoise_recipe import DenoiseRecipe
-from nacre.train.loop import Sounds, claim, run_steps
-from nacre.train.processes import start
+from nacre.train.loop import Sounds, open_run, run_steps
 from nacre.train.run import Run, copies
 from nacre.train.trainer import Trainer
 
@@ -126,11 +126,7 @@ def train_denoiser(
 
     Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
-    checkpoint = claim(out, resume)
-    fabric = start(processes)
-    sounds = Sounds.load((data, noise, valid), out, recipe.rate_hz, fabric, quiet)
-    run = DenoiseRun.new(recipe, fabric.device)
-    if resume and checkpoint.exists():
-        run.load(checkpoint)
+    folders, new = (data, noise, valid), partial(DenoiseRun.new, recipe)
+    run, sounds, fabric = open_run(folders, out, recipe.rate_hz, new, resume, quiet, processes)
     run_steps(DenoiseTrainer(recipe, run, sounds, fabric), out, max_steps, quiet)
     return run

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from lightning_fabric import Fabric
 
 from nacre.core.errors import TrainError
 from nacre.train.data import Corpus, load_corpus
 from nacre.train.log import Log
-from nacre.train.processes import any_of, together
-from nacre.train.run import CHECKPOINT
+from nacre.train.processes import any_of, start, together
+from nacre.train.run import CHECKPOINT, Run
 from nacre.train.trainer import Trainer
 
 Folders = Path | Sequence[Path] | None
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,29 @@ class Sounds:
         return cls(speech, noise, valid)
 
 
-def claim(out: Path, resume: bool) -> Path:
+def open_run(
+    folders: tuple[Folders, ...],
+    out: Path,
+    rate_hz: int,
+    new: Callable[[torch.device], AnyRun],
+    resume: bool,
+    quiet: bool,
+    processes: int,
+) -> tuple[AnyRun, Sounds, Fabric]:
+    """The run in the folder `out`, a new one or that of its checkpoint, with sounds of speech, noise and validation.
+
+    Raises TrainError for a folder in use or sounds that are none; see also `processes.start`.
+    """
+    checkpoint = _claim(out, resume)
+    fabric = start(processes)
+    sounds = Sounds.load(folders, out, rate_hz, fabric, quiet)
+    run = new(fabric.device)
+    if resume and checkpoint.exists():
+        run.load(checkpoint)
+    return run, sounds, fabric
+
+
+def _claim(out: Path, resume: bool) -> Path:
     """The checkpoint of the run folder `out`, which is made. Raises TrainError where it is in use."""
     try:
         out.mkdir(parents=True, exist_ok=True)
