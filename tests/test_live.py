@@ -251,6 +251,42 @@ def test_a_report_of_loss_brings_keys_and_copies(both, speech):
     assert len(calm) == len(rough)
 
 
+def test_reports_forget_old_bursts(both, speech):
+    packets = sent(both, np.tile(speech, 2)[:112_000])
+    decoder = both.live_decoder(depth_ms=0)
+    lost = [at for at in range(len(packets)) if at in (45, 46, 47, 48, 60)]
+    reports = []
+    for at, packet in enumerate(packets):
+        decoder.push(None if at in lost else packet, 0.02 * at)
+        reports.append(decoder.report())
+    assert reports[46].burst == 0  # they may still come
+    assert (reports[80].burst, reports[80].lost_share) == (4, 5 / 71)
+    assert (reports[-1].burst, reports[-1].lost_share) == (0, 0)
+
+
+def test_packets_out_of_order_are_not_reported_as_lost(both, speech):
+    packets = on_time(sent(both, speech[:32_000]))
+    mixed = [(time + 0.02 * (4 if at % 5 == 1 else 0), packet) for at, (time, packet) in enumerate(packets)]
+    decoder = both.live_decoder()
+    heard(decoder, mixed, 2.2)
+    assert (decoder.report().burst, decoder.report().lost_share) == (0, 0)
+
+
+def test_no_one_waits_for_copies_that_come_no_more(both, speech):
+    encoder = both.live_encoder(
+        16_000, bitrate_kbps=float(both.bundle.rates_kbps[1]), source=7, loss=0.02, reach_ms=260
+    )
+    packets = encoder.push(speech[:64_000])
+    encoder.report(0.0, 0)
+    packets += encoder.push(speech[:64_000])
+    decoder, depths = both.live_decoder(), []
+    for at, packet in enumerate(packets):
+        decoder.push(None if at in (40, 380) else packet, 0.02 * at)
+        depths.append(decoder.depth_ms)
+    assert depths[180] > depths[40] + 100
+    assert max(depths[380:]) <= depths[379]
+
+
 def test_a_line_that_becomes_slow_is_followed(both, speech):
     """A second later from one packet to the next: after some that come too late the rest is heard."""
     packets = sent(both, speech[16_000:64_000])

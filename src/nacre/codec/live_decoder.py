@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import numpy as np
 
@@ -47,7 +46,6 @@ class LiveDecoder:
         self._heard_s = self._lost_s = -math.inf  # of the last packet, of the last loss
         self._sequence, self._timestamp = 0, 0  # newest, not wrapped
         self._late = self._behind = 0  # packets that came late, and how many of them in a row
-        self._recent: deque[tuple[int, int]] = deque(maxlen=250)  # received and lost so far, after each packet
 
     @property
     def depth_ms(self) -> float:
@@ -74,11 +72,9 @@ class LiveDecoder:
         return sound
 
     def report(self) -> Report:
-        """For the sender: loss over the last packets."""
-        received, lost = self._recent[0] if self._recent else (0, 0)
-        received, lost = self.stats.received - received, self.stats.lost - lost
-        share = lost / (received + lost) if received + lost > 0 else 0.0
-        return Report(self._source or 0, max(0.0, share), self.stats.longest_burst, self._sequence)
+        """For the sender: loss over the last packets, and its longest run. What is long ago is forgotten."""
+        share, burst = self._inbox.recent_loss()
+        return Report(self._source or 0, share, burst, self._sequence)
 
     def _accept(self, data: bytes, now: float) -> None:
         try:
@@ -154,7 +150,6 @@ class LiveDecoder:
         self.stats.payload_bytes += len(packet.payload)
         if self.stats.lost > lost:
             self._lost_s = now
-        self._recent.append((self.stats.received, self.stats.lost))
 
     def _confirmed(self, sequence: int, frame: int, now: float) -> bool:
         """Whether numbers far from those expected are the sender's: a packet before said so, or none came for long."""

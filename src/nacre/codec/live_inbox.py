@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from nacre.codec.live_packets import Context, ForeignError, Mode, Payload, PayloadCoder
 from nacre.codec.packets import Group
@@ -10,7 +11,9 @@ from nacre.core.errors import StreamError
 from nacre.format.live import RtpPacket
 from nacre.model.model import Model
 
-KEPT = 128  # packets and contexts that are remembered
+KEPT = 256  # packets and contexts that are remembered, and that reports of loss are about
+ON_THE_WAY = 10  # the newest packets of which reports say nothing: some may only be out of order
+COPIES_STOP = 50  # packets without copies after which none are waited for
 JUMP_FRAMES = 250  # further than this from what is expected a sender has started anew
 MOST_FRAMES_AHEAD = 2 * JUMP_FRAMES
 
@@ -32,7 +35,6 @@ class LiveStats:
     inserted: int = 0
     dropped: int = 0
     restarts: int = 0
-    longest_burst: int = 0
     payload_bytes: int = 0
 
 
@@ -52,11 +54,11 @@ class Inbox:
         self._per_frame = model.refinement.per_frame if model.refinement else 0
         self.frames: dict[int, Held] = {}
         self.next_frame = 0  # what is given out next
-        self.copies_reach = 0  # frames that the copies in use reach back
+        self._copies = 0, 0  # frames that the last copies reach back, and the number of their packet
         self._contexts: dict[int, Context | None] = {}  # by number of the packet behind which they stand
         self._waiting: dict[int, tuple[int, bytes]] = {}  # packets that lack their context: frame, payload
         self._seen: set[int] = set()
-        self.newest = -1  # sequence number
+        self.newest = self._first = -1  # sequence numbers
         self.announced = False
 
     def place(self, sequence: int, frame: int, packet: RtpPacket) -> None:
@@ -79,6 +81,19 @@ class Inbox:
         if frame + payload.frames <= self.next_frame:
             stats.late += 1
         self._forget()
+
+    @property
+    def copies_reach(self) -> int:
+        """Frames that copies reach back; 0 where none have come of late."""
+        reach, sequence = self._copies
+        return reach if self.newest - sequence < COPIES_STOP else 0
+
+    def recent_loss(self) -> tuple[float, int]:
+        """Of the packets of late: the share that never came, and its longest run."""
+        judged = range(max(self._first, self.newest - KEPT), self.newest - ON_THE_WAY + 1)
+        missing = [at not in self._seen for at in judged]
+        runs = [sum(run) for lost, run in groupby(missing) if lost]
+        return (sum(runs) / len(missing) if missing else 0.0), max(runs, default=0)
 
     def take(self) -> Held | None:
         """The next frame, None where it is not in hand."""
@@ -103,7 +118,7 @@ class Inbox:
             if at >= self.next_frame and at not in self.frames:
                 self.frames[at] = Held(group, coarse=True)
         if payload.copies:
-            self.copies_reach = payload.reach + len(payload.copies) - 1
+            self._copies = payload.reach + len(payload.copies) - 1, sequence
         if not payload.known:
             self._waiting[sequence] = frame, data
             return payload
@@ -136,10 +151,9 @@ class Inbox:
     def _count(self, sequence: int) -> None:
         stats = self.stats
         stats.received += 1
+        self._first = sequence if self._first < 0 else min(self._first, sequence)
         if self.newest >= 0 and sequence > self.newest:
-            missing = sequence - self.newest - 1
-            stats.lost += missing
-            stats.longest_burst = max(stats.longest_burst, missing)
+            stats.lost += sequence - self.newest - 1
         elif self.newest >= 0:
             stats.lost = max(0, stats.lost - 1)  # it was only out of order
         self.newest = max(self.newest, sequence)
