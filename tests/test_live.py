@@ -11,6 +11,8 @@ from conftest import damaged
 from nacre.codec.live import LiveSettings
 from nacre.codec.live_inbox import unwrapped
 from nacre.codec.live_packets import Frame, Mode, Payload, PayloadCoder
+from nacre.codec.live_voice import Voice
+from nacre.codec.packets import Group
 from nacre.core.errors import StreamError, UsageError
 from nacre.format import live as wire
 from nacre.format.live import FramedReader, Report, RtpPacket
@@ -163,6 +165,18 @@ def test_copies_restore_bursts_of_three(both, speech):
     assert decoder.stats.lost == 15
     assert decoder.stats.restored == 15
     assert decoder.stats.concealed == 0
+
+
+def test_a_gap_whose_end_is_in_hand_is_bridged(both, speech):
+    packet = sent(both, speech[16_000:24_000], loss=0.2)[8]
+    found = PayloadCoder(both.model).unpack(wire.unpack_rtp(packet).payload, None)
+    start, stop = (Group(found.level, 1, symbols, found.code) for symbols in (found.symbols, found.symbols + 1))
+    voice = Voice(both.model)
+    voice.play(start, None)
+    first, last = both.model.latents(start.symbols, start.level), both.model.latents(stop.symbols, stop.level)
+    for at in (1, 2, 3):
+        voice.guess(stop, ahead=4 - at)
+        np.testing.assert_allclose(voice.state.sound.last, first + (last - first) * at / 4, atol=1e-5)
 
 
 def test_another_model_is_counted_and_not_played(tiny, both, speech):

@@ -9,7 +9,6 @@ import numpy as np
 from nacre.codec.live_inbox import JUMP_FRAMES, Inbox, LiveStats, unwrapped
 from nacre.codec.live_packets import ForeignError
 from nacre.codec.live_voice import Voice
-from nacre.codec.packets import Group
 from nacre.codec.playout import FRAME_S, Clock
 from nacre.core.errors import StreamError, UsageError
 from nacre.core.types import Array
@@ -166,21 +165,16 @@ class LiveDecoder:
         self._late = late
         if move > 0:
             self.stats.inserted += 1
-            return [self._voice.guess(self._next())]
+            return [self._voice.guess(*self._inbox.coming())]
         if move < 0:
             self._inbox.take()
             self.stats.dropped += 1
             return []
         held = self._inbox.take()
-        after = self._next()
+        after, ahead = self._inbox.coming()
         if held is None:
             self.stats.concealed += 1
-            return [self._voice.guess(after)]
+            return [self._voice.guess(after, ahead)]
         self.stats.restored += held.coarse
         self.stats.played += not held.coarse
-        return [self._voice.play(held.group, after, learn=not held.coarse)]
-
-    def _next(self) -> Group | None:
-        """The frame after the one that is due, where it is in hand."""
-        held = self._inbox.frames.get(self._inbox.next_frame)
-        return held.group if held else None
+        return [self._voice.play(held.group, after if ahead == 1 else None, held.coarse)]

@@ -13,6 +13,7 @@ from nacre.model.model import Model
 
 KEPT = 256  # packets and contexts that are remembered, and that reports of loss are about
 ON_THE_WAY = 10  # the newest packets of which reports say nothing: some may only be out of order
+LOOK_AHEAD = 4  # frames in which the end of a gap is looked for
 COPIES_STOP = 50  # packets without copies after which none are waited for
 JUMP_FRAMES = 250  # further than this from what is expected a sender has started anew
 MOST_FRAMES_AHEAD = 2 * JUMP_FRAMES
@@ -100,6 +101,13 @@ class Inbox:
         held = self.frames.pop(self.next_frame, None)
         self.next_frame += 1
         return held
+
+    def coming(self) -> tuple[Group | None, int]:
+        """The nearest frame in hand that was not given out yet, and how many frames after the last one it is."""
+        for ahead in range(1, LOOK_AHEAD + 1):
+            if held := self.frames.get(self.next_frame + ahead - 1):
+                return held.group, ahead
+        return None, 0
 
     def skip_to(self, frame: int) -> None:
         """Go on from another frame."""

@@ -15,6 +15,7 @@ from nacre.core.units import db_to_gain, power_to_db
 from nacre.dsp.gain import GAIN_STEP_DB, TARGET_DB, gain_of
 from nacre.model.model import Model
 
+BRIDGED_FRAMES = 4  # the longest gap whose latents go straight from its start to its end
 HOLD_FRAMES = 1  # guessed at full strength
 FADE = 0.75  # of each guessed frame after that
 LATENT_FADE = 0.95  # of its latents
@@ -50,10 +51,10 @@ class Voice:
         """Whether nobody is speaking, as far as one can tell: where a frame more or less is not heard."""
         return self._silent or self.missed > BLEND_FRAMES or self._level_db < self._floor_db + QUIET_DB
 
-    def play(self, group: Group, after: Group | None, learn: bool = True) -> Array:
+    def play(self, group: Group, after: Group | None, coarse: bool = False) -> Array:
         """wave [hop] float32 of a frame that is there; `after` is the next one where that is in hand.
 
-        `learn`: it may tell what the background is like.
+        A `coarse` one is a copy, which does not tell what the background is like.
         """
         silent = replace(group, level=self.state.level)  # silence names no level
         group = silent if group.symbols is None else self._believed(group, after)
@@ -65,26 +66,31 @@ class Voice:
         self.missed, self._since, self._shown, self._silent = 0, self._since + 1, 1.0, group.symbols is None
         wave = self._limited(wave)
         self._level_db = power_to_db(float(np.mean(np.square(wave))))
-        if learn and group.symbols is not None:
+        if not coarse and group.symbols is not None:
             self._learn(group.code)
         return wave
 
-    def guess(self, after: Group | None) -> Array:
-        """wave [hop] float32 of a frame that is missing; `after` is the next one where that is in hand."""
+    def guess(self, after: Group | None, ahead: int = 1) -> Array:
+        """wave [hop] float32 of a frame that is missing; `after` is the next in hand, so many frames later, if any."""
         state, self.missed, self._since = self.state, self.missed + 1, 0
         if self._silent or state.code is None:
             return self._mute()
         before, latents = self._shown, state.sound.last
-        if self.missed == 1 and after is not None and after.symbols is not None:
-            latents = (latents + self.model.latents(after.symbols, after.level)) / 2
-        else:
-            latents = latents * np.float32(LATENT_FADE)
-            self._shown *= 1.0 if self.missed <= HOLD_FRAMES else FADE
+        if after is not None and after.symbols is not None and self.missed + ahead - 1 <= BRIDGED_FRAMES:
+            latents = latents + (self.model.latents(after.symbols, after.level) - latents) / np.float32(ahead + 1)
+            return self._guessed(before, latents)
+        latents = latents * np.float32(LATENT_FADE)
+        self._shown *= 1.0 if self.missed <= HOLD_FRAMES else FADE
         if self._noise and self.missed > HOLD_FRAMES:
             share = min(1.0, (self.missed - HOLD_FRAMES) / BLEND_FRAMES)
             latents = ((1 - share) * latents + share * self._noise[0]).astype(np.float32)
             noise = NOISE_SHARE * min(1.0, gain_of(state.code) / self._noise[1])
             self._shown = max(self._shown, share * noise)
+        return self._guessed(before, latents)
+
+    def _guessed(self, before: float, latents: Array) -> Array:
+        """wave [hop] of latents [1, D] that were guessed; its factor goes from `before` to what is shown now."""
+        state = self.state
         curve = np.linspace(before, self._shown, self.model.config.hop_samples, dtype=np.float32)
         wave, self.state = render(self.model, state, latents, state.level, state.code, curve)
         return self._limited(wave)
