@@ -179,6 +179,20 @@ def test_a_gap_whose_end_is_in_hand_is_bridged(both, speech):
         np.testing.assert_allclose(voice.state.sound.last, first + (last - first) * at / 4, atol=1e-5)
 
 
+def test_what_a_copy_leaves_out_follows_the_frame_before(both, speech):
+    packet = sent(both, speech[16_000:24_000], loss=0.2)[8]
+    found = PayloadCoder(both.model).unpack(wire.unpack_rtp(packet).payload, None)
+    voice, steps = Voice(both.model), both.model.quantiser.scales[0]
+    voice.play(Group(found.level, 1, found.symbols, found.code), None)
+    before, copy = voice.state.sound.last, np.zeros_like(found.symbols)
+    copy[0, 0] = 1
+    voice.play(Group(0, 1, copy, found.code), None, coarse=True)
+    wanted = 0.6 * np.clip(before[0], -0.4 * steps, 0.4 * steps)
+    wanted[0] = steps[0]
+    assert wanted[1:].any()
+    np.testing.assert_allclose(voice.state.sound.last[0], wanted, rtol=1e-5)
+
+
 def test_another_model_is_counted_and_not_played(tiny, both, speech):
     decoder = both.live_decoder()
     assert not heard(decoder, on_time(sent(tiny, speech[:8000])), 0.6).any()

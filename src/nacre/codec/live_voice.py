@@ -13,10 +13,12 @@ from nacre.codec.state import DecoderState, start_decoder
 from nacre.core.types import Array
 from nacre.core.units import db_to_gain, power_to_db
 from nacre.dsp.gain import GAIN_STEP_DB, TARGET_DB, gain_of
+from nacre.dsp.stereo import factors
 from nacre.model.model import Model
 
 BRIDGED_FRAMES = 4  # the longest gap whose latents go straight from its start to its end
 HOLD_FRAMES = 1  # guessed at full strength
+FILLED_SHARE, FILLED_STEPS = 0.6, 0.4  # of what is beside a copy, and the most of its steps that this may be
 FADE = 0.75  # of each guessed frame after that
 LATENT_FADE = 0.95  # of its latents
 BLEND_FRAMES = 5  # from the last sound to background noise
@@ -62,13 +64,26 @@ class Voice:
             self.state = replace(self.state, factor=self._shown)
         if group.symbols is None and self._silent:
             return self._mute()
-        wave, self.state = decode_frames(self.model, self.state, group, 1)
+        wave, self.state = self._rendered(group, after, coarse)
         self.missed, self._since, self._shown, self._silent = 0, self._since + 1, 1.0, group.symbols is None
         wave = self._limited(wave)
         self._level_db = power_to_db(float(np.mean(np.square(wave))))
         if not coarse and group.symbols is not None:
             self._learn(group.code)
         return wave
+
+    def _rendered(self, group: Group, after: Group | None, coarse: bool) -> tuple[Array, DecoderState]:
+        """(wave [hop], state). What a copy rounds to 0 follows the frames beside it, as far as its steps allow."""
+        scales, state, hop = self.model.quantiser.scales, self.state, self.model.config.hop_samples
+        if not coarse or group.symbols is None or scales is None:
+            return decode_frames(self.model, state, group, 1)
+        latents, beside = self.model.latents(group.symbols, group.level), state.sound.last
+        if after is not None and after.symbols is not None:
+            beside = (beside + self.model.latents(after.symbols, after.level)) / 2
+        most = FILLED_STEPS * scales[group.level]
+        filled = np.where(latents == 0, FILLED_SHARE * np.clip(beside, -most, most), latents).astype(np.float32)
+        curve = factors(state.factor, 1.0, hop, hop)
+        return render(self.model, replace(state, factor=1.0), filled, group.level, group.code, curve)
 
     def guess(self, after: Group | None, ahead: int = 1) -> Array:
         """wave [hop] float32 of a frame that is missing; `after` is the next in hand, so many frames later, if any."""
