@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import damaged
 
+import nacre
 from nacre.codec.live import LiveSettings
 from nacre.codec.live_inbox import unwrapped
 from nacre.codec.live_packets import Frame, Mode, Payload, PayloadCoder
@@ -298,6 +299,23 @@ def test_packets_out_of_order_are_not_reported_as_lost(both, speech):
     decoder = both.live_decoder()
     heard(decoder, mixed, 2.2)
     assert (decoder.report().burst, decoder.report().lost_share) == (0, 0)
+
+
+def test_copies_follow_reports_up_and_down_again(speech):
+    codec = nacre.load()
+    encoder, coder = codec.live_encoder(16_000, bitrate_kbps=6.0, source=7), PayloadCoder(codec.model)
+
+    def copied() -> set[tuple[int, int]]:
+        """Reach and level of the copies that half a second gets."""
+        read = [coder.unpack(wire.unpack_rtp(packet).payload, None) for packet in encoder.push(speech[16_000:24_000])]
+        return {(found.reach, found.copies[-1].level) for found in read[16:] if found.copies}
+
+    encoder.report(0.1, 7)
+    assert copied() == {(6, 2)}
+    encoder.report(0.02, 1)
+    assert copied() == {(1, 0)}
+    encoder.report(0.0, 0)
+    assert not copied()
 
 
 def test_no_one_waits_for_copies_that_come_no_more(both, speech):

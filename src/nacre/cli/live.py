@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Bitrate = Annotated[float, typer.Option(help="kb/s of the payloads, copies included.")]
 Frames = Annotated[int, typer.Option(min=1, max=3, help="Frames of 20 ms in a packet.")]
 Expect = Annotated[float, typer.Option(help="Loss in % to be ready for: sets keys and copies.")]
-Reach = Annotated[float, typer.Option(help="How far back copies reach, 40 to 1000 ms.")]
+Reach = Annotated[float | None, typer.Option(help="How far back copies reach, 40 to 1000 ms. Default: as losses ask.")]
 Copies = Annotated[bool, typer.Option(help="Send coarse copies of earlier frames when packets are lost.")]
 Denoise = Annotated[bool, typer.Option(help="Leave out noise, 10 ms later. The model needs a denoiser.")]
 Loss = Annotated[float, typer.Option(help="Packets that the line loses, in %.")]
@@ -40,7 +40,7 @@ def stream_encode(
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
     expect_loss: Expect = 0.0,
-    reach: Reach = 80.0,
+    reach: Reach = None,
     copies: Copies = True,
     denoise: Denoise = False,
     rate: Rate = 16_000,
@@ -92,7 +92,7 @@ def send(
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
     expect_loss: Expect = 0.0,
-    reach: Reach = 80.0,
+    reach: Reach = None,
     copies: Copies = True,
     denoise: Denoise = False,
     rate: Rate = 16_000,
@@ -179,7 +179,7 @@ def simulate(
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
     expect_loss: Annotated[float | None, typer.Option(help="Loss in % to be ready for. Default: --loss.")] = None,
-    reach: Reach = 80.0,
+    reach: Reach = None,
     copies: Copies = True,
     depth: Depth = None,
     figure: Annotated[str | None, typer.Option(help="OUT.png: quality over loss 0 to 30 %. Needs [evaluate].")] = None,
@@ -197,7 +197,9 @@ def simulate(
     from nacre.link.line import call
 
     line = _line(loss, burst, delay, jitter, drift, seed)
-    settings = LiveSettings(bitrate, frames, (loss if expect_loss is None else expect_loss) / 100, reach, copies)
+    expected = loss if expect_loss is None else expect_loss
+    reach = line.reach_ms if reach is None else reach
+    settings = LiveSettings(bitrate, frames, expected / 100, reach, copies)
     codec, (wave, rate_hz) = load(model), audio.read(source)
     mono = wave.mean(0)
     found = call(codec, mono, rate_hz, settings, line, depth)

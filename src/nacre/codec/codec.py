@@ -143,7 +143,7 @@ class Codec:
         bitrate_kbps: float | None = None,
         frames: int = 1,
         loss: float = 0.0,
-        reach_ms: float = 80.0,
+        reach_ms: float | None = None,
         redundant: bool = True,
         denoise: bool = False,
         source: int | None = None,

@@ -22,7 +22,7 @@ from nacre.codec.live_packets import (
     Payload,
     PayloadCoder,
 )
-from nacre.codec.rate_control import plan_rate
+from nacre.codec.rate_control import DEFAULT_KBPS, plan_rate
 from nacre.codec.state import Options, start_encoder
 from nacre.core.errors import UsageError
 from nacre.core.types import Array
@@ -37,10 +37,12 @@ REFRESH = ((0.003, 50), (0.02, 10), (0.05, 4))  # up to this share of loss a key
 ANNOUNCED = (0, 2, 8)  # packets at the start that say which model they are for, so that one of them arrives
 ANNOUNCE_PACKETS = 50
 COPIES_FROM = 0.01  # share of loss from which copies are sent
+RICH_FROM, RICHEST, RICH_SHARE = 0.05, 2, 0.25  # from such a loss copies are better ones, if a quarter of the rate does
 SILENT_FRAMES = 10  # without sound that are coded like sound, so that no word is cut
 QUIET_PACKETS = 20  # while there is silence one packet in so many is sent
 FIRST_LEVEL = LevelState(-26.0, 14)  # of speech as it is usually recorded, before any has come
-CHAINED, KEYED, COPIED_KBPS = 1.06, 1.28, 1.0  # first guesses: packets over files, the rate of copies
+CHAINED, KEYED, COPIED = 1.06, 1.28, 1.37  # first guesses: packets and copies over files at the same level
+USUAL_REACH_MS = 80.0  # until a report comes
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,17 @@ class LiveSettings:
     """What a caller may ask of a live encoder.
 
     `bitrate_kbps` counts payloads, copies included; None is what files have by default. `frames` of 20 ms go into a
-    packet; `loss` is the share of packets that the line is thought to lose, which sets keys and copies; copies reach
-    back `reach_ms`, and are left out where `redundant` is False. `denoise` leaves out noise, 10 ms later.
+    packet; `loss` is the share of packets that the line is thought to lose, which sets keys and copies. Copies reach
+    back `reach_ms`, None as far as reports of bursts ask for, and are of `copy_level`, None as the loss asks for; there
+    are none where `redundant` is False. `denoise` leaves out noise, 10 ms later.
     """
 
     bitrate_kbps: float | None = None
     frames: int = 1
     loss: float = 0.0
-    reach_ms: float = 80.0
+    reach_ms: float | None = None
     redundant: bool = True
-    copy_level: int = 0
+    copy_level: int | None = None
     denoise: bool = False
 
     def __post_init__(self) -> None:
@@ -68,8 +71,28 @@ class LiveSettings:
             "copy_level": (self.copy_level, 0, COPY_LEVELS - 1),
         }
         for name, (found, low, high) in wanted.items():
+            if found is None:
+                continue
             if not low <= found <= high or (name in ("frames", "copy_level") and found != int(found)):
                 raise UsageError(name, found=found, wanted=f"{low} to {high}")
+
+
+def reach_of(burst: float, frames: int = 1) -> float:
+    """ms that copies must reach back to restore runs of so many lost packets, of so many frames.
+
+    >>> reach_of(1), reach_of(3), reach_of(2, frames=3)
+    (40.0, 80.0, 100.0)
+    """
+    return max(40.0, min(1000.0, 20.0 * (frames * (max(burst, 1) - 1) + 2)))
+
+
+def reach_frames(reach_ms: float) -> int:
+    """Frames from the newest copy to the packet: the largest of REACHES that does not reach further back.
+
+    >>> reach_frames(40), reach_frames(80), reach_frames(180)
+    (1, 3, 6)
+    """
+    return max(reach for reach in REACHES if reach <= max(1.0, reach_ms / 20 - 1))
 
 
 class LiveEncoder:
@@ -78,7 +101,7 @@ class LiveEncoder:
     def __init__(self, model: Model, rate_hz: float, settings: LiveSettings, source: int | None = None):
         self.model, self.settings, self.rate_hz = model, settings, check_shape(rate_hz, 1)
         self.source = int.from_bytes(os.urandom(4), "big") if source is None else source
-        self.payload_bytes, self.packets = 0, 0
+        self.payload_bytes, self.packets, self._reach_ms = 0, 0, settings.reach_ms or USUAL_REACH_MS
         self._plan = plan_rate(model, 1, settings.bitrate_kbps, None)
         self._plan.spent_bytes = 0
         self._plan.activity = self._overhead()
@@ -121,8 +144,11 @@ class LiveEncoder:
 
     def report(self, loss: float, burst: int = 1) -> None:
         """What the receiver tells of the line: the share of packets lost, and its longest run. Keys, copies follow."""
-        reach_ms = max(40.0, min(1000.0, 20.0 * (max(burst, 1) + 1)))
-        self.settings = replace(self.settings, loss=min(1.0, max(0.0, loss)), reach_ms=reach_ms)
+        before = self._overhead()
+        self.settings = replace(self.settings, loss=min(1.0, max(0.0, loss)))
+        self._plan.activity *= self._overhead() / before
+        if self.settings.reach_ms is None:
+            self._reach_ms = reach_of(burst, self.settings.frames)
 
     def _ready(self) -> Iterator[bytes]:
         size = self.settings.frames * self.model.config.hop_samples
@@ -153,13 +179,21 @@ class LiveEncoder:
         """What packets are thought to cost over what files cost at each level [L], before any was written."""
         rates, loss = self._plan.rates_kbps, self.settings.loss
         packets = CHAINED if loss <= REFRESH[1][0] else KEYED
-        copied = COPIED_KBPS if self._copying else 0.0
+        copied = COPIED * rates[self._copy_level] if self._copying else 0.0
         return packets + copied / rates
 
     @property
     def _copying(self) -> bool:
         """Whether packets carry copies."""
         return self.settings.redundant and self.settings.loss >= COPIES_FROM
+
+    @property
+    def _copy_level(self) -> int:
+        """The quality level of copies."""
+        rates, target = self._plan.rates_kbps, self._plan.target_kbps or DEFAULT_KBPS
+        if self.settings.copy_level is not None or self.settings.loss < RICH_FROM:
+            return min(self.settings.copy_level or 0, len(rates) - 1)
+        return max(0, int((COPIED * rates[: RICHEST + 1] <= RICH_SHARE * target).sum()) - 1)
 
     def _account(self, size_bytes: int, at: int, frames: int) -> None:
         """Once a second the level is chosen anew, so that the mean rate meets the target."""
@@ -181,7 +215,7 @@ class LiveEncoder:
                 symbols.append(coded.symbols)
             if coded.fine is not None:
                 fine.append(coded.fine)
-        frames, reach = len(wave) // hop, self._reach()
+        frames, reach = len(wave) // hop, reach_frames(self._reach_ms)
         held = (np.concatenate(symbols) if symbols else None), (np.concatenate(fine) if fine else None)
         return Payload(mode, frames, level, code, *held, reach if copies else 1, copies)
 
@@ -198,7 +232,7 @@ class LiveEncoder:
 
     def _prepare_copies(self) -> None:
         """Coarse symbols of the frames that still lack them, those of one gain in one step of the network."""
-        level = self.settings.copy_level
+        level = self._copy_level
         for code, run in groupby(self._uncopied, lambda frame: frame[1]):
             waves, _, silent = zip(*run, strict=True)
             analysed, self._coarse = analyse_frames(self.model, self._coarse, np.concatenate(waves), level, code)
@@ -216,11 +250,6 @@ class LiveEncoder:
             return Mode.KEY
         return Mode.CHAIN if code == self._context.code else Mode.CHANGE
 
-    def _reach(self) -> int:
-        """Frames from the newest copy to the packet: the largest of REACHES that is not asked too much."""
-        wanted = self.settings.reach_ms / 20 - 1
-        return max(reach for reach in REACHES if reach <= max(1.0, wanted))
-
     def _copies(self) -> tuple[Frame, ...]:
         """Copies for the next packet: of two frames in every other packet of one frame, else of as many as it has."""
         if not self._copying:
@@ -231,9 +260,10 @@ class LiveEncoder:
         if single and self.packets % 2:
             return ()
         self._prepare_copies()
-        newest = len(self._old) - self._reach()
+        newest = len(self._old) - reach_frames(self._reach_ms)
         if newest < 0:
             return ()
         count = max(2, self.settings.frames)
         old = list(self._old)[max(0, newest - count + 1) : newest + 1]
+        old = [frame for frame in old if frame.level == old[-1].level]  # a payload names one
         return tuple(old) if any(frame.symbols is not None for frame in old) else ()

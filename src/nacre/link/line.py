@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nacre.codec.codec import Codec
-from nacre.codec.live import LiveSettings
+from nacre.codec.live import LiveSettings, reach_of
 from nacre.codec.live_inbox import LiveStats
 from nacre.core.errors import UsageError
 from nacre.core.types import Array
@@ -44,6 +44,11 @@ class Line:
                 raise UsageError(name, found=found, wanted=f"{low:g} to {high:g}")
         if self.burst > 1 and self.loss > self.burst / (1 + self.burst):
             raise UsageError("loss", found=self.loss, wanted=f"at most {self.burst / (1 + self.burst):.2f} in bursts")
+
+    @property
+    def reach_ms(self) -> float:
+        """How far copies should reach back: most runs are no longer than twice their mean and one."""
+        return reach_of(2 * self.burst + 1)
 
 
 @dataclass(frozen=True, eq=False)
