@@ -1,27 +1,20 @@
-"""Live packets against files, and calls over bad lines: payload, quality, time a frame, loss curves."""
+"""Live packets against files: payload, and time a frame. `nacre evaluate --loss` gives quality over loss."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import soundfile as sf
 import typer
-from common import RATE_HZ, numbers
+from common import RATE_HZ
 
 import nacre
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
-from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
 from nacre.io.audio import AudioReader, mono_blocks
-from nacre.link.line import Line, arrivals, call
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -89,55 +82,6 @@ def speed(data: Path, kbps: float = 6.0, loss: float = 0.0, limit: int = 4, mode
     for way, times in spent.items():
         median, high = 1000 * np.percentile(times, [50, 99])
         print(f"{way}: median {median:.2f} ms, p99 {high:.2f} ms of CPU a frame, {len(times)} frames")
-
-
-@app.command()
-def curves(
-    data: Path,
-    out: Path,
-    kbps: float = 6.0,
-    losses: str = "0,5,10,20,30",
-    bursts: str = "1,3",
-    ways: Annotated[str, typer.Option(help="Of copies, plain, zeros (silence) and opus.")] = "copies,plain",
-    depth: Annotated[float, typer.Option(help="ms that a packet waits")] = 80.0,
-    seconds: Annotated[float, typer.Option(help="of each clip")] = 10.0,
-    limit: int = 12,
-    model: str = "speech-16k",
-) -> None:
-    """Calls at each loss and burst as wav files to be judged: OUT/WAY-LOSS-BURST/CLIP.wav, beside OUT/reference."""
-    codec, rates = nacre.load(model), {}
-    for name, wave in clips_of(data, limit).items():
-        wave = wave[: round(seconds * RATE_HZ)]
-        save(out / "reference" / f"{name}.wav", wave)
-        for loss in numbers(losses):
-            for burst in numbers(bursts) if loss else [1.0]:
-                for way in ways.split(","):
-                    line = Line(loss / 100, burst, seed=sum(map(ord, name)))
-                    heard, rate = one(codec, way, wave, kbps, line, depth)
-                    folder = f"{way}-{loss:g}-{burst:g}"
-                    save(out / folder / f"{name}.wav", heard)
-                    rates.setdefault(folder, []).append(rate)
-    told = out / "rates.json"
-    kept = json.loads(told.read_text()) if told.exists() else {}
-    told.write_text(json.dumps(kept | {way: float(np.mean(rate)) for way, rate in rates.items()}, indent=1))
-
-
-def one(codec, way: str, wave: np.ndarray, kbps: float, line: Line, depth_ms: float) -> tuple[np.ndarray, float]:
-    """(what is heard [N], kb/s of payloads) of one call."""
-    if way == "opus":
-        return opus_line.call(opus_line.library(), wave, kbps, line)
-    loss = 0.0 if way == "zeros" else line.loss
-    settings = LiveSettings(kbps, loss=loss, redundant=way == "copies")
-    found = call(codec, wave, RATE_HZ, settings, replace(line, loss=loss, burst=line.burst if loss else 1.0), depth_ms)
-    if way != "zeros":
-        return found.wave, found.payload_kbps
-    mask = np.array([delay is not None for delay in islice(arrivals(line), len(wave) // 320 + 1)], np.float32)
-    return found.wave * np.repeat(mask, 320)[: len(wave)], found.payload_kbps
-
-
-def save(path: Path, wave: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, wave, RATE_HZ)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Quality over the loss of a line: calls with copies of earlier frames, without, and by Opus with its FEC."""
+"""Quality over the loss of a line: calls with copies of earlier frames, without, and by Opus with its FEC.
+
+The floor is a call without loss in which the lost frames are silent, as nobody conceals them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +16,20 @@ from rich.console import Console
 from rich.table import Table
 
 from nacre.codec.codec import Codec
-from nacre.codec.live import LiveSettings
+from nacre.codec.live import LiveSettings, reach_frames
 from nacre.codec.rate_control import DEFAULT_KBPS
 from nacre.core.errors import NacreError
 from nacre.core.types import Array
+from nacre.core.units import ceil_div
 from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.metrics import METRICS, available, choose, pieces, require, score
 from nacre.io.audio import AudioReader, mono_blocks, resampled
 from nacre.io.files import Name, output_file
-from nacre.link.line import Line, call
+from nacre.link.line import Call, Line, arrivals, call
 
 LOSSES = (0.0, 0.05, 0.1, 0.2, 0.3)
-DEPTH_MS = 80.0  # long enough for copies
 SHOWN = ("pesq_wb", "estoi")
 Way = Callable[[Array, Line], tuple[Array, float]]  # wave [N] at 16 kHz, line -> (what is heard [N], kb/s)
 
@@ -42,17 +46,30 @@ class Point:
 
 
 def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
-    """nacre with copies and without, and Opus at the same rate where a libopus is to be had."""
+    """nacre with copies, without, and with silence for what is lost; Opus at the same rate where a libopus is had.
+
+    The sender knows the loss and the bursts; packets wait as long as copies reach back.
+    """
 
     def ours(redundant: bool) -> Way:
         def over(wave: Array, line: Line) -> tuple[Array, float]:
-            told = replace(settings, redundant=redundant, loss=line.loss)
-            found = call(codec, wave, RATE_HZ, told, line, DEPTH_MS)
+            reach_ms = settings.reach_ms or line.reach_ms
+            told = replace(settings, redundant=redundant, loss=line.loss, reach_ms=reach_ms)
+            found = call(codec, wave, RATE_HZ, told, line, 20.0 * (reach_frames(reach_ms) + 1))
             return found.wave, found.payload_kbps
 
         return over
 
-    ways = {"nacre": ours(True), "nacre, no copies": ours(False)}
+    clean: dict[bytes, Call] = {}  # by wave: calls without loss, the same on each line
+
+    def silent(wave: Array, line: Line) -> tuple[Array, float]:
+        if (key := wave.tobytes()) not in clean:
+            clean[key] = call(codec, wave, RATE_HZ, replace(settings, loss=0.0), Line(), 0.0)
+        hop, found = RATE_HZ // 50, clean[key]
+        lost = [delay_s is None for delay_s in islice(arrivals(line), ceil_div(len(wave), hop))]
+        return np.where(np.repeat(lost, hop)[: len(wave)], np.float32(0), found.wave), found.payload_kbps
+
+    ways = {"nacre": ours(True), "nacre, no copies": ours(False), "nacre, silence for lost frames": silent}
     try:
         opus = opus_line.library()
     except (NacreError, OSError):
