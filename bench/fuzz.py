@@ -183,7 +183,7 @@ def symbols_of(codec: Codec, contents: Contents) -> list[object]:
             if isinstance(group, Exception):
                 found.append(False)
             else:
-                parts = [part.tobytes() for part in (group.symbols, group.fine, group.band) if part is not None]
+                parts = [part.tobytes() for part in (group.symbols, group.residual, group.band) if part is not None]
                 found.append(b"".join(parts) + bytes([group.code]) if parts else True)
     return found
 

@@ -88,7 +88,7 @@ def live(codec, wave: np.ndarray, level: int) -> list[Timing]:
 
     size, model, coded, decoded = codec.config.hop_samples, codec.model, [], []
     wave = wave[: len(wave) // size * size]
-    encoder, decoder = start_encoder(model, refine=True), start_decoder(model)
+    encoder, decoder = start_encoder(model, residual=True), start_decoder(model)
     for frame in wave.reshape(-1, size):
         coded.append(timed(partial(encode_frames, model, encoder, frame, level)))
         packet, encoder = coded[-1][0]

@@ -30,7 +30,7 @@ def main() -> None:
     wave, rate_hz = audio.read(given.source)
     sound = audio.resampled(wave.mean(0), rate_hz, codec.config.rate_hz)
     level = codec.rate_plan(1, given.bitrate, None).level
-    sender, receiver = start_encoder(model, refine=True), start_decoder(model)
+    sender, receiver = start_encoder(model, residual=True), start_decoder(model)
     chance, heard, size_bytes = np.random.default_rng(0), [], 0
     for at in range(0, len(sound) - hop + 1, hop):
         packet, sender = encode_frames(model, sender, sound[at : at + hop], level)

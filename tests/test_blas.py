@@ -10,7 +10,7 @@ import pytest
 from nacre.codec.packets import PacketCoder
 from nacre.dsp import blas
 from nacre.dsp.blas import one_thread
-from nacre.entropy.residual import Refinement
+from nacre.entropy.residual import ResidualLayer
 
 
 def threads() -> int:
@@ -87,7 +87,7 @@ def test_coding_and_decoding_run_on_one(monkeypatch, two, both, speech):
 
 
 @pytest.mark.parametrize(
-    "work", [PacketCoder.pack, PacketCoder.unpack, PacketCoder.costs, Refinement.symbols, Refinement.refined]
+    "work", [PacketCoder.pack, PacketCoder.unpack, PacketCoder.costs, ResidualLayer.symbols, ResidualLayer.enhanced]
 )
 def test_homes_of_products_ask_for_one(work):
     assert hasattr(work, "__wrapped__")

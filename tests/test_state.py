@@ -36,7 +36,7 @@ def leaves(value: object) -> list[object]:
 
 def test_states_are_arrays_and_numbers_only(both, fine_like, speech):
     for model in (both.model, fine_like):
-        state, listener = start_encoder(model, refine=True), start_decoder(model)
+        state, listener = start_encoder(model, residual=True), start_decoder(model)
         for at in (0, 3200):
             packet, state = encode_frames(model, state, speech[16_000 + at :][:3200], 3)
             _, listener = decode_frames(model, listener, packet)
@@ -46,10 +46,10 @@ def test_states_are_arrays_and_numbers_only(both, fine_like, speech):
 
 @pytest.fixture
 def fine_like(both):
-    """The model with both priors and a refinement."""
-    from test_refine import small_refinement
+    """The model with both priors and a residual layer."""
+    from test_residual import small_layer
 
-    return replace(both.model, refinement=small_refinement())
+    return replace(both.model, residual=small_layer())
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -57,7 +57,7 @@ def test_a_state_that_was_kept_goes_on_as_if_nothing_had_been(fine_like, speech,
     """Whatever was coded in between: no step changes what it is given."""
     model, options = fine_like, Options(prior)
     first, second, other = (speech[at : at + 3200] for at in (16_000, 19_200, 40_000))
-    packet, encoder = encode_frames(model, start_encoder(model, refine=True), first, 3, options)
+    packet, encoder = encode_frames(model, start_encoder(model, residual=True), first, 3, options)
     _, decoder = decode_frames(model, start_decoder(model), packet, options=options)
     kept = copy.deepcopy((encoder, decoder))
     for level in (0, 3, 2):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from conftest import damaged
 from test_kind_contract import EXAMPLES
-from test_refine import small_refinement
+from test_residual import small_layer
 
 from nacre.codec.codec import Codec
 from nacre.codec.frames import LOST, SILENT, Frames
@@ -54,9 +54,9 @@ def with_kind(tiny: Codec, kind: str) -> Codec:
 
 
 @pytest.fixture(scope="module")
-def refined(both) -> Codec:
-    """A model whose two highest levels have a refinement."""
-    return Codec(replace(both.model, refinement=small_refinement()))
+def layered(both) -> Codec:
+    """A model whose two highest levels have a residual layer."""
+    return Codec(replace(both.model, residual=small_layer()))
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +122,17 @@ def test_priors_hold_the_same_tokens(both, paused):
 
 
 @pytest.mark.parametrize("prior", [CONTEXT, STATIC])
-def test_refined_levels_bring_their_symbols(refined, paused, prior):
-    level = refined.config.levels - 1
-    tokens = refined.tokens(paused, 16_000, level)
-    data = refined.encode(paused, 16_000, level=level, prior=prior)
+def test_residual_levels_bring_their_symbols(layered, paused, prior):
+    level = layered.config.levels - 1
+    tokens = layered.tokens(paused, 16_000, level)
+    data = layered.encode(paused, 16_000, level=level, prior=prior)
     assert tokens.fine.shape == (len(tokens), HOP)
     assert tokens.fine.any()
-    same(tokens, refined.symbols(data))
-    assert refined.pack(tokens, prior) == data
-    back(refined, tokens, data)
+    same(tokens, layered.symbols(data))
+    assert layered.pack(tokens, prior) == data
+    back(layered, tokens, data)
     with pytest.raises(UsageError, match="fine of level 3: found none, wanted 320 a frame"):
-        refined.from_tokens(replace(tokens, fine=None))
+        layered.from_tokens(replace(tokens, fine=None))
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -292,10 +292,10 @@ def test_batches_that_are_none(tiny, speech):
 
 
 @pytest.mark.parametrize("kind", ["plain", "fine", "stereo", "latents"])
-def test_saved_and_loaded(tiny, refined, stereo, tmp_path, kind):
+def test_saved_and_loaded(tiny, layered, stereo, tmp_path, kind):
     found = {
         "plain": lambda: tiny.tokens(stereo, 16_000),
-        "fine": lambda: refined.tokens(stereo, 44_100, 3),
+        "fine": lambda: layered.tokens(stereo, 44_100, 3),
         "stereo": lambda: tiny.tokens(stereo, 16_000, mono=False),
         "latents": lambda: tiny.latents(stereo, 16_000, mono=False),
     }[kind]()

@@ -29,7 +29,7 @@ SourceOf = Annotated[
 Destination = Annotated[str, typer.Option("--output", "-o", metavar="DEST", help="Folder for the shards.")]
 To = Annotated[str, typer.Option(help="parquet, webdataset, safetensors; encode also to a tree.")]
 Longest = Annotated[float, typer.Option(help="Seconds of a recording; it is in memory at once.")]
-Level = Annotated[int | None, typer.Option(help="Quality level. Default: the highest without refinement.")]
+Level = Annotated[int | None, typer.Option(help="Quality level. Default: the highest without residual layer.")]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ from nacre.core.errors import UsageError
 def tokens(
     output: AnyOutput = None,
     latents: Annotated[bool, typer.Option("--latents", help="Latents, before rounding, instead of tokens.")] = False,
-    level: Annotated[int | None, typer.Option(help="Quality level. Default: the highest without refinement.")] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Quality level. Default: the highest without residual layer.")
+    ] = None,
     mono: Annotated[bool, typer.Option(help="Average the channels; else each has its own.")] = True,
     model: AnyModel = None,
     *,

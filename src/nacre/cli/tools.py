@@ -50,7 +50,7 @@ def features(
     kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
     pool: Annotated[str | None, typer.Option(help="One row a file, not frames: mean, stats or parts.")] = None,
     level: Annotated[
-        int | None, typer.Option(help="Quality level of a model. Default: the highest without refinement.")
+        int | None, typer.Option(help="Quality level of a model. Default: the highest without residual layer.")
     ] = None,
     quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
     model: Model = DEFAULT_MODEL,

@@ -125,21 +125,21 @@ def prior(
 
 @app.command()
 def refine(
-    model: Annotated[str, typer.Argument(help="A model without refinement: a name in the package, or a folder.")],
+    model: Annotated[str, typer.Argument(help="A model without residual layer: a name in the package, or a folder.")],
     data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the refined model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its layer.")],
     noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=1, help="Excerpts coded at each refined level.")] = 0.25,
-    base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the refined levels use.")] = 9,
-    steps: Annotated[str, typer.Option(help="Steps of the refined levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
+    hours: Annotated[float, typer.Option(min=0.01, max=1, help="Excerpts coded at each residual level.")] = 0.25,
+    base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the residual levels use.")] = 9,
+    steps: Annotated[str, typer.Option(help="Steps of the residual levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
     quiet: Quiet = False,
 ) -> None:
-    """Give a model's highest levels what its networks leave over of the sound, for higher rates worth their bytes."""
+    """Give a model's highest levels a residual layer: what its networks leave of the sound, for higher rates."""
     with torch_at_hand():
-        from nacre.train.post.refine import RefineConfig, add_refinement
+        from nacre.train.post.residual import ResidualConfig, add_residual_layer
 
-        config = RefineConfig(base=base, steps=tuple(numbers(steps, "steps")))
-        found = add_refinement(model, data, output, noise, hours, config, quiet)
+        config = ResidualConfig(base=base, steps=tuple(numbers(steps, "steps")))
+        found = add_residual_layer(model, data, output, noise, hours, config, quiet)
     rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
         tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")

@@ -74,7 +74,7 @@ class Codec:
         `quality` 0..100 keeps the quality constant instead. Without either, 6 kb/s a channel, or the
         model's rate nearest to it. `stereo` "auto" writes what is alike in two channels once, "left-right" never does.
         `prior` "static" writes larger files that take less time, as does a model that has no context prior. `denoise`
-        leaves out what is not speech, for good; without a denoiser in the model also without refined levels, which
+        leaves out what is not speech, for good; without a denoiser in the model also without residual levels, which
         would bring it back.
         `packet_bytes` gives every packet, one channel of one group, this very size instead of a rate, as some links
         need it. `level` writes all of them at this quality level, as `tokens` does.
@@ -191,7 +191,7 @@ class Codec:
         prior: str = CONTEXT,
         plain: bool = False,
     ) -> RatePlan:
-        """What the options ask for, of levels without refinement if `plain`; raises UsageError for what cannot be."""
+        """What the options ask for, of levels without residual layer if `plain`. Raises UsageError."""
         return plan_rate(self.model, channels, bitrate_kbps, quality, prior, plain)
 
     def latents(
@@ -206,7 +206,7 @@ class Codec:
         """Continuous latents [T, D] float32 of wave [N] or [C, N], 50 frames a second, with their gains.
 
         What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest that
-        has no refinement; of kind GAUSSIAN the means. `mono` averages the channels, else latents are [C, T, D].
+        has no residual layer; of kind GAUSSIAN the means. `mono` averages the channels, else latents are [C, T, D].
         `gain_code`: one gain for all groups, see `dsp.gain.gain_of`. Raises AudioError, UsageError.
         """
         return continuous.latents_of(self.model, wave, rate_hz, level, gain_code, mono)
@@ -215,7 +215,7 @@ class Codec:
         """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N], with their gains; see `token_format`.
 
         They are the symbols of the file that `encode` writes at this `level`, by default the highest that has no
-        refinement. `mono` averages the channels, else tokens are [C, T, K]. Raises AudioError, UsageError.
+        residual layer. `mono` averages the channels, else tokens are [C, T, K]. Raises AudioError, UsageError.
         """
         return discrete.tokens_of(self.model, wave, rate_hz, level, mono)
 
@@ -235,7 +235,7 @@ class Codec:
         return discrete.file_of(self.model, tokens, prior)
 
     def token_format(self, level: int | None = None) -> TokenFormat:
-        """What tokens of a quality level look like, by default of the highest that has no refinement."""
+        """What tokens of a quality level look like, by default of the highest that has no residual layer."""
         return discrete.token_format(self.model, level)
 
     def from_tokens(self, tokens: Tokens | Array, level: int | None = None, *, rate_hz: int | None = None) -> Array:

@@ -1,6 +1,6 @@
 """The only decoder: packets of one channel to samples at the model's rate, lagging by the codec's delay.
 
-packet -> symbols -> latents -> spectra -> samples [+ refinement] -> 1 / gain -> wave
+packet -> symbols -> latents -> spectra -> samples [+ residual layer] -> 1 / gain -> wave
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def decode_frames(
     if group.symbols is None:
         return render(model, state, latents, group.level, None)
     curve = factors(before, factor, samples, hop)
-    return render(model, state, latents, group.level, group.code, curve, group.fine)
+    return render(model, state, latents, group.level, group.code, curve, group.residual)
 
 
 def render(
@@ -58,11 +58,11 @@ def render(
     level: int,
     code: int | None,
     curve: Array | None = None,
-    fine: Array | None = None,
+    residual: Array | None = None,
 ) -> tuple[Array, DecoderState]:
     """latents [T, D] at a level -> (wave [T * hop], state).
 
-    The group was coded with the gain `code`, None mutes it; `curve` [N] goes on its samples, `fine` refines them.
+    The group was coded with the gain `code`, None mutes it; `curve` [N] goes on its samples, `residual` goes on top.
     """
     hop, samples = model.config.hop_samples, len(latents) * model.config.hop_samples
     gains: Array = np.zeros(samples, np.float32)
@@ -70,9 +70,9 @@ def render(
         gains = (1 if curve is None else curve) / gain_curve(state.code, code, samples, hop)
     made, sound = latents_to_sound(model, state.sound, latents, level)
     wave = made.whole
-    if fine is not None:
-        assert model.refinement
-        wave = model.refinement.refined(fine, made.predicted, made.noise, level)
+    if residual is not None:
+        assert model.residual
+        wave = model.residual.enhanced(residual, made.predicted, made.noise, level)
     gains = np.concatenate([state.curve, gains])
     after = replace(
         state,

@@ -1,6 +1,6 @@
 """The only encoder: samples of one channel at the model's rate to packets.
 
-wave -> gain -> spectra -> latents [-> cleaned] -> symbols [-> refinement] -> packet
+wave -> gain -> spectra -> latents [-> cleaned] -> symbols [-> residual layer] -> packet
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from nacre.codec.band import band_symbols
 from nacre.codec.cleaner import clean_latents
 from nacre.codec.packets import PacketCoder
-from nacre.codec.refiner import refine_group
+from nacre.codec.residual import encode_residual
 from nacre.codec.state import FILE, EncoderState, Options
 from nacre.core.types import Array
 from nacre.dsp.gain import choose_gain, gain_curve, is_silent
@@ -35,12 +35,12 @@ class Analysed:
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """What a packet is to hold: symbols [T, K], None for silence, at a level and gain code; `fine` refines them."""
+    """What a packet is to hold: symbols [T, K], None for silence, at a level and gain code; `residual` goes on top."""
 
     symbols: Array | None
     level: int
     code: int
-    fine: Array | None = None
+    residual: Array | None = None
 
 
 def encode_frames(
@@ -61,7 +61,7 @@ def encode_frames(
     coder = PacketCoder.of(model, options.prior, options.bands)
     band = None if powers is None else band_symbols(powers, coded.code, band_tables().quarters)
     history = None if options.independent else state.history
-    packet = coder.pack(coded.symbols, level, coded.code, coded.fine, history, band)
+    packet = coder.pack(coded.symbols, level, coded.code, coded.residual, history, band)
     if options.independent:
         return packet, after
     return packet, replace(after, history=coder.after(coded.symbols, level, state.history))
@@ -83,8 +83,8 @@ def code_frames(
             symbols = np.trunc(symbols * options.share).astype(symbols.dtype)
     elif options.silent_level is not None:
         level = options.silent_level
-    fine, after = _refined(model, after, analysed.ready, symbols, level)
-    return Coded(symbols, level, after.code or 0, fine), after
+    residual, after = _with_residual(model, after, analysed.ready, symbols, level)
+    return Coded(symbols, level, after.code or 0, residual), after
 
 
 def follow_frames(
@@ -97,7 +97,7 @@ def follow_frames(
     _, loudness = choose_gain(state.loudness, wave, model.config.hop_samples)
     state = replace(state, loudness=loudness)
     analysed, state = analyse_frames(model, state, wave, level, leader.code, factor)
-    _, state = _refined(model, state, analysed.ready, leader.sent, level)
+    _, state = _with_residual(model, state, analysed.ready, leader.sent, level)
     return state
 
 
@@ -140,11 +140,11 @@ def analysed_groups(
         yield analysed, state
 
 
-def _refined(
+def _with_residual(
     model: Model, state: EncoderState, ready: Array, symbols: Array | None, level: int
 ) -> tuple[Array | None, EncoderState]:
-    """Symbols of the refinement of a group, where its level has one, and the state after what was sent."""
-    if state.refiner is None:
+    """Symbols of the residual layer of a group, where its level has one, and the state after what was sent."""
+    if state.residual is None:
         return None, replace(state, sent=symbols)
-    fine, refiner = refine_group(model, state.refiner, ready, symbols, level)
-    return fine, replace(state, sent=symbols, refiner=refiner)
+    residual, after = encode_residual(model, state.residual, ready, symbols, level)
+    return residual, replace(state, sent=symbols, residual=after)

@@ -27,7 +27,7 @@ def encode_sized(
     Raises UsageError where no packet of that size can hold the group.
     """
     room, options = size_bytes - HEAD_BYTES - CHECK_BYTES, replace(options, code_silence=True)
-    top = (model.config.levels if state.refiner else model.plain_levels) - 1
+    top = (model.config.levels if state.residual else model.plain_levels) - 1
     best, after = encode_frames(model, state, wave, level, options)
     while _fits(best, room) and best.level < top:
         more, later = encode_frames(model, state, wave, best.level + 1, options)

@@ -107,7 +107,7 @@ class LiveEncoder:
         self._plan.activity = self._overhead()
         self._coder, self._resampler = PayloadCoder(model), Resampler(self.rate_hz, model.config.rate_hz, 1)
         self._denoiser = StreamDenoiser(model, 1) if settings.denoise else None
-        self._primary = start_encoder(model, refine=self._plan.highest >= model.plain_levels)
+        self._primary = start_encoder(model, residual=self._plan.highest >= model.plain_levels)
         self._coarse, self._loudness = start_encoder(model), FIRST_LEVEL
         self._context: Context | None = None
         self._frames = 0  # given to packets so far
@@ -208,15 +208,15 @@ class LiveEncoder:
         code, self._loudness = choose_gain(self._loudness, wave, hop, RELEASE_DB * len(wave) / hop / 50)
         mode = self._mode(silent, code)
         level = self._context.level if mode in (Mode.CHAIN, Mode.CHANGE) and self._context else self._level
-        symbols, fine = [], []
+        symbols, residual = [], []
         for at in range(0, len(wave), hop):
             coded = self._frame(wave[at : at + hop], level, code, silent)
             if coded.symbols is not None:
                 symbols.append(coded.symbols)
-            if coded.fine is not None:
-                fine.append(coded.fine)
+            if coded.residual is not None:
+                residual.append(coded.residual)
         frames, reach = len(wave) // hop, reach_frames(self._reach_ms)
-        held = (np.concatenate(symbols) if symbols else None), (np.concatenate(fine) if fine else None)
+        held = (np.concatenate(symbols) if symbols else None), (np.concatenate(residual) if residual else None)
         return Payload(mode, frames, level, code, *held, reach if copies else 1, copies)
 
     def _frame(self, wave: Array, level: int, code: int, silent: bool) -> Frame:
@@ -228,7 +228,7 @@ class LiveEncoder:
             self._uncopied.append((wave, code, silent))
             if len(self._uncopied) >= max(2, self.settings.frames):
                 self._prepare_copies()
-        return Frame(level, code, coded.symbols, coded.fine)
+        return Frame(level, code, coded.symbols, coded.residual)
 
     def _prepare_copies(self) -> None:
         """Coarse symbols of the frames that still lack them, those of one gain in one step of the network."""

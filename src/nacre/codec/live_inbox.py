@@ -52,7 +52,7 @@ class Inbox:
 
     def __init__(self, model: Model, stats: LiveStats):
         self.stats, self._coder, self._hop = stats, PayloadCoder(model), model.config.hop_samples
-        self._per_frame = model.refinement.per_frame if model.refinement else 0
+        self._per_frame = model.residual.per_frame if model.residual else 0
         self.frames: dict[int, Held] = {}
         self.next_frame = 0  # what is given out next
         self._copies = 0, 0  # frames that the last copies reach back, and the number of their packet
@@ -142,8 +142,8 @@ class Inbox:
                 continue
             symbols = None if payload.symbols is None else payload.symbols[index : index + 1]
             part = slice(index * self._per_frame, (index + 1) * self._per_frame)
-            fine = None if payload.fine is None else payload.fine[part]
-            self.frames[frame + index] = Held(Group(payload.level, 1, symbols, payload.code, fine))
+            residual = None if payload.residual is None else payload.residual[part]
+            self.frames[frame + index] = Held(Group(payload.level, 1, symbols, payload.code, residual))
 
     def _follow(self, sequence: int) -> None:
         """Packets behind this one that were waiting for it."""

@@ -1,7 +1,7 @@
 """The payload of a live packet: one range-coded stream of head, coarse copies of earlier frames and the frames
 themselves; see docs/live.md.
 
-    mode | frames | level, gain | copies: count, reach, level, gains, symbols | symbols of the frames | refinement
+    mode | frames | level, gain | copies: count, reach, level, gains, symbols | symbols of the frames | residual layer
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame: symbols [1, K], None for silence, at a level and gain code; `fine` [S, size] refines them."""
+    """One frame: symbols [1, K], None for silence, at a level and gain code; `residual` [S, size] goes on top."""
 
     level: int
     code: int
     symbols: Array | None
-    fine: Array | None = None
+    residual: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Payload:
     level: int = 0
     code: int = 0
     symbols: Array | None = None
-    fine: Array | None = None
+    residual: Array | None = None
     reach: int = 1  # one of REACHES
     copies: tuple[Frame, ...] = ()  # oldest first
     known: bool = True  # False: what it needs of the packet before is missing
@@ -131,9 +131,9 @@ class PayloadCoder:
         if p.symbols is None:
             return
         yield from self._encoding(p.symbols, p.level, None if p.mode.alone or context is None else context.history)
-        if p.fine is not None:
-            assert self.model.refinement
-            yield from self.model.refinement.encoding(p.fine)
+        if p.residual is not None:
+            assert self.model.residual
+            yield from self.model.residual.encoding(p.residual)
 
     def _copy_pieces(self, p: Payload) -> Iterator[tuple[Ints, Shares]]:
         yield _one(len(p.copies), COPIES)
@@ -169,13 +169,13 @@ class PayloadCoder:
             return Payload(mode, frames, level, code, None, None, reach, copies, known=False)
         history = None if mode.alone or context is None else context.history
         symbols = yield from self._decoding(level, frames, history)
-        fine = None
-        if self.model.refinement and self.model.refinement.refines(level):
-            blocks = frames * self.model.refinement.per_frame
-            (fine,) = yield from self.model.refinement.decoding([0], [blocks])
-        read = Payload(mode, frames, level, code, symbols, fine, reach, copies)
+        residual = None
+        if self.model.residual and self.model.residual.covers(level):
+            blocks = frames * self.model.residual.per_frame
+            (residual,) = yield from self.model.residual.decoding([0], [blocks])
+        read = Payload(mode, frames, level, code, symbols, residual, reach, copies)
         after = self._after(read, context)
-        return Payload(mode, frames, level, code, symbols, fine, reach, copies, True, after)
+        return Payload(mode, frames, level, code, symbols, residual, reach, copies, True, after)
 
     def _announced(self) -> Generator[SymbolRequest, Ints, None]:
         octets = []

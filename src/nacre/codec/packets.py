@@ -1,7 +1,7 @@
 """Symbols of a group <-> a packet, by either prior of a model: static tables, or the context prior.
 
-Behind the symbols of the latents follow those of the refinement, at the levels that have one, and of the band layer,
-in files that have one.
+Behind the symbols of the latents follow those of the residual layer, at levels that have one, and of the band layer, in
+files that have one.
 
     symbols, level, gain code --> gain byte + range coder's bytes --> Packet, with a check value over the symbols
 
@@ -25,7 +25,7 @@ from nacre.dsp.gain import GAIN_CODES
 from nacre.entropy import range_coder
 from nacre.entropy.band import band_tables
 from nacre.entropy.context_prior import ContextPrior, History
-from nacre.entropy.residual import Refinement
+from nacre.entropy.residual import ResidualLayer
 from nacre.entropy.static_prior import StaticPrior
 from nacre.entropy.symbols import SymbolRequest
 from nacre.format.file import MOST_PAYLOAD_BYTES, Packet
@@ -42,23 +42,23 @@ ESCAPED_BYTES = 5  # a symbol costs at most two answers of 24 bits and 9
 class Group:
     """One channel of one group as read: symbols [T, K], None for silence, and the gain code they were coded with.
 
-    `fine` are the symbols of the refinement [S, size], None at levels that have none; `band` those of the band layer
-    [T, B + 1], None in files that have none.
+    `residual` are symbols of the residual layer [S, size], None at levels without; `band` those of the band layer
+    [T, B + 1], None in files without.
     """
 
     level: int
     frames: int
     symbols: Array | None
     code: int = 0
-    fine: Array | None = None
+    residual: Array | None = None
     band: Array | None = None
 
 
 class Symbols(NamedTuple):
-    """Of the latents, of the refinement, of the band layer."""
+    """Of the latents, of the residual layer, of the band layer."""
 
     latents: Array
-    fine: Array | None = None
+    residual: Array | None = None
     band: Array | None = None
 
 
@@ -77,13 +77,13 @@ class PacketCoder:
 
     static: StaticPrior
     context: ContextPrior | None
-    refinement: Refinement | None = None
+    residual: ResidualLayer | None = None
     bands: int = 0
 
     @classmethod
     def of(cls, model: Model, prior: str = CONTEXT, bands: int = 0) -> PacketCoder:
         """By one of PRIORS; a model without a context prior has one way only."""
-        return cls(model.static_prior, model.context_prior if prior == CONTEXT else None, model.refinement, bands)
+        return cls(model.static_prior, model.context_prior if prior == CONTEXT else None, model.residual, bands)
 
     @one_thread
     def pack(
@@ -91,23 +91,25 @@ class PacketCoder:
         symbols: Array,
         level: int,
         code: int,
-        fine: Array | None = None,
+        residual: Array | None = None,
         history: History | None = None,
         band: Array | None = None,
     ) -> Packet:
-        """symbols [T, K], those of the refinement [S, size] at a level that has one, and of the layer -> packet."""
-        assert (fine is not None) == self._refines(level), level
+        """symbols [T, K], of the residual layer [S, size] at a level that has one, and of the band layer -> packet."""
+        assert (residual is not None) == self._has_residual(level), level
         assert (band is not None) == (self.bands > 0), self.bands
-        if fine is None and band is None and self.context is None:
+        if residual is None and band is None and self.context is None:
             data = range_coder.encode(symbols, self.static.tables(level))
         else:
             pieces = [self._prior_encoding(symbols, level, history)]
-            pieces += [self.refinement.encoding(fine)] if fine is not None and self.refinement else []
+            pieces += [self.residual.encoding(residual)] if residual is not None and self.residual else []
             pieces += [band_tables().encoding(band)] if band is not None else []
             data = range_coder.encode_pieces(chain(*pieces))
-        if len(data) >= MOST_PAYLOAD_BYTES and fine is not None and fine.any():  # of sound the networks know nothing of
-            return self.pack(symbols, level, code, np.trunc(fine / 2).astype(np.int32), history, band)
-        return Packet(level, bytes([code]) + data, range_coder.check_value(symbols, level, code, fine, band))
+        if (
+            len(data) >= MOST_PAYLOAD_BYTES and residual is not None and residual.any()
+        ):  # networks that know no such sound
+            return self.pack(symbols, level, code, np.trunc(residual / 2).astype(np.int32), history, band)
+        return Packet(level, bytes([code]) + data, range_coder.check_value(symbols, level, code, residual, band))
 
     @one_thread
     def unpack(
@@ -148,11 +150,11 @@ class PacketCoder:
         return found
 
     @one_thread
-    def fine_costs(self, fine: Array | None, frames: int) -> Array:
-        """Ideal bits [T] float32 of each frame of a refinement's symbols [S, size]; 0 where there is none."""
-        if fine is None or self.refinement is None:
+    def residual_costs(self, residual: Array | None, frames: int) -> Array:
+        """Ideal bits [T] float32 of each frame of the symbols of a residual layer [S, size]; 0 where there is none."""
+        if residual is None or self.residual is None:
             return np.zeros(frames, np.float32)
-        found: Array = self.refinement.costs(fine).reshape(frames, -1).sum(1)
+        found: Array = self.residual.costs(residual).reshape(frames, -1).sum(1)
         return found
 
     @one_thread
@@ -196,9 +198,9 @@ class PacketCoder:
         return found
 
     def _decoded(self, whole: list[_Written]) -> list[Symbols]:
-        if not (self.context or self.bands or any(self._refines(written.packet.level) for written in whole)):
+        if not (self.context or self.bands or any(self._has_residual(written.packet.level) for written in whole)):
             return [Symbols(self._by_tables(written)) for written in whole]
-        more = self.refinement.size * self.refinement.per_frame if self.refinement else 0
+        more = self.residual.size * self.residual.per_frame if self.residual else 0
         more += self.bands + 1 if self.bands else 0
         for written in whole:
             found, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
@@ -209,8 +211,8 @@ class PacketCoder:
     def _by_tables(self, written: _Written) -> Array:
         return range_coder.decode(_data(written.packet), written.frames, self.static.tables(written.packet.level))
 
-    def _refines(self, level: int) -> bool:
-        return self.refinement is not None and self.refinement.refines(level)
+    def _has_residual(self, level: int) -> bool:
+        return self.residual is not None and self.residual.covers(level)
 
     def _asking(self, whole: list[_Written]) -> Generator[SymbolRequest, Array, list[Symbols]]:
         levels, frames = [written.packet.level for written in whole], [written.frames for written in whole]
@@ -218,17 +220,17 @@ class PacketCoder:
             symbols = yield from self.context.decoding(levels, frames, [written.history for written in whole])
         else:
             symbols = yield from self.static.decoding(levels, frames)
-        fine: dict[int, Array] = {}
-        if refined := [stream for stream, level in enumerate(levels) if self._refines(level)]:
-            assert self.refinement
-            blocks = [frames[stream] * self.refinement.per_frame for stream in refined]
-            found = yield from self.refinement.decoding(refined, blocks)
-            fine = dict(zip(refined, found, strict=True))
+        residual: dict[int, Array] = {}
+        if layered := [stream for stream, level in enumerate(levels) if self._has_residual(level)]:
+            assert self.residual
+            blocks = [frames[stream] * self.residual.per_frame for stream in layered]
+            found = yield from self.residual.decoding(layered, blocks)
+            residual = dict(zip(layered, found, strict=True))
         bands: dict[int, Array] = {}
         if self.bands:
             layers = yield from band_tables().decoding(range(len(whole)), frames, self.bands)
             bands = dict(enumerate(layers))
-        return [Symbols(found, fine.get(stream), bands.get(stream)) for stream, found in enumerate(symbols)]
+        return [Symbols(found, residual.get(stream), bands.get(stream)) for stream, found in enumerate(symbols)]
 
 
 def _data(packet: Packet) -> bytes:
@@ -238,9 +240,9 @@ def _data(packet: Packet) -> bytes:
 
 def _checked(packet: Packet, symbols: Symbols) -> Group | StreamError:
     code = packet.payload[0]
-    found = range_coder.check_value(symbols.latents, packet.level, code, symbols.fine, symbols.band)
+    found = range_coder.check_value(symbols.latents, packet.level, code, symbols.residual, symbols.band)
     if found == packet.check and code < GAIN_CODES:
-        return Group(packet.level, len(symbols.latents), symbols.latents, code, symbols.fine, symbols.band)
+        return Group(packet.level, len(symbols.latents), symbols.latents, code, symbols.residual, symbols.band)
     return StreamError(
         "symbol check failed",
         found=f"{found:04x}",

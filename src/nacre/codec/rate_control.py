@@ -17,7 +17,7 @@ DEFAULT_KBPS = 6.0  # a channel
 HORIZON_S = 3.0  # rate control aims to be back on target after this long
 MASKED_DB, DB_A_LEVEL, MOST_LOWER = 20.0, 4.0, 6  # sound so far below the loudest of late takes lower levels
 FORGET_DB = 0.5  # a group, of the loudest of late
-TONES_REACH = 3  # levels below the refined ones from which tones still take one of those
+TONES_REACH = 3  # below the residual levels: so much lower, tones still take one of those
 
 
 @dataclass
@@ -33,7 +33,7 @@ class RatePlan:
     spent_bytes: int = 0  # the header of the file, to begin with
     duration_s: float = 0.0
     reach: int = 5  # levels above or below the first that a group may take
-    plain_levels: int = 0  # from here on levels are refined: other sound costs more there than speech
+    plain_levels: int = 0  # from here on levels have a residual layer: other sound costs more there than speech
     loudest_db: float = -120.0  # of late
     first: int = field(init=False)
     activity: Array = field(init=False)  # [L] what this sound costs against what the model expects
@@ -53,14 +53,14 @@ class RatePlan:
         return self.level if self.target_kbps is None else min(self.first + self.reach, len(self.rates_kbps) - 1)
 
     @property
-    def refines_tones(self) -> bool:
-        """Whether tones, which the networks do not know, take a refined level though others do not."""
+    def lifts_tones(self) -> bool:
+        """Whether tones, which the networks do not know, take a residual level though others do not."""
         return self.plain_levels - TONES_REACH <= self.first < self.plain_levels < len(self.rates_kbps)
 
     def choose(self, loudness_db: float = 0.0, tonal: bool = False) -> int:
         """Level of the next group, whose active level this is: lower where it is hardly audible after what came."""
         self.loudest_db = max(loudness_db, self.loudest_db - FORGET_DB)
-        if tonal and self.refines_tones:
+        if tonal and self.lifts_tones:
             self.level = self.plain_levels
             return self.level
         if self.target_kbps is None:
@@ -93,7 +93,7 @@ def plan_rate(
     prior: str = CONTEXT,
     plain: bool = False,
 ) -> RatePlan:
-    """What the options ask for, of levels without refinement if `plain`; raises UsageError for what cannot be."""
+    """What the options ask for, of levels without residual layer if `plain`. Raises UsageError."""
     if bitrate_kbps is not None and quality is not None:
         raise UsageError("bitrate and quality", found="both", wanted="one of them")
     rates = (model.bundle.rates_kbps if prior == CONTEXT else model.bundle.static_rates_kbps) * channels
@@ -107,7 +107,8 @@ def plan_rate(
     usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
     wanted = usual if bitrate_kbps is None else bitrate_kbps
     if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
-        span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){', not refined' if plain else ''}"
+        without = ", without residual layer" if plain else ""
+        span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){without}"
         raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {model.name}")
     level = int(np.abs(np.log(rates / wanted)).argmin())
     return RatePlan(rates, wanted, level, HEADER_BYTES, plain_levels=model.plain_levels)

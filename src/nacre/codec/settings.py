@@ -49,7 +49,7 @@ class Settings:
         """How levels are chosen. Raises UsageError."""
         if self.level is not None:
             return fixed_plan(model, channels, self.level, self.prior)
-        plain = self.cleans(model)  # refined levels would bring the noise back
+        plain = self.cleans(model)  # residual levels would bring the noise back
         return plan_rate(model, channels, self.bitrate_kbps, self.quality, self.prior, plain)
 
     def cleans(self, model: Model) -> bool:

@@ -47,7 +47,7 @@ class Sent:
 
 
 @dataclass(frozen=True, eq=False)
-class RefinerState:
+class ResidualState:
     """Of the decoder inside an encoder: sound [delay] that it has not come to, and groups that it has not decoded."""
 
     waiting: Array
@@ -66,7 +66,7 @@ class EncoderState:
     factor: float = 1.0  # that the decoder puts on this channel
     sent: Array | None = None
     cleaner: CleanerState | None = None  # None: noise stays
-    refiner: RefinerState | None = None  # None: no level with a refinement will come
+    residual: ResidualState | None = None  # None: no level with a residual layer will come
     history: History | None = None  # of the context prior; None: nothing came before
 
 
@@ -103,14 +103,14 @@ def start_sound(model: Model) -> SoundState:
     return SoundState(None, model.synthesiser.start(), np.zeros((1, model.config.latent_dims), np.float32))
 
 
-def start_encoder(model: Model, *, denoise: bool = False, refine: bool = False) -> EncoderState:
-    """Before the first sample. `denoise`: leave out what is not speech. `refine`: levels with a refinement may come."""
+def start_encoder(model: Model, *, denoise: bool = False, residual: bool = False) -> EncoderState:
+    """Before the first sample. `denoise`: leave out what is not speech. `residual`: residual levels may come."""
     past, delay = model.encoder_net.start(), model.config.delay_samples
-    refiner = None
-    if refine and model.refinement:
-        refiner = RefinerState(np.zeros(delay, np.float32), (), start_sound(model))
+    layer = None
+    if residual and model.residual:
+        layer = ResidualState(np.zeros(delay, np.float32), (), start_sound(model))
     cleaner = CleanerState(past) if denoise else None
-    return EncoderState(model.analyser.start(), past, LevelState(), cleaner=cleaner, refiner=refiner)
+    return EncoderState(model.analyser.start(), past, LevelState(), cleaner=cleaner, residual=layer)
 
 
 def start_decoder(model: Model) -> DecoderState:

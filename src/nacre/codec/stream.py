@@ -55,8 +55,8 @@ class StreamEncoder:
         self._powers: list[Array | None] = [None] * channels  # of the group at work, above the core
         plan.expect(KBPS[band] * channels)
         cleans = settings.cleans(model)
-        refine = not cleans if settings.packet_bytes else plan.highest >= model.plain_levels or plan.refines_tones
-        start = start_encoder(model, denoise=cleans, refine=refine)
+        residual = not cleans if settings.packet_bytes else plan.highest >= model.plain_levels or plan.lifts_tones
+        start = start_encoder(model, denoise=cleans, residual=residual)
         self.states, self._levels = channels * [start], channels * [plan.level]
         self._offsets = channels * [OffsetState()]
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
@@ -133,7 +133,7 @@ class StreamEncoder:
         """Quality level of a group waves [C, N]."""
         config = self.model.config
         loudness_db = max(active_level_db(wave, config.hop_samples) for wave in waves)
-        tonal = self.plan.refines_tones and any(is_tonal(wave, config.rate_hz) for wave in waves)
+        tonal = self.plan.lifts_tones and any(is_tonal(wave, config.rate_hz) for wave in waves)
         return self.plan.choose(loudness_db, tonal)
 
     def channel_packet(self, channel: int, wave: Array, level: int) -> Packet:

@@ -51,7 +51,7 @@ class Tokens(Frames):
 
     Columns that a group's level does not use are -1; groups that are silent or lost hold the tokens of zeros.
     `balance` [G] uint8 is of two channels: where it is not 0 the first stands for both, see `dsp.stereo`. `fine`
-    [T, hop] or [C, T, hop] int16 are the symbols of the refinement, where a group's level has one.
+    [T, hop] or [C, T, hop] int16 are the symbols of the residual layer, where a group's level has one.
     """
 
     tokens: Array
@@ -160,8 +160,8 @@ class _Table:
             self.gains[channel, group] = LOST
         elif held.symbols is not None:
             self.gains[channel, group] = held.code
-            if held.fine is not None:
-                self._put_fine(channel, rows, held.fine)
+            if held.residual is not None:
+                self._put_fine(channel, rows, held.residual)
 
     def _put_fine(self, channel: int, rows: slice, fine: Array) -> None:
         hop = self.model.config.hop_samples
@@ -208,8 +208,8 @@ class TokenDecoder(StreamDecoder):
         return Group(level, frames, symbols, gain, self._fine(channel, rows, level))
 
     def _fine(self, channel: int, rows: slice, level: int) -> Array | None:
-        layer = self.model.refinement
-        if layer is None or not layer.refines(level):
+        layer = self.model.residual
+        if layer is None or not layer.covers(level):
             return None
         hop, fine = self.model.config.hop_samples, self.tokens.fine
         if fine is None or fine.shape[-1] != hop:
@@ -231,7 +231,7 @@ def file_of(model: Model, tokens: Tokens, prior: str = CONTEXT) -> bytes:
             if packet.payload:
                 assert isinstance(held, Group)
                 assert held.symbols is not None
-                packet = coder.pack(held.symbols, held.level, held.code, held.fine)
+                packet = coder.pack(held.symbols, held.level, held.code, held.residual)
             writer.add(packet)
     writer.finish(tokens.samples)
     return file.getvalue()
@@ -270,7 +270,7 @@ def symbols_of(model: Model, tokens: Array, level: int, first_frame: int = 0) ->
 
 
 def token_format(model: Model, level: int | None = None) -> TokenFormat:
-    """What tokens of a quality level look like, by default of the highest that has no refinement."""
+    """What tokens of a quality level look like, by default of the highest that has no residual layer."""
     chosen = model.level(level)
     lowest, highest = model.static_prior.ranges(chosen)
     tables = model.static_prior.tables(chosen) / TOTAL  # [K, A]

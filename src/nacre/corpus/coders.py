@@ -57,10 +57,10 @@ class Making:
 
 
 def _plain_level(codec: Codec, level: int | None) -> int:
-    """A level without refinement, of which rows have no columns. Raises UsageError."""
+    """A level without residual layer, of which rows have no columns. Raises UsageError."""
     chosen, plain = codec.model.level(level), codec.model.plain_levels
     if chosen >= plain:
-        raise UsageError("--level", found=chosen, wanted=f"0 to {plain - 1}, which have no refinement")
+        raise UsageError("--level", found=chosen, wanted=f"0 to {plain - 1}, which have no residual layer")
     return chosen
 
 

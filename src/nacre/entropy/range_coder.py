@@ -112,7 +112,7 @@ def serve(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> 
 def check_value(symbols: Ints, level: int, gain: int, *more: Ints | None) -> int:
     """16-bit CRC over level and gain, one byte each, and symbols [T, D] as little-endian int16, frame by frame.
 
-    `more` symbols, [S, K] of a refinement and [T, B + 1] of a band layer, follow in the same way, where there are any.
+    `more` symbols, [S, K] of a residual layer and [T, B + 1] of a band layer, follow in the same way.
     """
     if not (0 <= level <= 255 and 0 <= gain <= 255):
         raise StreamError("level, gain", found=(level, gain), wanted="0 to 255 each")

@@ -1,4 +1,4 @@
-"""Refinement: what the networks leave of the sound, sent as coefficients of a lapped transform at the highest levels.
+"""Residual layer: what the networks leave of the sound, as coefficients of a lapped transform at the highest levels.
 
     sound - decoded --> Lapped --> / step --> symbols [S, K] --> x step --> Lapped --> + decoded
 
@@ -41,7 +41,7 @@ MOST_AT_ONCE = 1 << 15  # shares of a block
 EXACT = 1 << 24  # float32 holds every whole number up to here
 MOST = (16, 4096, 64, 256, 128)  # levels, coefficients, zones, classes, shares: bounds what a file can make us read
 MEMBERS = {
-    "steps": ("<f4", 1),  # [L] 0: no refinement at this level; only the highest have one
+    "steps": ("<f4", 1),  # [L] 0: no residual layer at this level; only the highest have one
     "weights": ("<f4", 1),  # [K]
     "exponent": ("<f4", 1),  # [1]
     "per_frame": ("|u1", 1),  # [1] blocks in a latent frame
@@ -53,7 +53,7 @@ MEMBERS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Refinement:
+class ResidualLayer:
     """Steps and integer tables by name, as in MEMBERS. Checked on creation; raises BundleError."""
 
     arrays: dict[str, Array]
@@ -65,24 +65,26 @@ class Refinement:
         shapes = tuple(a[name].shape for name in ("exponent", "per_frame", "memory", "kernel", "edges"))
         wanted = ((1,), (1,), (1,), (2, TAPS), (sizes[3] - 1,))
         if not fits or shapes != wanted or self.size % 2:
-            raise BundleError("refinement: sizes", found=(sizes, shapes), wanted=f"at most {MOST}, {wanted}")
+            raise BundleError("residual layer: sizes", found=(sizes, shapes), wanted=f"at most {MOST}, {wanted}")
         numbers = np.concatenate([a["steps"], a["weights"], a["exponent"]])
         if not np.isfinite(numbers).all() or not 0 <= a["exponent"][0] <= 2:
-            raise BundleError("refinement: steps, weights, exponent", wanted="finite numbers, exponent 0 to 2")
+            raise BundleError("residual layer: steps, weights, exponent", wanted="finite numbers, exponent 0 to 2")
         steps, first = a["steps"], self.first_level
         for values in (a["weights"], steps[first:]):
             if ((values < 1 / EXTREME) | (values > EXTREME)).any():
-                raise BundleError("refinement: steps, weights", wanted=f"{1 / EXTREME:g} to {EXTREME:g}")
+                raise BundleError("residual layer: steps, weights", wanted=f"{1 / EXTREME:g} to {EXTREME:g}")
         if first == 0 or steps[:first].any():
-            raise BundleError("refinement: steps", found=steps.tolist(), wanted="0, then numbers above it")
+            raise BundleError("residual layer: steps", found=steps.tolist(), wanted="0, then numbers above it")
         if self.size * sizes[4] > MOST_AT_ONCE:
-            raise BundleError("refinement: coefficients, shares", found=sizes, wanted=f"at most {MOST_AT_ONCE} a block")
+            raise BundleError(
+                "residual layer: coefficients, shares", found=sizes, wanted=f"at most {MOST_AT_ONCE} a block"
+            )
         if int(a["kernel"].sum(dtype=np.int64)) * LARGEST_SIZE >= EXACT:
-            raise BundleError("refinement: kernel", wanted=f"activities below {EXACT}")
+            raise BundleError("residual layer: kernel", wanted=f"activities below {EXACT}")
         if (np.diff(a["edges"].astype(np.int64)) <= 0).any():
-            raise BundleError("refinement: edges", wanted="rising numbers")
+            raise BundleError("residual layer: edges", wanted="rising numbers")
         if (a["tables"] == 0).any() or (a["tables"].sum(2, dtype=np.int64) != TOTAL).any():
-            raise BundleError("refinement: tables", wanted=f"counts above 0, {TOTAL} in all")
+            raise BundleError("residual layer: tables", wanted=f"counts above 0, {TOTAL} in all")
 
     @property
     def size(self) -> int:
@@ -96,17 +98,17 @@ class Refinement:
 
     @property
     def memory(self) -> int:
-        """Groups that an encoder must have decoded before one that it refines; 0: all of them."""
+        """Groups that an encoder must have decoded before one of such a level; 0: all of them."""
         return int(self.arrays["memory"][0])
 
     @property
     def first_level(self) -> int:
-        """The lowest level that is refined; the number of levels where none is."""
-        refined = np.flatnonzero(self.arrays["steps"] > 0)
-        return int(refined[0]) if len(refined) else len(self.arrays["steps"])
+        """The lowest level with a residual layer; the number of levels where none is."""
+        layered = np.flatnonzero(self.arrays["steps"] > 0)
+        return int(layered[0]) if len(layered) else len(self.arrays["steps"])
 
-    def refines(self, level: int) -> bool:
-        """Whether this level has symbols of a refinement."""
+    def covers(self, level: int) -> bool:
+        """Whether this level has symbols of a residual layer."""
         return bool(self.arrays["steps"][level] > 0)
 
     @one_thread
@@ -129,7 +131,7 @@ class Refinement:
         return found
 
     @one_thread
-    def refined(self, symbols: Ints, predicted: Floats, noise: Floats | None, level: int) -> Floats:
+    def enhanced(self, symbols: Ints, predicted: Floats, noise: Floats | None, level: int) -> Floats:
         """The sound [N] of symbols [S, K] and of what the networks gave, predicted and noise [N].
 
         Noise stays where no coefficient was sent, as far as one that is not sent can be large. A group's transform ends
@@ -193,12 +195,12 @@ class Refinement:
         np.savez_compressed(path, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Refinement:
+    def load(cls, path: Path) -> ResidualLayer:
         """Read what `save` wrote; anything else, hostile sizes included, ends in BundleError."""
         return cls(read_arrays(path, MEMBERS, 2 * MOST[2] * MOST[3] * MOST[4] + 10_000))
 
     def _fades(self, samples: int) -> Floats:
-        """Shares [N] of the refinement: rising over half a block, less in short groups, and falling at the end."""
+        """Shares [N] of the residual layer: rising over half a block, less in short groups, and falling at the end."""
         edge = min(self.size // 2, samples // 8)
         rising = np.square(np.sin(np.pi / 2 * (np.arange(edge, dtype=np.float32) + np.float32(0.5)) / max(1, edge)))
         found: Floats = np.ones(samples, np.float32)

@@ -6,7 +6,7 @@ decoder.onnx    latents -> spectra
 prior.npz       integer count tables
 quantiser.npz   steps, codebooks or sizes, for all kinds but scalar, whose steps are in model.json
 context.npz     integer network of the context prior, where the model has one
-refinement.npz  steps and integer tables of the refinement, where the highest levels have one
+refinement.npz  steps and integer tables of the residual layer, where the highest levels have one
 denoiser.onnx   spectra -> complex masks, where the model has a denoiser: before the encoder, so no part of its files
 
 A model with a context prior has two fingerprints: a file names by its own which of the priors wrote it.
@@ -33,7 +33,7 @@ from nacre.quantise.registry import kind_of
 MODELS = Path(__file__).parent.parent / "models"
 PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
 CONTEXT = "context.npz"
-REFINEMENT = "refinement.npz"
+RESIDUAL = "refinement.npz"
 DENOISER = "denoiser.onnx"
 ENCODES = ("encoder.onnx", DENOISER)  # the meaning of a file depends on all parts but these
 LARGEST_PART_BYTES = 256 << 20
@@ -95,9 +95,9 @@ class Bundle:
         return self.fingerprint != self.static_fingerprint
 
     @property
-    def has_refinement(self) -> bool:
-        """Whether the highest levels are refined."""
-        return REFINEMENT in self.facts.hashes
+    def has_residual(self) -> bool:
+        """Whether the highest levels have a residual layer."""
+        return RESIDUAL in self.facts.hashes
 
     @property
     def denoiser(self) -> DenoiserConfig | None:
@@ -132,7 +132,7 @@ def _hash(path: Path) -> str:
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
     """Names of the files a model of this kind consists of, model.json apart; of those it may do without the `known`."""
-    return (*PARTS, *kind_of(kind).parts, *(name for name in (CONTEXT, REFINEMENT, DENOISER) if name in known))
+    return (*PARTS, *kind_of(kind).parts, *(name for name in (CONTEXT, RESIDUAL, DENOISER) if name in known))
 
 
 def fingerprint(config: CodecConfig, kind: int, meaning: Any, hashes: dict[str, str]) -> bytes:

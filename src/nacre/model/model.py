@@ -12,7 +12,7 @@ from nacre.dsp.mel import LogMelAnalyser, LogMelSynthesiser
 from nacre.dsp.noise import NoiseSynthesiser
 from nacre.dsp.stft import Analyser, Synthesiser
 from nacre.entropy.context_prior import ContextPrior
-from nacre.entropy.residual import Refinement
+from nacre.entropy.residual import ResidualLayer
 from nacre.entropy.static_prior import StaticPrior
 from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
@@ -44,7 +44,7 @@ class Model:
     quantiser: Quantiser
     static_prior: StaticPrior
     context_prior: ContextPrior | None = None
-    refinement: Refinement | None = None
+    residual: ResidualLayer | None = None
     cleaning_span: tuple[float, float] | None = None
     denoiser: Denoiser | None = None
 
@@ -52,8 +52,8 @@ class Model:
         self._check_sizes()
         if self.context_prior:
             _check_context(self, self.context_prior)
-        if self.refinement:
-            _check_refinement(self, self.refinement)
+        if self.residual:
+            _check_residual(self, self.residual)
         try:
             self.quantiser.check_tables(self.static_prior.counts)
         except BundleError as error:
@@ -79,7 +79,7 @@ class Model:
             quantiser,
             StaticPrior.load(bundle.part("prior.npz")),
             ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None,
-            Refinement.load(bundle.part(bundles.REFINEMENT)) if bundle.has_refinement else None,
+            ResidualLayer.load(bundle.part(bundles.RESIDUAL)) if bundle.has_residual else None,
             bundle.facts.cleaning_span,
             denoiser_of(bundle, threads),
         )
@@ -101,8 +101,8 @@ class Model:
 
     @property
     def plain_levels(self) -> int:
-        """How many levels, the lowest, do without a refinement."""
-        return self.refinement.first_level if self.refinement else self.config.levels
+        """How many levels, the lowest, do without a residual layer."""
+        return self.residual.first_level if self.residual else self.config.levels
 
     def symbols(self, latents: Array, level: int) -> Array:
         """latents [T, X] -> symbols [T, K] of the quantiser, within what the static tables have codes for."""
@@ -113,7 +113,7 @@ class Model:
         return self.quantiser.latents(symbols, level)
 
     def level(self, level: int | None) -> int:
-        """A quality level, by default the highest that has no refinement. Raises UsageError."""
+        """A quality level, by default the highest that has no residual layer. Raises UsageError."""
         if level is not None and not (0 <= level < self.config.levels and level == int(level)):
             raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
         return self.plain_levels - 1 if level is None else int(level)
@@ -133,11 +133,11 @@ def _check_context(model: Model, prior: ContextPrior) -> None:
         raise BundleError(place, found=prior.sizes, wanted=f"levels, dims {sizes}")
 
 
-def _check_refinement(model: Model, layer: Refinement) -> None:
+def _check_residual(model: Model, layer: ResidualLayer) -> None:
     found = (len(layer.arrays["steps"]), layer.size * layer.per_frame)
     wanted = (model.config.levels, model.config.hop_samples)
     if found != wanted or model.config.mel_bands:
-        raise BundleError(f"{model.bundle.folder}: refinement", found=found, wanted=f"levels, samples {wanted}")
+        raise BundleError(f"{model.bundle.folder}: residual layer", found=found, wanted=f"levels, samples {wanted}")
 
 
 def denoiser_of(bundle: Bundle, threads: int = 1) -> Denoiser | None:

@@ -103,7 +103,7 @@ def _masked(codec: Codec, ready: Array, tick: Tick | None) -> Array:
 
 
 def _cleaned(codec: Codec, ready: Array, tick: Tick | None) -> Array:
-    """ready [N] from cleaned latents that nothing has rounded, of the highest level that is not refined."""
+    """ready [N] from cleaned latents that nothing has rounded, of the highest level without residual layer."""
     model, config, level = codec.model, codec.config, codec.model.plain_levels - 1
     padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)
     encoder, decoder, pieces, done = start_encoder(model, denoise=True), start_decoder(model), [], 0

@@ -60,7 +60,7 @@ def extract(
     | mfcc | [T, 20] float32, `mel.mfcc` with its usual settings | 100 |
 
     `pool` turns frames into one row: "mean" [F], "stats" [3 F] or "parts" [15 F], see `pooled`. `level` is the quality
-    level of latents and tokens, by default the highest that has no refinement.
+    level of latents and tokens, by default the highest that has no residual layer.
     """
     check(kind, pool, level)
     sound = as_sound(wave)

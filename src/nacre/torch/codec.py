@@ -115,7 +115,7 @@ class NacreCodec(nn.Module):
         """wave [B, N] float32, lengths [B] in samples, all of N by default -> latents. Raises UsageError.
 
         An item does not depend on the others or on what stands beyond its length. Gains are chosen outside autograd;
-        gradients go through all else. `level` is one without a refinement, by default the highest.
+        gradients go through all else. `level` is one without a residual layer, by default the highest.
         """
         chosen, sizes = self._level(level), self._sizes(wave, lengths)
         host = wave.detach().float().cpu().numpy()
@@ -194,7 +194,7 @@ class NacreCodec(nn.Module):
     def _level(self, level: int | None) -> int:
         chosen = self.model.level(level)
         if chosen >= self.model.plain_levels:
-            wanted = f"0 to {self.model.plain_levels - 1}, those without a refinement"
+            wanted = f"0 to {self.model.plain_levels - 1}, those without a residual layer"
             raise UsageError("level", found=chosen, wanted=wanted)
         return chosen
 

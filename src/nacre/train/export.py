@@ -221,7 +221,7 @@ def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
 def cleaning_span(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
     """Median and ninth decile of the distance between cleaned and plain latents on training speech [B, N], by groups.
 
-    At the highest level without refinement: what is cleaned has none.
+    At the highest level without residual layer: what is cleaned has none.
     """
     model, found = codec.model, []
     level, start = model.plain_levels - 1, start_encoder(model)

@@ -61,7 +61,7 @@ def calibrate(trainer: CodecTrainer, items: int = 32) -> None:
     """Lagrange weights from how distortion falls with the rate from level to level, so that rates stay where they are.
 
     Where the curves of two levels have the same slope, one more bit buys as much in either. Levels with the same steps,
-    as refined ones have, are one level here.
+    as residual levels have, are one level here.
     """
     run, recipe = trainer.run, trainer.recipe
     waves = trainer.sampler.batch(items, trainer.samples, (recipe.seed, 1 << 28))

@@ -22,7 +22,7 @@ WORDS = {
     "wave": "The loudest and softest sample of each moment.",
     "spectrogram": "Which frequencies sound when: low ones below, loud ones bright.",
     "bits a frame": "What a frame of 20 ms costs in the file by the model's integer tables. "
-    "Grey: the refinement, which the highest levels send on top, and the band layer.",
+    "Grey: the residual layer, which the highest levels send on top, and the band layer.",
     "bits by dimension": "The same for each number of a frame, the dearest dimensions above.",
     "latents": "What the decoder's network is given: a column of numbers for each frame, blue below 0 and red above.",
     "quality level": "How finely a group is rounded, from 0, chosen so that the bitrate comes out. "

@@ -30,7 +30,7 @@ class Group:
     gain_db: float
     size_bytes: int
     bits: Array  # [T, K] float32
-    fine_bits: Array  # [T] float32, of the refinement
+    residual_bits: Array  # [T] float32, of the residual layer
     band_bits: Array  # [T] float32, of the band layer
     latents: Array  # [T, D] float32
 
@@ -63,8 +63,8 @@ class Seen:
 
     @property
     def layer_bits(self) -> Array:
-        """[T] float32 of refinement and band layer; 0 where there is none, and where silent or lost."""
-        return np.concatenate([group.fine_bits + group.band_bits for group in self.groups])
+        """[T] float32 of residual layer and band layer; 0 where there is none, and where silent or lost."""
+        return np.concatenate([group.residual_bits + group.band_bits for group in self.groups])
 
     @property
     def latents(self) -> Array:
@@ -114,17 +114,17 @@ def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: packe
         bits, latents = (np.zeros((frames, n), np.float32) for n in (model.quantiser.columns, model.config.latent_dims))
         return Group(None, np.nan, size_bytes, bits, bits[:, 0], bits[:, 0], latents)
     bits = stream.coder.costs(held.symbols, held.level)
-    fine = stream.coder.fine_costs(held.fine, frames)
+    residual = stream.coder.residual_costs(held.residual, frames)
     band = stream.coder.band_costs(held.band, frames)
     latents = model.quantiser.latents(held.symbols, held.level)
-    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, fine, band, latents)
+    return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, residual, band, latents)
 
 
 def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Group], damaged: bool) -> dict[str, str]:
     header, levels = contents.header, [group.level for group in groups if group.level is not None]
-    fine = sum(float(group.fine_bits.sum()) for group in groups) / 8
+    residual = sum(float(group.residual_bits.sum()) for group in groups) / 8
     band = sum(float(group.band_bits.sum()) for group in groups) / 8
-    paid = sum(float(group.bits.sum()) for group in groups) / 8 + fine + band
+    paid = sum(float(group.bits.sum()) for group in groups) / 8 + residual + band
     silent = sum(group.level is None and group.size_bytes > 0 for group in groups)
     state = "cut short" if contents.truncated else "damaged" if damaged else "whole"
     return {
@@ -133,7 +133,7 @@ def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Gro
         "file": f"{contents.size_bytes} bytes, {kbps(contents.size_bytes, duration_s):.2f} kb/s, {state}",
         "this channel": f"{kbps(paid, duration_s):.2f} kb/s by the tables, "
         f"{kbps(sum(group.size_bytes for group in groups), duration_s):.2f} kb/s in packets",
-        **({"refinement": f"{kbps(fine, duration_s):.2f} kb/s of these"} if fine else {}),
+        **({"residual layer": f"{kbps(residual, duration_s):.2f} kb/s of these"} if residual else {}),
         **({"band layer": f"{kbps(band, duration_s):.2f} kb/s of these"} if header.band else {}),
         "groups": f"{len(groups)}, levels {min(levels)} to {max(levels)}" if levels else f"{len(groups)}, silent",
         "groups without bits of their own": f"{silent}" if silent else "none",

@@ -1,1 +1,1 @@
-"""What a trained model gets afterwards: a context prior, a refinement, networks that were trained on."""
+"""What a trained model gets afterwards: a context prior, a residual layer, networks that were trained on."""

@@ -20,7 +20,7 @@ from nacre.train.codec_run import new_run
 from nacre.train.data import Sampler, open_cache
 from nacre.train.export import BITS, averaged, card, check_free, cleaning_span, making, new_folder, write_graph
 from nacre.train.post.adapt import BALANCE, MILD
-from nacre.train.post.refine import rated_speech, rates_of, spread_graph
+from nacre.train.post.residual import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
 from nacre.train.run import CHECKPOINT
 
@@ -44,8 +44,8 @@ def export_networks(
         for side in trained:
             graph = part / f"{side}.onnx"
             write_graph(averaged(run), side, graph, bits)
-            if refined := bundle.facts.refinement:
-                settings, count = refined["settings"], bundle.config.levels
+            if layer := bundle.facts.refinement:
+                settings, count = layer["settings"], bundle.config.levels
                 plain = count - len(settings["steps"])
                 levels = [*range(plain), *(count - plain) * [settings["base"]]]
                 spread_graph(graph, graph, bundle.config, side, levels)

@@ -1,4 +1,4 @@
-"""A refinement for a model that is there already: its highest levels are spent on what the networks leave.
+"""A residual layer for a model that is there already: its highest levels are spent on what the networks leave.
 
 Networks that have learned all they can spend more bits for next to nothing. So the highest levels take the networks'
 part of one level, `base`, and spend the rest on the coefficients of nacre.entropy.residual.
@@ -20,13 +20,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nacre.codec.codec import Codec
 from nacre.codec.encoder import analysed_groups
-from nacre.codec.refiner import decoded_groups, refine_group
+from nacre.codec.residual import decoded_groups, encode_residual
 from nacre.codec.state import Sent, start_encoder, start_sound
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
 from nacre.core.units import ceil_div
 from nacre.entropy.context_prior import ContextPrior
-from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, Refinement
+from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, ResidualLayer
 from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
@@ -40,13 +40,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 LEVELLED = ("ratio", "b_in", "b_block", "mult", "base", "follow", "start", "tables")  # of a context prior, by level
 ROWS = 2_000_000  # that the kernel is fitted to
-FORGOTTEN = 1e-4  # of full scale: a difference that a refinement does not mind
+FORGOTTEN = 1e-4  # of full scale: a difference that a residual layer does not mind
 SCALE = 64  # a kernel's numbers for each symbol that is to be expected
 
 
 @dataclass(frozen=True)
-class RefineConfig:
-    """Settings: `steps` of the refined levels, from the coarsest, all on the networks' part of level `base`.
+class ResidualConfig:
+    """Settings: `steps` of the residual levels, from the coarsest, all on the networks' part of level `base`.
 
     A step is relative to the decoded sound's envelope to the power of `exponent`; it grows with frequency like
     (0.1 + f) ** tilt, f from 0 to 1. `block_ms` is a block of the transform; tables for `zones` of frequencies and
@@ -63,22 +63,22 @@ class RefineConfig:
     reach: int = 15
 
     def __post_init__(self) -> None:
-        check(self, "refinement", "0 or more", lambda level: level >= 0, "base")
+        check(self, "residual", "0 or more", lambda level: level >= 0, "base")
         falling = "numbers above 0, each smaller than the one before"
-        check(self, "refinement", falling, _falling, "steps")
-        check(self, "refinement", "0 to 2", lambda exponent: 0 <= exponent <= 2, "exponent")
-        check(self, "refinement", "-6 to 6", lambda tilt: -6 <= tilt <= 6, "tilt")
-        check(self, "refinement", "above 0", above_zero, "block_ms")
-        check(self, "refinement", "1 to 64", lambda n: 1 <= n <= 64, "zones")
-        check(self, "refinement", "3 to 256", lambda n: 3 <= n <= 256, "classes")
-        check(self, "refinement", "1 to 15", lambda n: 1 <= n <= 15, "reach")
+        check(self, "residual", falling, _falling, "steps")
+        check(self, "residual", "0 to 2", lambda exponent: 0 <= exponent <= 2, "exponent")
+        check(self, "residual", "-6 to 6", lambda tilt: -6 <= tilt <= 6, "tilt")
+        check(self, "residual", "above 0", above_zero, "block_ms")
+        check(self, "residual", "1 to 64", lambda n: 1 <= n <= 64, "zones")
+        check(self, "residual", "3 to 256", lambda n: 3 <= n <= 256, "classes")
+        check(self, "residual", "1 to 15", lambda n: 1 <= n <= 15, "reach")
 
     def block_samples(self, codec: CodecConfig) -> int:
         """Samples of a block; an even part of the codec's hop. Raises TrainError."""
         size = round(self.block_ms * codec.rate_hz / 1000)
         if size % 2 or not 2 <= size <= 1024 or codec.hop_samples % size:
             wanted = f"an even number up to 1024 that divides {codec.hop_samples}"
-            raise TrainError("refinement.block_ms", found=f"{self.block_ms:g}, {size} samples", wanted=wanted)
+            raise TrainError("residual.block_ms", found=f"{self.block_ms:g}, {size} samples", wanted=wanted)
         return size
 
 
@@ -86,30 +86,30 @@ def _falling(steps: tuple[float, ...]) -> bool:
     return bool(steps) and steps[-1] >= 1 / EXTREME and steps[0] <= EXTREME and all(np.diff(steps) < 0)
 
 
-def add_refinement(
+def add_residual_layer(
     model: str | Path,
     data: Path | Sequence[Path],
     out: Path,
     noise: Path | None = None,
     hours: float = 0.25,
-    config: RefineConfig | None = None,
+    config: ResidualConfig | None = None,
     quiet: bool = False,
 ) -> bundles.Bundle:
-    """Write the model anew with its highest levels refined; tables are fitted to `hours` of excerpts at each of them.
+    """Write the model anew, its highest levels with a residual layer; tables are fitted to `hours` of excerpts at each.
 
     The networks stay as they are; files of the model as it was need that one. Raises TrainError.
     """
     check_free(out)
-    bundle, config = bundles.find(model), config or RefineConfig()
+    bundle, config = bundles.find(model), config or ResidualConfig()
     quantiser = bundle.quantiser()
     if quantiser.scales is None or bundle.config.mel_bands:
         raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar of sound")
-    if bundle.has_refinement:
+    if bundle.has_residual:
         raise TrainError(
             f"model {bundle.name}",
-            found="a refinement",
+            found="a residual layer",
             wanted="a model without",
-            next="refine the one it was made from",
+            next="take the one it was made from",
         )
     plain = bundle.config.levels - len(config.steps)
     config.block_samples(bundle.config)
@@ -125,15 +125,15 @@ def add_refinement(
         memory = memory_of(loaded, sampler.batch(1, 6 * bundle.config.group_samples, (1, 1 << 29))[0], plain)
         for share in (0.2, 1.0):  # symbols depend on what they cost, and the other way round
             groups = _symbols(loaded, sampler, plain, share * hours, quiet)
-            loaded = replace(loaded, refinement=_arrays(bundle.config, config, groups, memory))
-        assert loaded.refinement
-        loaded.refinement.save(part / bundles.REFINEMENT)
+            loaded = replace(loaded, residual=_arrays(bundle.config, config, groups, memory))
+        assert loaded.residual
+        loaded.residual.save(part / bundles.RESIDUAL)
         _finish(draft, sampler, {"refinement": {"hours_a_level": hours, "settings": asdict(config)}})
     return bundles.load(out)
 
 
-def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config: RefineConfig) -> bundles.Bundle:
-    """A copy of the model in which level i is what `levels[i]` was, with a refinement whose tables know nothing yet."""
+def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config: ResidualConfig) -> bundles.Bundle:
+    """A copy of the model in which level i is what `levels[i]` was, with a residual layer of untrained tables."""
     for side in ("encoder", "decoder"):
         spread_graph(bundle.part(f"{side}.onnx"), part / f"{side}.onnx", bundle.config, side, levels)
     StaticPrior(StaticPrior.load(bundle.part("prior.npz")).counts[levels]).save(part / "prior.npz")
@@ -141,7 +141,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
         prior = ContextPrior.load(bundle.part(bundles.CONTEXT))
         arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
         ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
-    _arrays(bundle.config, config, []).save(part / bundles.REFINEMENT)
+    _arrays(bundle.config, config, []).save(part / bundles.RESIDUAL)
     if bundle.denoiser:
         shutil.copyfile(bundle.part(bundles.DENOISER), part / bundles.DENOISER)
     facts = bundle.metadata
@@ -164,7 +164,7 @@ def spread_graph(source: Path, target: Path, config: CodecConfig, side: str, lev
 
 
 def _symbols(model: Model, sampler: Sampler, plain: int, hours: float, quiet: bool) -> list[Array]:
-    """Symbols [S, size] of groups at all refined levels."""
+    """Symbols [S, size] of groups at all residual levels."""
     size, found = model.config.group_samples, []
     excerpts = max(1, ceil_div(round(3600 * hours * model.config.rate_hz), EXCERPT_GROUPS * size))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -173,13 +173,13 @@ def _symbols(model: Model, sampler: Sampler, plain: int, hours: float, quiet: bo
         for level in range(plain, model.config.levels):
             for excerpt in range(excerpts):
                 wave = sampler.batch(1, EXCERPT_GROUPS * size, (1, level, excerpt))[0]
-                refiner = start_encoder(model, refine=True).refiner
-                assert refiner
+                state = start_encoder(model, residual=True).residual
+                assert state
                 for analysed, _ in analysed_groups(model, start_encoder(model), wave, level):
                     symbols = model.symbols(analysed.latents, level)
-                    fine, refiner = refine_group(model, refiner, analysed.ready, symbols, level)
-                    assert fine is not None
-                    found.append(fine.astype(np.int16))
+                    residual, state = encode_residual(model, state, analysed.ready, symbols, level)
+                    assert residual is not None
+                    found.append(residual.astype(np.int16))
                 bar.advance(task)
     return found
 
@@ -197,8 +197,8 @@ def memory_of(model: Model, wave: Array, level: int) -> int:
     return 0
 
 
-def _arrays(codec: CodecConfig, config: RefineConfig, groups: list[Array], memory: int = 0) -> Refinement:
-    """The refinement with tables fitted to symbols of groups, or with any tables where there are none."""
+def _arrays(codec: CodecConfig, config: ResidualConfig, groups: list[Array], memory: int = 0) -> ResidualLayer:
+    """The residual layer with tables fitted to symbols of groups, or with any tables where there are none."""
     size = config.block_samples(codec)
     f = (np.arange(size) + 0.5) / size
     tilted = (0.1 + f) ** config.tilt
@@ -217,8 +217,8 @@ def _arrays(codec: CodecConfig, config: RefineConfig, groups: list[Array], memor
             share_out(np.ones(2 * config.reach + 2)).astype(np.uint16), (config.zones, len(edges) + 1, 1)
         ),
     }
-    draft = Refinement(arrays)
-    return Refinement(arrays | {"tables": fit_tables(draft, groups)}) if groups else draft
+    draft = ResidualLayer(arrays)
+    return ResidualLayer(arrays | {"tables": fit_tables(draft, groups)}) if groups else draft
 
 
 def fit_kernel(groups: list[Array]) -> Array:
@@ -244,7 +244,9 @@ def fit_kernel(groups: list[Array]) -> Array:
     half = np.rint(SCALE * found.reshape(2, reach + 1)).astype(np.uint16)
     if not half.any():
         advice = "smaller steps, or other recordings"
-        raise TrainError("refinement", found="next to no symbols but 0", wanted="something to refine", next=advice)
+        raise TrainError(
+            "residual layer", found="next to no symbols but 0", wanted="something that the networks leave", next=advice
+        )
     return np.concatenate([half[:, :0:-1], half], 1)
 
 
@@ -252,7 +254,7 @@ def _taken(row: Array, at: int, group: Array) -> Array:
     return row[:, at : at + group.shape[1]]
 
 
-def fit_tables(draft: Refinement, groups: list[Array]) -> Array:
+def fit_tables(draft: ResidualLayer, groups: list[Array]) -> Array:
     """Counts [zones, classes, A] uint16 of symbols, alike for both signs."""
     shape = draft.arrays["tables"].shape
     seen, reach = np.zeros((shape[0] * shape[1], shape[2])), shape[2] // 2 - 1
