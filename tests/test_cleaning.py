@@ -225,7 +225,7 @@ def test_a_model_learns_a_context_prior(cleaner, tmp_path, speech):
     before, after = nacre.load(cleaner), nacre.load(tmp_path / "better")
     assert found.has_context
     assert sorted(path.name for path in (tmp_path / "better").iterdir()) == sorted(
-        {path.name for path in cleaner.iterdir()} | {"context.npz", "README.md"}
+        {path.name for path in cleaner.iterdir()} | {"context.safetensors", "README.md"}
     )
     assert found.fingerprint.hex() in (tmp_path / "better" / "README.md").read_text()
     assert found.static_rates_kbps.tolist() == before.bundle.rates_kbps.tolist()

@@ -573,7 +573,7 @@ def test_new_encoder_keeps_the_fingerprint(tiny, model):
     assert bundles.fingerprint(tiny.config, 1, tiny.bundle.facts.values["steps"], hashes) != tiny.bundle.fingerprint
 
 
-@pytest.mark.parametrize("part", bundles.PARTS)
+@pytest.mark.parametrize("part", ["encoder.onnx", "decoder.onnx", "prior.npz"])
 def test_changed_byte_in_a_part(model, part):
     data = bytearray((model / part).read_bytes())
     for at in (0, len(data) // 2, len(data) - 1):

@@ -55,10 +55,10 @@ def test_a_changed_context_prior_is_another_model(both_model, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(both_model, folder)
     small_prior(1, levels=4, dims=8, used=6, blocks=2).save(folder / bundles.CONTEXT)
-    with pytest.raises(BundleError, match=r"context\.npz"):
+    with pytest.raises(BundleError, match=r"context\.safetensors"):
         bundles.load(folder)
     (folder / bundles.CONTEXT).unlink()
-    with pytest.raises(BundleError, match=r"context\.npz"):
+    with pytest.raises(BundleError, match=r"context\.safetensors"):
         bundles.load(folder)
 
 

@@ -289,15 +289,15 @@ def test_any_bytes_decode_or_end_in_stream_error():
 def test_file_round_trip(tmp_path):
     prior, symbols = small_prior(), speechlike(small_prior(), 9, np.random.default_rng(0))
     for name in ("a", "b"):
-        prior.save(tmp_path / f"{name}.npz")
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    again = ContextPrior.load(tmp_path / "a.npz")
+        prior.save(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    again = ContextPrior.load(tmp_path / "a.safetensors")
     assert encode(again, symbols, 2) == encode(prior, symbols, 2)
     assert all(array.flags.c_contiguous for array in again.arrays.values())
 
 
 def test_damaged_files_end_in_bundle_error(tmp_path):
-    path = tmp_path / "p.npz"
+    path = tmp_path / "p.safetensors"
     small_prior().save(path)
     refused = 0
     for data in damaged(path.read_bytes(), 300):
@@ -308,7 +308,7 @@ def test_damaged_files_end_in_bundle_error(tmp_path):
             refused += 1
     assert refused > 150
     with pytest.raises(BundleError):
-        ContextPrior.load(tmp_path / "absent.npz")
+        ContextPrior.load(tmp_path / "absent.safetensors")
 
 
 @pytest.mark.parametrize(

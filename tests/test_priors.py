@@ -103,18 +103,18 @@ def test_tables_that_cannot_be_meant(rows):
 
 
 def test_file_round_trip_and_size(tmp_path):
-    small_prior().save(tmp_path / "a.npz")
-    small_prior().save(tmp_path / "b.npz")
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    assert (StaticPrior.load(tmp_path / "a.npz").counts == small_prior().counts).all()
+    small_prior().save(tmp_path / "a.safetensors")
+    small_prior().save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert (StaticPrior.load(tmp_path / "a.safetensors").counts == small_prior().counts).all()
     full = small_prior(levels=16, dims=64, reach=64)
-    full.save(tmp_path / "full.npz")
-    assert (StaticPrior.load(tmp_path / "full.npz").counts == full.counts).all()
-    assert (tmp_path / "full.npz").stat().st_size < 150_000
+    full.save(tmp_path / "full.safetensors")
+    assert (StaticPrior.load(tmp_path / "full.safetensors").counts == full.counts).all()
+    assert (tmp_path / "full.safetensors").stat().st_size < 250_000
 
 
 def test_damaged_files_end_in_bundle_error(tmp_path):
-    path = tmp_path / "p.npz"
+    path = tmp_path / "p.safetensors"
     small_prior().save(path)
     outcomes = {"loaded": 0, "refused": 0}
     for data in damaged(path.read_bytes(), 400):
@@ -126,7 +126,7 @@ def test_damaged_files_end_in_bundle_error(tmp_path):
             outcomes["refused"] += 1
     assert outcomes["refused"] > 200
     with pytest.raises(BundleError):
-        StaticPrior.load(tmp_path / "absent.npz")
+        StaticPrior.load(tmp_path / "absent.safetensors")
 
 
 def members(**changes):

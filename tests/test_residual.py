@@ -216,7 +216,7 @@ def test_costs_are_what_is_paid():
 
 
 def test_file_round_trip_and_damage(tmp_path):
-    path = tmp_path / "r.npz"
+    path = tmp_path / "r.safetensors"
     small_layer().save(path)
     again = ResidualLayer.load(path)
     np.testing.assert_array_equal(again.rows(drawn(5)), small_layer().rows(drawn(5)))

@@ -1036,7 +1036,7 @@ def test_the_bundle_says_how_it_was_made(exported, trained):
     assert facts["training"]["audio_seconds_seen"] == 80
     assert facts["training"]["recipe"] == json.loads((trained / "recipe.json").read_text())
     names = {path.name for path in exported.iterdir()}
-    assert {"decoder.onnx", "encoder.onnx", "model.json", "prior.npz"} <= names
+    assert {"decoder.onnx", "encoder.onnx", "model.json", "prior.safetensors"} <= names
     for path in exported.iterdir():  # nothing of the machine it was made on
         data = path.read_bytes()
         assert not [

@@ -50,7 +50,7 @@ def test_levels_are_what_they_were_told_to_be(cleaner, layered, part):  # noqa: 
 
 def test_tables_and_steps_follow(cleaner, layered):  # noqa: F811
     before, after = bundles.load(cleaner), bundles.load(layered)
-    counts = [StaticPrior.load(found.part("prior.npz")).counts for found in (before, after)]
+    counts = [StaticPrior.load(found.part(bundles.PRIOR)).counts for found in (before, after)]
     np.testing.assert_array_equal(counts[1], counts[0][[0, 1, 1, 1]])
     np.testing.assert_array_equal(after.quantiser().steps, before.quantiser().steps[[0, 1, 1, 1]])
     assert after.rates_kbps[3] > after.rates_kbps[2] > after.rates_kbps[1]

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Array, Floats, Ints, Shares
 from nacre.entropy.symbols import LARGEST, SymbolRequest, pieces, whole
-from nacre.io.arrays import Members, read_arrays
+from nacre.io.arrays import Members, read_arrays, write_arrays
 
 Longs = NDArray[np.int64]
 
@@ -483,10 +483,9 @@ class ContextPrior:
             if most >= EXACT:
                 raise BundleError(f"context prior: sums of {name}", found=most, wanted=f"below {EXACT}")
 
-    def save(self, path: str | Path) -> None:
-        """Write an npz."""
-        named: dict[str, Any] = {"sizes": np.array(astuple(self.sizes), "<i4")} | self.arrays
-        np.savez_compressed(path, **named)
+    def save(self, path: Path) -> None:
+        """Write the arrays, see `io.arrays`."""
+        write_arrays(path, {"sizes": np.array(astuple(self.sizes), "<i4")} | self.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> ContextPrior:

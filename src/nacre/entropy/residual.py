@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from nacre.core.types import Array, Floats, Ints, Shares
 from nacre.dsp.blas import one_thread
 from nacre.dsp.mdct import Lapped
 from nacre.entropy.symbols import ESCAPED, LARGEST, SymbolRequest, pieces, whole
-from nacre.io.arrays import read_arrays
+from nacre.io.arrays import read_arrays, write_arrays
 
 FLOOR = 3e-5  # envelope of silence, in the sound's own units
 ROUNDING = 0.3  # added to a size before it is cut, for a first guess
@@ -190,9 +189,8 @@ class ResidualLayer:
         return bits
 
     def save(self, path: Path) -> None:
-        """Write the arrays as an npz."""
-        arrays: dict[str, Any] = {name: self.arrays[name].astype(kind) for name, (kind, _) in MEMBERS.items()}
-        np.savez_compressed(path, **arrays)
+        """Write the arrays, see `io.arrays`."""
+        write_arrays(path, {name: self.arrays[name].astype(kind) for name, (kind, _) in MEMBERS.items()})
 
     @classmethod
     def load(cls, path: Path) -> ResidualLayer:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Ints, Shares
 from nacre.entropy.symbols import SymbolRequest
-from nacre.io.arrays import read_arrays
+from nacre.io.arrays import read_arrays, write_arrays
 
 TOTAL = 1 << 16
 PSEUDO_SAMPLES = 32.0  # weight of the Laplace-like shape beside the data; 8 costs more below 1000 samples
@@ -164,15 +164,14 @@ class StaticPrior:
         with np.errstate(divide="ignore"):
             return float(-np.log2(tables[np.arange(dims), index] / TOTAL).sum())
 
-    def save(self, path: str | Path) -> None:
-        """Write a small npz: the alphabet, how far each table reaches, and the counts inside as uint16 (TOTAL as 0)."""
+    def save(self, path: Path) -> None:
+        """Write the alphabet, how far each table reaches, and the counts inside as uint16 (TOTAL as 0)."""
         below, above = _reaches(self.counts)
         inside = (self.counts[self.counts > 0] % TOTAL).astype("<u2")
         alphabet = np.array([self.counts.shape[2]], "<u2")
         width = "u1" if max(below.max(), above.max()) < 256 else "<u2"
-        np.savez_compressed(
-            path, alphabet=alphabet, below=below.astype(width), above=above.astype(width), inside=inside
-        )
+        reaches = {"below": below.astype(width), "above": above.astype(width)}
+        write_arrays(path, {"alphabet": alphabet, **reaches, "inside": inside})
 
     @classmethod
     def load(cls, path: str | Path) -> StaticPrior:

@@ -1,10 +1,14 @@
-"""Arrays in an npz, read without trust: sizes are checked before unpacking, headers before they are believed."""
+"""Arrays by name in a file, read without trust: sizes are checked before memory is taken, headers before they are used.
+
+Models are written with safetensors. An npz is read too: models of earlier versions, and tables of this package.
+"""
 
 from __future__ import annotations
 
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import BundleError
 
+SUFFIX, EARLIER_SUFFIX = ".safetensors", ".npz"
+MOST_HEADER_BYTES = 1 << 16
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 # npy 1.0 as numpy writes it; its own parser evaluates the header and leaks errors of the tokeniser
 _NPY_HEADER = re.compile(
@@ -24,8 +30,48 @@ _NPY_HEADER = re.compile(
 Members = dict[str, tuple[str, int]]  # name -> (types such as "<f4" or "|u1 <u2", axes)
 
 
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as safetensors, in place of an npz of the same name."""
+    from safetensors.numpy import save_file
+
+    assert path.suffix == SUFFIX, path
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    earlier(path).unlink(missing_ok=True)
+
+
+def earlier(path: Path) -> Path:
+    """Where models of earlier versions have what is now in this file."""
+    return path.with_suffix(EARLIER_SUFFIX) if path.suffix == SUFFIX else path
+
+
 def read_arrays(path: str | Path, members: Members, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """The named arrays of an npz, each of at most `most_bytes`; anything else ends in BundleError."""
+    """The named arrays of a safetensors or npz file, each of at most `most_bytes`; else BundleError.
+
+    Where there is no such safetensors file, an npz of the same name is read.
+    """
+    path = Path(path)
+    path = path if path.exists() else earlier(path)
+    return (_read_npz if path.suffix == EARLIER_SUFFIX else _read_safetensors)(path, members, most_bytes)
+
+
+def _read_safetensors(path: Path, members: Members, most_bytes: int) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        if (size := path.stat().st_size) > len(members) * most_bytes + MOST_HEADER_BYTES:
+            raise ValueError(f"{size} bytes")
+        arrays = load(path.read_bytes())
+        for name, (kinds, axes) in members.items():
+            array = arrays[name]
+            if array.dtype.str not in kinds.split() or array.ndim != axes or array.nbytes > most_bytes:
+                raise ValueError(f"{name} of type {array.dtype}, shape {array.shape}")
+        return {name: arrays[name] for name in members}
+    except (*_UNREADABLE, SafetensorError) as error:
+        raise BundleError(f"{path}", found=error, wanted=f"arrays {', '.join(members)}") from error
+
+
+def _read_npz(path: Path, members: Members, most_bytes: int) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: _member(archive, name, *form, most_bytes) for name, form in members.items()}

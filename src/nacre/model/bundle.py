@@ -1,13 +1,15 @@
 """A model is a folder: model.json, two graphs, integer tables. Every part is hash-checked; the fingerprint names it.
 
-model.json      settings, hashes, quantiser steps, measured rates, licence, training data, figures
-encoder.onnx    spectra -> latents
-decoder.onnx    latents -> spectra
-prior.npz       integer count tables
-quantiser.npz   steps, codebooks or sizes, for all kinds but scalar, whose steps are in model.json
-context.npz     integer network of the context prior, where the model has one
-refinement.npz  steps and integer tables of the residual layer, where the highest levels have one
-denoiser.onnx   spectra -> complex masks, where the model has a denoiser: before the encoder, so no part of its files
+model.json              settings, hashes, quantiser steps, measured rates, licence, training data, figures
+encoder.onnx            spectra -> latents
+decoder.onnx            latents -> spectra
+prior.safetensors       integer count tables
+quantiser.safetensors   steps, codebooks or sizes, for all kinds but scalar, whose steps are in model.json
+context.safetensors     integer network of the context prior, where the model has one
+refinement.safetensors  steps and integer tables of the residual layer, where the highest levels have one
+denoiser.onnx           spectra -> complex masks, where the model has a denoiser: before the encoder, no part of files
+
+Models of earlier versions have their arrays as npz.
 
 A model with a context prior has two fingerprints: a file names by its own which of the priors wrote it.
 """
@@ -26,14 +28,16 @@ from typing import Any
 from nacre.core.config import CodecConfig, DenoiserConfig
 from nacre.core.errors import BundleError, UsageError
 from nacre.core.types import Array
+from nacre.io.arrays import EARLIER_SUFFIX, SUFFIX, earlier
 from nacre.model.facts import FORMAT, Facts
 from nacre.quantise.base import Quantiser
 from nacre.quantise.registry import kind_of
 
 MODELS = Path(__file__).parent.parent / "models"
-PARTS = ("encoder.onnx", "decoder.onnx", "prior.npz")
-CONTEXT = "context.npz"
-RESIDUAL = "refinement.npz"
+PRIOR = "prior.safetensors"
+CONTEXT = "context.safetensors"
+RESIDUAL = "refinement.safetensors"
+PARTS = ("encoder.onnx", "decoder.onnx", PRIOR)
 DENOISER = "denoiser.onnx"
 ENCODES = ("encoder.onnx", DENOISER)  # the meaning of a file depends on all parts but these
 LARGEST_PART_BYTES = 256 << 20
@@ -75,8 +79,8 @@ class Bundle:
         return self.facts.static_rates_kbps
 
     def part(self, name: str) -> Path:
-        """Path of a part."""
-        return self.folder / name
+        """Path of a part; arrays may be in the form of an earlier version."""
+        return self.folder / _form(name, self.facts.hashes)
 
     @property
     def reads(self) -> dict[str, list[str]]:
@@ -97,7 +101,7 @@ class Bundle:
     @property
     def has_residual(self) -> bool:
         """Whether the highest levels have a residual layer."""
-        return RESIDUAL in self.facts.hashes
+        return _form(RESIDUAL, self.facts.hashes) in self.facts.hashes
 
     @property
     def denoiser(self) -> DenoiserConfig | None:
@@ -132,7 +136,14 @@ def _hash(path: Path) -> str:
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
     """Names of the files a model of this kind consists of, model.json apart; of those it may do without the `known`."""
-    return (*PARTS, *kind_of(kind).parts, *(name for name in (CONTEXT, RESIDUAL, DENOISER) if name in known))
+    needed = [_form(name, known) for name in (*PARTS, *kind_of(kind).parts)]
+    return (*needed, *(form for name in (CONTEXT, RESIDUAL, DENOISER) if (form := _form(name, known)) in known))
+
+
+def _form(name: str, known: Container[str]) -> str:
+    """The name of a part, or that in earlier versions where only this is known."""
+    older = earlier(Path(name)).name
+    return older if name not in known and older in known else name
 
 
 def fingerprint(config: CodecConfig, kind: int, meaning: Any, hashes: dict[str, str]) -> bytes:
@@ -163,6 +174,10 @@ def load(folder: Path) -> Bundle:
     hashes = bundle.facts.hashes
     for part in parts_of(bundle.kind, hashes):
         path = folder / part
+        if path.suffix == EARLIER_SUFFIX and (newer := path.with_suffix(SUFFIX)).exists():
+            raise BundleError(
+                str(newer), found=f"this beside {part}", wanted=f"{part} alone", next="copy the model again"
+            )
         found = _hash(path) if path.is_file() else "nothing"
         if found != hashes.get(part):
             wanted = str(hashes.get(part))[:12]
@@ -174,7 +189,7 @@ def described(folder: Path) -> Bundle:
     """What model.json says, checked as far as it goes alone; the parts are not looked at. Raises BundleError."""
     facts = Facts.read(folder)
     place, without = f"{folder}/model.json", facts.hashes.copy()
-    without.pop(CONTEXT, None)
+    without.pop(_form(CONTEXT, without), None)
     if DENOISER in facts.hashes and facts.denoiser is None:
         raise BundleError(f"{place}: denoiser", found="nothing", wanted=f"the settings of {DENOISER}")
     try:

@@ -77,7 +77,7 @@ class Model:
             analyser,
             synthesiser,
             quantiser,
-            StaticPrior.load(bundle.part("prior.npz")),
+            StaticPrior.load(bundle.part(bundles.PRIOR)),
             ContextPrior.load(bundle.part(bundles.CONTEXT)) if bundle.has_context else None,
             ResidualLayer.load(bundle.part(bundles.RESIDUAL)) if bundle.has_residual else None,
             bundle.facts.cleaning_span,

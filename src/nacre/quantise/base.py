@@ -20,7 +20,7 @@ from nacre.core.errors import AudioError, BundleError
 from nacre.core.types import Floats, Ints
 
 MOST_BYTES = 16 << 20  # of one array in a file
-FILE = "quantiser.npz"
+FILE = "quantiser.safetensors"
 
 
 class Quantiser(ABC):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import BundleError
 from nacre.core.types import Floats, Ints
-from nacre.io.arrays import Members, read_arrays
+from nacre.io.arrays import Members, read_arrays, write_arrays
 from nacre.quantise.base import FILE, MOST_BYTES, Quantiser, check_finite, check_used
 
 
@@ -73,8 +73,10 @@ class FiniteScalar(Quantiser):
         return 2 * self.reach + 1
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write an npz."""
-        np.savez_compressed(folder / FILE, sizes=np.array([self.reach, self.width], "<u2"), dims=self.dims.astype("u1"))
+        """Write the arrays, see `io.arrays`."""
+        write_arrays(
+            folder / FILE, {"sizes": np.array([self.reach, self.width], "<u2"), "dims": self.dims.astype("u1")}
+        )
         return {}
 
     @classmethod

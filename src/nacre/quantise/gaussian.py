@@ -10,7 +10,7 @@ import numpy as np
 
 from nacre.core.errors import BundleError
 from nacre.core.types import Floats, Ints
-from nacre.io.arrays import Members, read_arrays
+from nacre.io.arrays import Members, read_arrays, write_arrays
 from nacre.quantise.base import FILE, MOST_BYTES, Quantiser
 from nacre.quantise.scalar import dequantise, quantise
 
@@ -79,9 +79,10 @@ class GaussianQuantiser(Quantiser):
         return bool(self.rate_weight.any())
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write an npz."""
-        arrays = {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
-        np.savez_compressed(folder / FILE, **arrays)
+        """Write the arrays, see `io.arrays`."""
+        write_arrays(
+            folder / FILE, {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
+        )
         return {}
 
     @classmethod

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nacre.core.errors import BundleError
 from nacre.core.types import Floats, Ints
 from nacre.dsp.blas import one_thread
-from nacre.io.arrays import Members, read_arrays
+from nacre.io.arrays import Members, read_arrays, write_arrays
 from nacre.quantise.base import FILE, MOST_BYTES, Quantiser, check_finite, check_used
 
 MOST_CODES = (64, 4096, 64)  # codebooks, entries, dims of a code
@@ -137,9 +137,10 @@ class ResidualVQ(Quantiser):
             raise BundleError("tables", wanted=f"codes for indices of {entries} entries")
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write an npz."""
-        arrays = {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
-        np.savez_compressed(folder / FILE, **arrays)
+        """Write the arrays, see `io.arrays`."""
+        write_arrays(
+            folder / FILE, {name: getattr(self, name).astype(form) for name, (form, _) in self.MEMBERS.items()}
+        )
         return {}
 
     @classmethod

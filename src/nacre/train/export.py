@@ -293,7 +293,7 @@ def export(
         write_graph(net, "encoder", part / "encoder.onnx", bits)
         write_graph(net, "decoder", part / "decoder.onnx", bits)
         prior, quantiser = fit_prior(net, waves), net.quantiser.export_quantiser()
-        prior.save(part / "prior.npz")
+        prior.save(part / bundles.PRIOR)
         found: dict[str, Any] = {}
         found |= quantiser.save(part)
         found["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]

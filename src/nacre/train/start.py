@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
 from nacre.entropy.static_prior import StaticPrior
-from nacre.model.bundle import Bundle
+from nacre.model.bundle import PRIOR, Bundle
 from nacre.model.runtime import Network
 from nacre.train.codec_run import CodecRun
 from nacre.train.codec_trainer import CodecTrainer
@@ -103,7 +103,7 @@ def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
         found = (bundle.config.levels, bundle.config.cleans)
         raise TrainError("model's levels, cleans", found=found, wanted=(recipe.codec.levels, recipe.codec.cleans))
     source = CodecNet(bundle.config, recipe.net, recipe.kind, recipe.quantiser)
-    source.quantiser.restore(bundle.quantiser(), StaticPrior.load(bundle.part("prior.npz")))
+    source.quantiser.restore(bundle.quantiser(), StaticPrior.load(bundle.part(PRIOR)))
     for part in ("encoder", "decoder"):
         read_graph(source, part, bundle.part(f"{part}.onnx"))
     weights = run.net.state_dict()

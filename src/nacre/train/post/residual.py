@@ -136,7 +136,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
     """A copy of the model in which level i is what `levels[i]` was, with a residual layer of untrained tables."""
     for side in ("encoder", "decoder"):
         spread_graph(bundle.part(f"{side}.onnx"), part / f"{side}.onnx", bundle.config, side, levels)
-    StaticPrior(StaticPrior.load(bundle.part("prior.npz")).counts[levels]).save(part / "prior.npz")
+    StaticPrior(StaticPrior.load(bundle.part(bundles.PRIOR)).counts[levels]).save(part / bundles.PRIOR)
     if bundle.has_context:
         prior = ContextPrior.load(bundle.part(bundles.CONTEXT))
         arrays = prior.arrays | {name: prior.arrays[name][levels] for name in LEVELLED}
