@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from nacre.model import bundle as bundles
 
 TINY = Path(__file__).parent / "data" / "tiny"
 PACKAGE = Path(nacre.__file__).parent
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored in what it starts with "&"
 HUNG_S = 1200  # a process that hangs, not one that is slow on a busy machine
 
 
