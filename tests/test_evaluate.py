@@ -22,6 +22,7 @@ pytest.importorskip("scipy")
 
 from rich.console import Console
 
+import nacre
 from nacre.core.errors import NacreError, UsageError
 from nacre.evaluate import (
     choice,
@@ -29,6 +30,7 @@ from nacre.evaluate import (
     hiss,
     journal,
     judges,
+    loss,
     measures,
     metrics,
     opus_encode,
@@ -46,6 +48,7 @@ from nacre.evaluate.peer import fill
 from nacre.evaluate.programs import PeerError
 from nacre.evaluate.results import Memory, Run, Score
 from nacre.io import audio
+from nacre.model import bundle as bundles
 
 RATE_HZ = 16_000
 QUICK = "si_sdr_db,logmel_db"  # metrics that need no further package
@@ -687,7 +690,7 @@ def test_ffmpeg_without_an_encoder_names_the_package(monkeypatch):
 
 def test_custom_peer_fills_in_names_with_spaces():
     peer = peers.custom("x=my\\ enc -b {kbps} -r {bps} {in} {out} ::: dec {in} {out} ::: 320")
-    words = fill(peer.encode, Path("a b.wav"), Path("c"), peer.mode(6.5))
+    words = fill(peer.encode, Path("a b.wav"), Path("c"), peer.mode(6.5), RATE_HZ)
     assert words == ["my enc", "-b", "6.5", "-r", "6500", "a b.wav", "c"]
     assert peer.mode(6.5).delay_samples == 320
 
@@ -980,6 +983,74 @@ def test_page_gets_the_sound_of_the_examples(clips, tiny_model, tmp_path, monkey
     wave, rate_hz = sounds[found.examples[0], "nacre tiny", 1.0]
     assert (wave.dtype, rate_hz) == (np.float32, RATE_HZ)
     assert seen["path"] == chosen.report
+
+
+@pytest.fixture(params=[24_000, 48_000])
+def other_rate(request, tiny_model, tmp_path) -> tuple[Path, int]:
+    """The tiny model as one for another rate, and that rate."""
+    folder, tiny = tmp_path / "other", bundles.load(tiny_model)
+    shutil.copytree(tiny_model, folder)
+    bundles.save(folder, "other", tiny.kind, replace(tiny.config, rate_hz=request.param), tiny.metadata)
+    return folder, request.param
+
+
+def test_the_rate_is_the_models(clips, other_rate, fake, tmp_path, speech, monkeypatch):
+    """All codecs get sound at the model's rate, one that knows 16 kHz only among them; metrics see it there."""
+    pytest.importorskip("jinja2")
+    pytest.importorskip("pystoi")
+    from nacre.evaluate import report
+
+    model, rate_hz = other_rate
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "c.wav"):
+        audio.write(clips / name, 0.1 * rng.standard_normal((1, rate_hz)), rate_hz, overwrite=True)
+    seen = {}
+    monkeypatch.setattr(report, "write_page", lambda found, sounds, path: seen.update(sounds))
+    commands = (fake("narrow"), fake("late", decode="late", delay=" ::: 320"))
+    more = {"peer_commands": commands, "peer_bitrates_kbps": (6,), "metrics": f"{QUICK},estoi", "examples": 2}
+    good, said = evaluate(
+        options(clips, model, **more, report=tmp_path / "o.html", csv=tmp_path / "o.csv", json=tmp_path / "o.json")
+    )
+    assert good, said
+    assert f"resampled to {rate_hz // 1000} kHz" in json.loads((tmp_path / "o.json").read_text())["facts"]["sound"]
+    assert {rate for _, rate in seen.values()} == {rate_hz}
+    lines = rows(tmp_path / "o.csv")
+    assert all(math.isfinite(float(line["si_sdr_db"])) and math.isfinite(float(line["estoi"])) for line in lines)
+    noise = [line for line in lines if line["clip"] == "a.wav" and line["system"] in ("narrow", "late")]
+    assert all(float(line["si_sdr_db"]) < 5 for line in noise), "what is above 8 kHz counts"
+    assert all(float(line["lag_samples"]) == 0 for line in noise)
+    assert all(abs(float(line["seconds"]) - 1) < 0.01 for line in noise)
+
+
+def test_codecs_that_take_any_rate_get_the_models(fake, speech):
+    wave = audio.resampled(speech[:16_000], RATE_HZ, 48_000)
+    peer = peers.custom(fake("wide").replace("{out}", "{out} {rate}", 1))
+    coded = peer.code(wave, 6, 48_000)
+    assert np.abs(coded.wave - wave).max() < 1e-4
+    assert coded.file_bytes == 44 + 2 * 48_000
+    assert peers.custom(fake("narrow")).code(wave, 6, 48_000).file_bytes == 44 + 2 * 16_000
+    assert fill("x --rate {rate}", Path("a"), Path("b"), peer.mode(6), 48_000) == ["x", "--rate", "48000"]
+
+
+def test_calls_at_the_rate_of_the_model(clips, other_rate):
+    model, rate_hz = other_rate
+    codec = nacre.load(model)
+    points = loss.evaluate_loss(codec, clips, 1.0, [0.0, 0.2], [1.0], Console(quiet=True), metrics=QUICK, limit=1)
+    assert {point.loss for point in points} == {0.0, 0.2}
+    assert all(math.isfinite(value) for point in points for value in point.figures.values())
+    assert loss.rate_of(codec) == rate_hz
+
+
+def test_figures_at_other_rates_are_those_of_the_sound(speech):
+    """Resampled sound has the log-mel distance it had, nearly; what is above 8 kHz adds to it."""
+    noisy = speech + 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    plain = measures.logmel_db(Sound(speech), Sound(noisy))
+    wide = [audio.resampled(sound, RATE_HZ, 48_000) for sound in (speech, noisy)]
+    first, second = (Sound(wave, 48_000) for wave in wide)
+    assert abs(measures.logmel_db(first, second) / plain - 1) < 0.35
+    assert measures.si_sdr_db(Sound(speech), Sound(first.wave)) > 20  # but for what lies just below 8 kHz
+    hiss = Sound(wide[0] + 0.02 * np.random.default_rng(1).standard_normal(len(wide[0])).astype(np.float32), 48_000)
+    assert measures.logmel_db(first, hiss) > 1.5 * measures.logmel_db(Sound(first.wave), Sound(hiss.wave))
 
 
 def test_command_line(clips, tiny_model, run):

@@ -89,7 +89,14 @@ def _nacre_systems(options: Options, notes: list[str]) -> list[System]:
             span = f"{codec.bundle.rates_kbps[0]:.1f} to {codec.bundle.rates_kbps[-1]:.1f} kb/s"
             raise UsageError("bitrates", found=found, wanted=span, next=f"model {name}")
         twice = names.count(name) > 1
-        systems.append(System(f"nacre {name} ({mark})" if twice else f"nacre {name}", tuple(rates), model=model))
+        systems.append(
+            System(
+                f"nacre {name} ({mark})" if twice else f"nacre {name}",
+                tuple(rates),
+                model=model,
+                rate_hz=codec.config.rate_hz,
+            )
+        )
     if len({system.name for system in systems}) < len(systems):
         raise UsageError("model", found="the same one twice", wanted="different ones")
     return systems

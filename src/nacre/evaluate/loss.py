@@ -25,13 +25,14 @@ from nacre.evaluate import opus_line
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.metrics import METRICS, available, choose, pieces, require, score
+from nacre.evaluate.peer import fitted
 from nacre.io.audio import AudioReader, mono_blocks, resampled
 from nacre.io.files import Name, output_file
 from nacre.link.line import Call, Line, arrivals, call
 
 LOSSES = (0.0, 0.05, 0.1, 0.2, 0.3)
 SHOWN = ("pesq_wb", "estoi")
-Way = Callable[[Array, Line], tuple[Array, float]]  # wave [N] at 16 kHz, line -> (what is heard [N], kb/s)
+Way = Callable[[Array, Line], tuple[Array, float]]  # wave [N], line -> (decoded [N], kb/s)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Point:
     figures: dict[str, float]
 
 
-def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
+def ways_of(codec: Codec, settings: LiveSettings, rate_hz: int) -> dict[str, Way]:
     """nacre with copies, without, and with silence for what is lost; Opus at the same rate where a libopus is had.
 
     The sender knows the loss and the bursts; packets wait as long as copies reach back.
@@ -54,9 +55,9 @@ def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
     def ours(redundant: bool) -> Way:
         def over(wave: Array, line: Line) -> tuple[Array, float]:
             reach_ms = settings.reach_ms or line.reach_ms
-            told = replace(settings, redundant=redundant, loss=line.loss, reach_ms=reach_ms)
-            found = call(codec, wave, RATE_HZ, told, line, 20.0 * (reach_frames(reach_ms) + 1))
-            return found.wave, found.payload_kbps
+            expecting = replace(settings, redundant=redundant, loss=line.loss, reach_ms=reach_ms)
+            made = call(codec, wave, rate_hz, expecting, line, 20.0 * (reach_frames(reach_ms) + 1))
+            return made.wave, made.payload_kbps
 
         return over
 
@@ -64,10 +65,10 @@ def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
 
     def silent(wave: Array, line: Line) -> tuple[Array, float]:
         if (key := wave.tobytes()) not in clean:
-            clean[key] = call(codec, wave, RATE_HZ, replace(settings, loss=0.0), Line(), 0.0)
-        hop, found = RATE_HZ // 50, clean[key]
+            clean[key] = call(codec, wave, rate_hz, replace(settings, loss=0.0), Line(), 0.0)
+        hop, made = codec.config.hop_samples * rate_hz // codec.config.rate_hz, clean[key]
         lost = [delay_s is None for delay_s in islice(arrivals(line), ceil_div(len(wave), hop))]
-        return np.where(np.repeat(lost, hop)[: len(wave)], np.float32(0), found.wave), found.payload_kbps
+        return np.where(np.repeat(lost, hop)[: len(wave)], np.float32(0), made.wave), made.payload_kbps
 
     ways = {"nacre": ours(True), "nacre, no copies": ours(False), "nacre, silence for lost frames": silent}
     try:
@@ -76,21 +77,36 @@ def ways_of(codec: Codec, settings: LiveSettings) -> dict[str, Way]:
         return ways
     rate = DEFAULT_KBPS if settings.bitrate_kbps is None else settings.bitrate_kbps
     name = opus.opus_get_version_string().decode()
-    return ways | {f"{name}, FEC": lambda wave, line: opus_line.call(opus, wave, rate, line)}
+
+    def others(wave: Array, line: Line) -> tuple[Array, float]:
+        decoded, kbps = opus_line.call(opus, resampled(wave, rate_hz, opus_line.RATE_HZ), rate, line)
+        return fitted(resampled(decoded, opus_line.RATE_HZ, rate_hz), len(wave)), kbps
+
+    return ways | {f"{name}, FEC": others}
+
+
+def rate_of(codec: Codec) -> int:
+    """Rate in Hz at which calls are compared: the model's, at least 16 kHz."""
+    return max(RATE_HZ, codec.config.rate_hz)
 
 
 def measure(
-    ways: dict[str, Way], clips: dict[str, Array], losses: Sequence[float], bursts: Sequence[float], names: list[str]
+    ways: dict[str, Way],
+    clips: dict[str, Array],
+    rate_hz: int,
+    losses: Sequence[float],
+    bursts: Sequence[float],
+    names: list[str],
 ) -> list[Point]:
-    """Every way at each loss and burst over waves [N] at 16 kHz; a clip's losses are the same for all ways."""
+    """Every way at each loss and burst over waves [N]; a clip's losses are the same for all ways."""
     points = []
     for loss in losses:
         for burst in bursts if loss else bursts[:1]:
             for system, way in ways.items():
                 rows, rates = [], []
                 for seed, wave in enumerate(clips.values()):
-                    heard, rate = way(wave, Line(loss, burst if loss else 1.0, seed=seed))
-                    rows.append(score(pieces(wave), heard, names)[0])
+                    decoded, rate = way(wave, Line(loss, burst if loss else 1.0, seed=seed))
+                    rows.append(score(pieces(wave, rate_hz), decoded, names)[0])
                     rates.append(rate)
                 means = {name: float(np.mean([row[name] for row in rows if name in row] or [np.nan])) for name in names}
                 points.append(Point(system, loss, burst if loss else 1.0, float(np.mean(rates)), means))
@@ -112,11 +128,12 @@ def evaluate_loss(
 ) -> list[Point]:
     """Table of quality over loss for a folder of speech, and a JSON file of it. Raises NacreError, UsageError."""
     names = available(choose(metrics, False) if metrics else SHOWN, [])
-    clips = {}
+    clips, rate_hz = {}, rate_of(codec)
     for name in find_clips(folder, limit):
         with AudioReader(folder / name) as reader:
-            clips[str(name)] = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
-    points = measure(ways_of(codec, LiveSettings(bitrate_kbps)), clips, losses, bursts, names)
+            clips[str(name)] = np.concatenate(list(mono_blocks(reader, rate_hz)))
+    ways = ways_of(codec, LiveSettings(bitrate_kbps), rate_hz)
+    points = measure(ways, clips, rate_hz, losses, bursts, names)
     table = Table("system", "lost %", "burst", "kb/s", *(METRICS[name].label for name in names), box=None)
     for point in points:
         figures = (f"{point.figures[name]:.3f}" for name in names)
@@ -137,8 +154,9 @@ def draw(
     from matplotlib.figure import Figure
 
     names = available(SHOWN, [])
-    clips = {"call": resampled(wave, rate_hz, RATE_HZ)}
-    points = measure(ways_of(codec, settings), clips, LOSSES, [line.burst], names)
+    at_hz = rate_of(codec)
+    clips = {"call": resampled(wave, rate_hz, at_hz)}
+    points = measure(ways_of(codec, settings, at_hz), clips, at_hz, LOSSES, [line.burst], names)
     figure = Figure(figsize=(4.2 * len(names), 3.4), dpi=110, layout="constrained")
     for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for system in dict.fromkeys(point.system for point in points):

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from nacre.io.audio import resampled
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
-RATE_HZ = 16_000
+RATE_HZ = 16_000  # of the metrics that are defined at one rate, and the lowest of an evaluation
 HIGHEST_DB = 100.0  # SI-SDR of a perfect copy, which would be infinite
-MEL_BANDS = {256: 20, 512: 40, 1024: 64, 2048: 80}  # by window in samples: 16 to 128 ms
+MEL_BANDS = {256: 20, 512: 40, 1024: 64, 2048: 80}  # to 8 kHz, by window in samples at 16 kHz: 16 to 128 ms
 MEL_RANGE_DB = 80.0  # what lies further below the loudest band of the original is not heard
 LOWEST_HZ, HIGHEST_HZ = 60.0, 400.0
 PITCH_WINDOW, PITCH_HOP = 512, 160
@@ -35,15 +37,20 @@ class NothingToMeasure(ValueError):
 
 
 class Sound:
-    """A piece [N] float32 at 16 kHz, with what several metrics or several codecs ask of it worked out once."""
+    """A piece [N] float32, with what several metrics or several codecs need of it worked out once."""
 
-    def __init__(self, wave: Array):
-        self.wave = np.clip(wave, -1, 1).astype(np.float32)
+    def __init__(self, wave: Array, rate_hz: int = RATE_HZ):
+        self.full, self.rate_hz = np.clip(wave, -1, 1).astype(np.float32), rate_hz
+
+    @cached_property
+    def wave(self) -> Array:
+        """[M] float32 at 16 kHz, for the metrics that are defined there."""
+        return self.full if self.rate_hz == RATE_HZ else np.clip(resampled(self.full, self.rate_hz, RATE_HZ), -1, 1)
 
     @cached_property
     def mels(self) -> list[Array]:
         """Mel band powers [T, bands], one for each window."""
-        return [mel_powers(self.wave, window, bands) for window, bands in MEL_BANDS.items()]
+        return [mel_powers(self.full, window, bands, self.rate_hz) for window, bands in MEL_BANDS.items()]
 
     @cached_property
     def pitch(self) -> Array:
@@ -138,7 +145,7 @@ def transcript(wave: Array) -> str:
 
 def si_sdr_db(original: Sound, decoded: Sound) -> float:
     """Scale-invariant signal-to-distortion ratio, within +-100 dB."""
-    wanted, got = (sound.wave.astype(np.float64) - sound.wave.mean(dtype=np.float64) for sound in (original, decoded))
+    wanted, got = (sound.full.astype(np.float64) - sound.full.mean(dtype=np.float64) for sound in (original, decoded))
     part = (got @ wanted) / (wanted @ wanted) * wanted
     power, rest = float(part @ part), float((got - part) @ (got - part))
     if power == 0 or rest == 0:
@@ -156,25 +163,30 @@ def logmel_db(original: Sound, decoded: Sound) -> float:
     return sum(distances) / len(distances)
 
 
-def mel_powers(wave: Array, window: int, bands: int) -> Array:
-    """Powers [T, bands] of wave [N], frames a quarter window apart."""
+def mel_powers(wave: Array, window: int, bands: int, rate_hz: int = RATE_HZ) -> Array:
+    """Powers [T, bands'] of wave [N], frames a quarter window apart; the sizes are those of 16 kHz."""
+    window, bands = window * rate_hz // RATE_HZ, round(bands * _mel(rate_hz / 2) / _mel(RATE_HZ / 2))
     padded = np.pad(wave.astype(np.float64), (window // 2, window))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[:: window // 4]
     power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2  # [T, window / 2 + 1]
-    result: Array = power @ mel_filters(window, bands)
+    result: Array = power @ mel_filters(window, bands, rate_hz)
     return result
 
 
 @functools.cache
-def mel_filters(window: int, bands: int) -> Array:
-    """Triangles [window / 2 + 1, bands] from 0 to 8 kHz, each of sum 1."""
-    edges_mel = np.linspace(0, 2595 * math.log10(1 + RATE_HZ / 2 / 700), bands + 2)
+def mel_filters(window: int, bands: int, rate_hz: int = RATE_HZ) -> Array:
+    """Triangles [window / 2 + 1, bands] from 0 to half the rate, each of sum 1."""
+    edges_mel = np.linspace(0, _mel(rate_hz / 2), bands + 2)
     low, middle, high = (700 * (10 ** (edges_mel[at : at + bands] / 2595) - 1) for at in range(3))
-    hz = np.fft.rfftfreq(window, 1 / RATE_HZ)[:, None]
+    hz = np.fft.rfftfreq(window, 1 / rate_hz)[:, None]
     slopes = np.minimum((hz - low) / (middle - low), (high - hz) / (high - middle))
     triangles = np.maximum(slopes, 1e-9)  # a band between two bins gives the same for both sounds
     filters: Array = triangles / triangles.sum(0)
     return filters
+
+
+def _mel(hz: float) -> float:
+    return 2595 * math.log10(1 + hz / 700)
 
 
 def pitch_hz(wave: Array) -> Array:

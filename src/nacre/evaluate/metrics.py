@@ -1,6 +1,8 @@
 """What is measured between an original and what a codec made of it: `METRICS`, by name, each with its blind spots.
 
-    16 kHz mono [N] -> pieces of at most 20 s -> each metric on each piece -> mean over the pieces
+    mono [N] -> pieces of at most 20 s -> each metric on each piece -> mean over the pieces
+
+SI-SDR and log-mel distance are taken at the sound's own rate, all others at 16 kHz, where they are defined.
 
 Pieces bound the memory, and PESQ's C code, written for calls of some seconds, crashes on minutes of speech.
 """
@@ -20,7 +22,7 @@ from nacre.core.units import ceil_div
 from nacre.evaluate import hiss, judges, measures
 from nacre.evaluate.measures import RATE_HZ, Array, NothingToMeasure, Sound
 
-PIECE_SAMPLES = 20 * RATE_HZ
+PIECE_S = 20
 EVALUATE = "pip install 'nacre[evaluate]'"
 
 
@@ -55,17 +57,18 @@ class Metric:
         return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
 
-def pieces(wave: Array) -> list[Sound]:
+def pieces(wave: Array, rate_hz: int = RATE_HZ) -> list[Sound]:
     """wave [N] as equal pieces of at most 20 s."""
-    return [Sound(piece) for piece in np.array_split(wave, max(1, ceil_div(len(wave), PIECE_SAMPLES)))]
+    count = max(1, ceil_div(len(wave), PIECE_S * rate_hz))
+    return [Sound(piece, rate_hz) for piece in np.array_split(wave, count)]
 
 
 def score(original: list[Sound], decoded: Array, names: Iterable[str]) -> tuple[dict[str, float], list[str]]:
-    """Figures of decoded [N], and why others are missing. What cannot be measured never becomes a number.
+    """Figures of decoded [N] at the original's rate, and why others are missing. Nothing unmeasured becomes a number.
 
     A metric that finds nothing to measure in the original is left out without a word: no codec failed there.
     """
-    parts, figures, failures = pieces(decoded), {}, []
+    parts, figures, failures = pieces(decoded, original[0].rate_hz), {}, []
     for name in names:
         try:
             figures[name] = _mean(METRICS[name].measure, original, parts)

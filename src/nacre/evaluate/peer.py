@@ -2,8 +2,8 @@
 
     wave -> padded by the codec's delay -> a.wav -> encode -> a.opus -> decode -> b.wav -> delay cut off -> wave
 
-`{in}`, `{out}`, `{kbps}`, `{bps}` and `{mode}` in a command are filled in. A codec is aligned by the delay stated here,
-never by a fit; `measures.lag_samples` checks it on every clip.
+`{in}`, `{out}`, `{kbps}`, `{bps}`, `{mode}` and `{rate}` in a command are filled in. A codec is aligned by the delay
+stated here, never by a fit; `measures.lag_samples` checks it on every clip.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ LEAST_S = 1e-3  # processor time is not told more finely once the start of the p
 
 @dataclass(frozen=True)
 class Coded:
-    """What a codec made of a clip: wave [N] float32 at 16 kHz, aligned with what went in."""
+    """What a codec made of a clip: wave [N] float32, aligned with what went in and at its rate."""
 
     wave: Array
     payload_bytes: int  # without the container's paging and headers
@@ -65,7 +65,8 @@ class Peer:
     usual_kbps: tuple[float, ...] = ()
     lowest_kbps: float = 0.0
     modes: tuple[Mode, ...] = ()
-    rate_hz: int = RATE_HZ
+    rate_hz: int = RATE_HZ  # of the sound that the programs get
+    any_rate: bool = False  # they get the rate of the evaluation instead
     raw: bool = False  # headerless 16-bit samples instead of WAV
     frame_samples: int = 1  # at 16 kHz; the sound is filled up to whole frames
     spare_samples: int = LENGTH_TOLERANCE  # that the decoder may leave at the end
@@ -109,26 +110,36 @@ class Peer:
         """What decides about its figures."""
         return [self.encode, self.decode, self.version()]
 
-    def code(self, wave: Array, kbps: float) -> Coded:
-        """[N] float32 at 16 kHz -> what the codec makes of it, of the same length. Raises PeerError."""
+    def code(self, wave: Array, kbps: float, rate_hz: int = RATE_HZ) -> Coded:
+        """[N] float32 -> what the codec makes of it, of the same length and rate. Raises PeerError."""
+        coded = self._coded(audio.resampled(wave, rate_hz, inner := self._inner_hz(rate_hz)), kbps, inner)
+        return replace(coded, wave=fitted(audio.resampled(coded.wave, inner, rate_hz), len(wave)))
+
+    def _inner_hz(self, rate_hz: int) -> int:
+        """Rate at which sound is aligned."""
+        return rate_hz if self.any_rate else RATE_HZ
+
+    def _coded(self, wave: Array, kbps: float, rate_hz: int) -> Coded:
         mode = self.mode(kbps)
         padded = self._padded(wave, mode)
         with tempfile.TemporaryDirectory(prefix="nacre-") as folder:
             start = self._start_s(kbps, folder)
-            decoded, data, times = self._run(padded, mode, folder, run_command)
+            decoded, data, times = self._run(padded, mode, folder, run_command, rate_hz)
         decoded = decoded[mode.delay_samples :]
-        spare = len(padded) - len(wave) - mode.delay_samples + self.spare_samples
-        if not -LENGTH_TOLERANCE <= len(decoded) - len(wave) <= spare:
+        least, most = (size * rate_hz // RATE_HZ for size in (-LENGTH_TOLERANCE, self.spare_samples))
+        spare = len(padded) - len(wave) - mode.delay_samples + most
+        if not least <= len(decoded) - len(wave) <= spare:
             raise PeerError("decoded", found=f"{len(decoded)} samples", wanted=len(wave))
-        decoded = np.pad(decoded[: len(wave)], (0, max(0, len(wave) - len(decoded))))
+        decoded = fitted(decoded, len(wave))
         encode_s, decode_s = (max(took - idle, LEAST_S) for took, idle in zip(times, start, strict=True))
         return Coded(decoded, self.payload(data), len(data), encode_s, decode_s)
 
-    def memory_mb(self, wave: Array, kbps: float) -> tuple[float, float]:
-        """Peak memory of the two programs on [N] float32 at 16 kHz, encoding and decoding. Raises PeerError."""
-        mode = self.mode(kbps)
+    def memory_mb(self, wave: Array, kbps: float, rate_hz: int = RATE_HZ) -> tuple[float, float]:
+        """Peak memory of the two programs on [N] float32, encoding and decoding. Raises PeerError."""
+        mode, inner = self.mode(kbps), self._inner_hz(rate_hz)
+        padded = self._padded(audio.resampled(wave, rate_hz, inner), mode)
         with tempfile.TemporaryDirectory(prefix="nacre-") as folder:
-            return self._run(self._padded(wave, mode), mode, folder, peak_mb)[2]
+            return self._run(padded, mode, folder, peak_mb, inner)[2]
 
     def _padded(self, wave: Array, mode: Mode) -> Array:
         """[N] with as much behind it as the codec is late, up to whole frames."""
@@ -140,14 +151,14 @@ class Peer:
         if self.name not in _STARTS:
             instant = np.zeros(max(self.frame_samples, RATE_HZ // 10), np.float32)
             try:
-                runs = [self._run(instant, self.mode(kbps), folder, run_command)[2] for _ in range(START_RUNS)]
+                runs = [self._run(instant, self.mode(kbps), folder, run_command, RATE_HZ)[2] for _ in range(START_RUNS)]
                 _STARTS[self.name] = min(run[0] for run in runs), min(run[1] for run in runs)
             except NacreError:  # too short for this codec
                 _STARTS[self.name] = 0.0, 0.0
         return _STARTS[self.name]
 
     def _run(
-        self, wave: Array, mode: Mode, folder: str, run: Callable[[list[str], Path, float], float]
+        self, wave: Array, mode: Mode, folder: str, run: Callable[[list[str], Path, float], float], rate_hz: int
     ) -> tuple[Array, bytes, tuple[float, float]]:
         """Both programs by `run` -> what came back, the file between them, and what `run` says of each."""
         source, coded, result = (Path(folder, name) for name in ("a.pcm", f"a{self.suffix}", "b.pcm"))
@@ -155,32 +166,36 @@ class Peer:
             source, result = source.with_suffix(".wav"), result.with_suffix(".wav")
         for path in (coded, result):
             path.unlink(missing_ok=True)
-        self._write(source, wave)
-        limit_s = max(SHORTEST_LIMIT_S, 20 * len(wave) / RATE_HZ)
-        told = [
-            run(fill(command, start, end, mode), end, limit_s)
+        outer = rate_hz if self.any_rate else self.rate_hz
+        self._write(source, audio.resampled(wave, rate_hz, outer), outer)
+        limit_s = max(SHORTEST_LIMIT_S, 20 * len(wave) / rate_hz)
+        figures = [
+            run(fill(command, start, end, mode, outer), end, limit_s)
             for command, start, end in ((self.encode, source, coded), (self.decode, coded, result))
         ]
-        return self._read(result), coded.read_bytes(), (told[0], told[1])
+        decoded = audio.resampled(*self._read(result, outer), rate_hz)
+        return decoded, coded.read_bytes(), (figures[0], figures[1])
 
-    def _write(self, path: Path, wave: Array) -> None:
-        sound = audio.resampled(wave, RATE_HZ, self.rate_hz)
+    def _write(self, path: Path, wave: Array, rate_hz: int) -> None:
         if self.raw:
-            path.write_bytes(np.clip(np.rint(sound * 32768), -32768, 32767).astype("<i2").tobytes())
+            path.write_bytes(np.clip(np.rint(wave * 32768), -32768, 32767).astype("<i2").tobytes())
         else:
-            audio.write(path, sound[None], self.rate_hz, overwrite=True)
+            audio.write(path, wave[None], rate_hz, overwrite=True)
 
-    def _read(self, path: Path) -> Array:
+    def _read(self, path: Path, rate_hz: int) -> tuple[Array, int]:
         if self.raw:
             data = path.read_bytes()
-            return audio.resampled(
-                np.frombuffer(data[: len(data) // 2 * 2], "<i2") / np.float32(32768), self.rate_hz, RATE_HZ
-            )
+            return np.frombuffer(data[: len(data) // 2 * 2], "<i2") / np.float32(32768), rate_hz
         wave, rate_hz = audio.read(path)
-        return audio.resampled(wave.mean(0), rate_hz, RATE_HZ)
+        return wave.mean(0), rate_hz
 
 
 _STARTS: dict[str, tuple[float, float]] = {}
+
+
+def fitted(wave: Array, length: int) -> Array:
+    """wave [N] -> [length], cut or with silence behind it."""
+    return np.pad(wave[:length], (0, max(0, length - len(wave))))
 
 
 def near_rates(asked_kbps: list[float], known_kbps: list[float]) -> list[float]:
@@ -189,10 +204,10 @@ def near_rates(asked_kbps: list[float], known_kbps: list[float]) -> list[float]:
     return sorted({found for kbps, found in pairs if 1 / FAR <= found / kbps <= FAR})
 
 
-def fill(command: str, source: Path, target: Path, mode: Mode) -> list[str]:
+def fill(command: str, source: Path, target: Path, mode: Mode, rate_hz: int) -> list[str]:
     """The words of a command with its placeholders filled in; names with spaces stay whole."""
     values = {"in": str(source), "out": str(target), "mode": mode.word}
-    values |= {"kbps": f"{mode.kbps:g}", "bps": f"{1000 * mode.kbps:.0f}"}
+    values |= {"kbps": f"{mode.kbps:g}", "bps": f"{1000 * mode.kbps:.0f}", "rate": str(rate_hz)}
     words = shlex.split(command)
     for name, value in values.items():
         words = [word.replace("{" + name + "}", value) for word in words]

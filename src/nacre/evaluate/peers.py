@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from nacre.core.errors import UsageError
 from nacre.evaluate.enhanced import enhanced_opus
-from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.payload import amr_wb_payload_bytes, mp3_payload_bytes, ogg_payload_bytes
 from nacre.evaluate.peer import Mode, Peer
 from nacre.evaluate.python_peer import PythonPeer, custom_object
@@ -21,10 +20,11 @@ def _opus() -> Peer:
     tools = Peer(
         "opus",
         "opusenc --quiet --vbr --comp 10 --bitrate {kbps} {in} {out}",
-        f"opusdec --quiet --rate {RATE_HZ} --float --no-dither {{in}} {{out}}",
+        "opusdec --quiet --rate {rate} --float --no-dither {in} {out}",
         ".opus",
         usual_kbps=(6, 8, 10, 12, 16),
         lowest_kbps=5.0,
+        any_rate=True,
         payload=ogg_payload_bytes,
         needs=(("opusenc", "opus-tools"), ("opusdec", "opus-tools")),
         about="variable rate, complexity 10, frames of 20 ms",
@@ -34,7 +34,7 @@ def _opus() -> Peer:
     return replace(
         tools,
         encode=_ffmpeg("-c:a libopus -vbr on -compression_level 10 -b:a {bps}"),
-        decode=f"ffmpeg -v error -y -threads 1 -c:a libopus -i {{in}} -ar {RATE_HZ} -c:a pcm_f32le {{out}}",
+        decode="ffmpeg -v error -y -threads 1 -c:a libopus -i {in} -ar {rate} -c:a pcm_f32le {out}",
         needs=(("ffmpeg", "opus-tools or ffmpeg"),),
         ffmpeg_encoder="libopus",
     )
@@ -111,6 +111,7 @@ def _mp3() -> Peer:
         ".mp3",
         usual_kbps=(8, 16, 24, 32, 40),
         modes=tuple(Mode(kbps) for kbps in (8, 16, 24, 32, 40, 48, 56, 64)),
+        any_rate=True,
         spare_samples=576,
         payload=mp3_payload_bytes,
         needs=(("ffmpeg", "ffmpeg"),),
@@ -137,7 +138,15 @@ def custom(text: str) -> Peer:
         raise UsageError("peer-cmd", found=parts[2], wanted="the delay in samples at 16 kHz", next=f"{form} ::: 320")
     needs = tuple((shlex.split(part)[0], "that brings it, or give its full path") for part in parts[:2])
     delay = int(parts[2]) if len(parts) == 3 else 0
-    return Peer(name.strip(), parts[0], parts[1], delay_samples=delay, usual_kbps=(6, 9, 12), needs=needs)
+    return Peer(
+        name.strip(),
+        parts[0],
+        parts[1],
+        delay_samples=delay,
+        usual_kbps=(6, 9, 12),
+        needs=needs,
+        any_rate=any("{rate}" in part for part in parts[:2]),
+    )
 
 
 def choose(names: list[str], commands: list[str], objects: list[str] | None = None) -> list[Peer | PythonPeer]:

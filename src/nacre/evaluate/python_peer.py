@@ -16,7 +16,7 @@ import numpy as np
 
 from nacre.core.errors import UsageError
 from nacre.evaluate.measures import RATE_HZ
-from nacre.evaluate.peer import LENGTH_TOLERANCE, Coded, near_rates
+from nacre.evaluate.peer import LENGTH_TOLERANCE, Coded, fitted, near_rates
 from nacre.evaluate.programs import PeerError
 from nacre.io import audio
 
@@ -68,21 +68,21 @@ class PythonPeer:
         """What decides about its figures."""
         return [self.place, self.version()]
 
-    def code(self, wave: Array, kbps: float) -> Coded:
-        """[N] float32 at 16 kHz -> what the codec makes of it, of the same length. Raises PeerError."""
+    def code(self, wave: Array, kbps: float, rate_hz: int = RATE_HZ) -> Coded:
+        """[N] float32 -> what the codec makes of it, of the same length and rate. Raises PeerError."""
         codec = _warm(self.place)
         start_s = time.process_time()
-        data = codec.encode(wave, RATE_HZ, kbps)
+        data = codec.encode(wave, rate_hz, kbps)
         middle_s = time.process_time()
-        sound, rate_hz = codec.decode(data)
+        sound, back_hz = codec.decode(data)
         end_s = time.process_time()
-        decoded = audio.resampled(np.asarray(sound, np.float32).reshape(-1), rate_hz, RATE_HZ)
-        if abs(len(decoded) - len(wave)) > LENGTH_TOLERANCE:
+        decoded = audio.resampled(np.asarray(sound, np.float32).reshape(-1), back_hz, rate_hz)
+        if abs(len(decoded) - len(wave)) > LENGTH_TOLERANCE * rate_hz // RATE_HZ:
             raise PeerError("decoded", found=f"{len(decoded)} samples", wanted=len(wave))
-        decoded = np.pad(decoded[: len(wave)], (0, max(0, len(wave) - len(decoded))))
+        decoded = fitted(decoded, len(wave))
         return Coded(decoded, len(data), len(data), middle_s - start_s, end_s - middle_s)
 
-    def memory_mb(self, wave: Array, kbps: float) -> tuple[float, float]:
+    def memory_mb(self, wave: Array, kbps: float, rate_hz: int = RATE_HZ) -> tuple[float, float]:
         """Not told: it shares a process with the metrics."""
         return 0.0, 0.0
 

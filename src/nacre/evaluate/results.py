@@ -19,7 +19,9 @@ class Score:
     decode_s: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)  # by name, see metrics.METRICS
     failure: str = ""  # "codec: ..." where nothing came back, "pesq_wb: ..." where a metric is missing
-    lag_samples: int | None = None  # at 16 kHz, by cross-correlation; None where the waveform is not kept
+    lag_samples: int | None = (
+        None  # at the rate of the evaluation, by cross-correlation; None where the waveform is not kept
+    )
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[
         "processor": processor(),
         "clips": _clips_fact(results),
         "memory": _memory_fact(memory, results),
-        "sound": "Clips are mixed to mono, resampled to 16 kHz and rounded to 16 bits; that is what every codec gets.",
+        "sound": _sound_fact(plan.rate_hz),
         "rates": "nacre is charged for its whole files, other codecs for their packets without the container.",
         "speed": "Processor time of one thread. nacre from samples in memory to bytes and back; programs with their "
         "file handling, less what they take to start.",
@@ -131,6 +131,12 @@ def _model_facts(plan: Plan) -> dict[str, str]:
     return facts
 
 
+def _sound_fact(rate_hz: int) -> str:
+    khz = f"{rate_hz / 1000:g} kHz"
+    fact = f"Clips are mixed to mono, resampled to {khz} and rounded to 16 bits; that is what every codec gets."
+    return fact if rate_hz == RATE_HZ else f"{fact} SI-SDR and log-mel are taken at {khz}, other metrics at 16 kHz."
+
+
 def _clips_fact(results: list[Result]) -> str:
     lengths = [result.scores[0].seconds for result in results if result.scores]
     return f"{len(lengths)} of {len(results)}, {clock(sum(lengths))} min of sound"
@@ -146,7 +152,9 @@ def measure_memory(results: list[Result], plan: Plan) -> list[Memory]:
     for system in (system for system in plan.systems if system.name in {score.system for score in good}):
         kbps = system.rates_kbps[-1]
         try:
-            peaks_mb = system.programs().memory_mb(work.read_clip(plan.folder / longest.clip), kbps)
+            peaks_mb = system.programs().memory_mb(
+                work.read_clip(plan.folder / longest.clip, plan.rate_hz), kbps, plan.rate_hz
+            )
         except (NacreError, OSError):  # it coded, so this is about the machine
             continue
         if all(peaks_mb):
@@ -192,7 +200,7 @@ def decode_examples(plan: Plan, found: Run, jobs: int) -> Sounds:
     coded = dict(work.each(partial(work.code_clip, plan=plan, seconds=EXAMPLE_S), found.examples, jobs))
     for clip in found.examples:
         for (system, kbps), wave in (coded[clip] or {}).items():
-            sounds[clip, system, kbps] = wave, RATE_HZ
+            sounds[clip, system, kbps] = wave, plan.rate_hz
     return sounds
 
 

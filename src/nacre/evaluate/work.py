@@ -44,10 +44,11 @@ class System:
     rates_kbps: tuple[float, ...]
     model: str = ""
     peer: Peer | PythonPeer | None = None
+    rate_hz: int = RATE_HZ  # of the model
 
-    def code(self, wave: Array, kbps: float) -> Coded:
-        """wave [N] at 16 kHz there and back; raises NacreError."""
-        return self.peer.code(wave, kbps) if self.peer else code_nacre(self.model, wave, kbps)
+    def code(self, wave: Array, kbps: float, rate_hz: int = RATE_HZ) -> Coded:
+        """wave [N] there and back; raises NacreError."""
+        return self.peer.code(wave, kbps, rate_hz) if self.peer else code_nacre(self.model, wave, kbps, rate_hz)
 
     def programs(self) -> Peer | PythonPeer:
         """The codec as programs; for nacre its own commands."""
@@ -61,6 +62,11 @@ class Plan:
     folder: Path
     systems: tuple[System, ...]
     metrics: tuple[str, ...]
+
+    @property
+    def rate_hz(self) -> int:
+        """Of the sound that every codec gets: the highest of the models, at least 16 kHz."""
+        return max([RATE_HZ, *(system.rate_hz for system in self.systems)])
 
     @property
     def rows(self) -> int:
@@ -93,11 +99,11 @@ def digest(path: Path) -> str:
         return ""
 
 
-def read_clip(path: Path) -> Array:
-    """[N] float32 at 16 kHz, channels mixed, rounded to 16 bits, which is what every codec gets. Raises AudioError."""
+def read_clip(path: Path, rate_hz: int = RATE_HZ) -> Array:
+    """[N] float32 at a rate, channels mixed, rounded to 16 bits, which is what every codec gets. Raises AudioError."""
     with audio.AudioReader(path) as reader:
         parts = []
-        for part in audio.mono_blocks(reader, RATE_HZ):
+        for part in audio.mono_blocks(reader, rate_hz):
             parts.append(part)
             if reader.samples_read > LONGEST_S * reader.rate_hz:
                 raise AudioError("length", found="over 10 minutes", wanted="less", next="cut it into clips")
@@ -106,9 +112,9 @@ def read_clip(path: Path) -> Array:
     return rounded
 
 
-def check_clip(wave: Array) -> None:
+def check_clip(wave: Array, rate_hz: int = RATE_HZ) -> None:
     """Raise AudioError where there is nothing to judge."""
-    seconds, peak = len(wave) / RATE_HZ, float(np.abs(wave).max(initial=0))
+    seconds, peak = len(wave) / rate_hz, float(np.abs(wave).max(initial=0))
     if seconds < SHORTEST_S:
         raise AudioError("length", found=f"{seconds:.2f} s", wanted=f"{SHORTEST_S} s or more")
     if peak < SILENT:
@@ -120,11 +126,11 @@ def measure_clip(clip: str, plan: Plan) -> Result:
     path = plan.folder / clip
     mark = digest(path)
     try:
-        wave = read_clip(path)
-        check_clip(wave)
+        wave = read_clip(path, plan.rate_hz)
+        check_clip(wave, plan.rate_hz)
     except NacreError as error:
         return Result(clip, mark, [], str(error).removeprefix(f"{path}: "), peak_mb())
-    original = metrics.pieces(wave)
+    original = metrics.pieces(wave, plan.rate_hz)
     scores = [
         _measure(system, kbps, clip, wave, original, plan) for system in plan.systems for kbps in system.rates_kbps
     ]
@@ -132,9 +138,9 @@ def measure_clip(clip: str, plan: Plan) -> Result:
 
 
 def _measure(system: System, kbps: float, clip: str, wave: Array, original: list[Sound], plan: Plan) -> Score:
-    row = Score(clip, system.name, kbps, len(wave) / RATE_HZ)
+    row = Score(clip, system.name, kbps, len(wave) / plan.rate_hz)
     try:
-        coded = system.code(wave, kbps)
+        coded = system.code(wave, kbps, plan.rate_hz)
     except Exception as error:
         text = str(error) if isinstance(error, NacreError) else f"{type(error).__name__} {error}"
         return replace(row, failure=f"codec: {text}")
@@ -163,12 +169,12 @@ def failed(clip: str, plan: Plan, reason: str) -> Result:
 
 def code_clip(clip: str, plan: Plan, seconds: float) -> dict[tuple[str, float], Array]:
     """The start of a clip as it was and as each system gives it back, by system and rate."""
-    wave, end = read_clip(plan.folder / clip), round(seconds * RATE_HZ)
+    wave, end = read_clip(plan.folder / clip, plan.rate_hz), round(seconds * plan.rate_hz)
     sounds = {("original", 0.0): wave[:end]}
     for system in plan.systems:
         for kbps in system.rates_kbps:
             try:
-                sounds[system.name, kbps] = system.code(wave, kbps).wave[:end]
+                sounds[system.name, kbps] = system.code(wave, kbps, plan.rate_hz).wave[:end]
             except Exception:  # its row says why
                 continue
     return sounds
@@ -183,16 +189,16 @@ def _codec(model: str) -> Codec:
     return codec
 
 
-def code_nacre(model: str, wave: Array, kbps: float) -> Coded:
-    """wave [N] at 16 kHz to file bytes and back, in memory."""
+def code_nacre(model: str, wave: Array, kbps: float, rate_hz: int) -> Coded:
+    """wave [N] to file bytes and back, in memory."""
     codec = _codec(model)
     start_s = time.process_time()
-    data = codec.encode(wave, RATE_HZ, bitrate_kbps=kbps)
+    data = codec.encode(wave, rate_hz, bitrate_kbps=kbps)
     middle_s = time.process_time()
-    decoded, rate_hz = codec.decode(data)
+    decoded, back_hz = codec.decode(data)
     end_s = time.process_time()
-    if decoded.shape != (1, len(wave)) or rate_hz != RATE_HZ:
-        raise AudioError("decoded", found=f"{decoded.shape} at {rate_hz} Hz", wanted=f"{(1, len(wave))} at {RATE_HZ}")
+    if decoded.shape != (1, len(wave)) or back_hz != rate_hz:
+        raise AudioError("decoded", found=f"{decoded.shape} at {back_hz} Hz", wanted=f"{(1, len(wave))} at {rate_hz}")
     return Coded(decoded[0], len(data), len(data), middle_s - start_s, end_s - middle_s)
 
 
@@ -202,7 +208,8 @@ def nacre_programs(model: str) -> Peer:
     start = f"import sys; sys.path.insert(0, {where!r}); from nacre.cli.main import main; main()"
     nacre = f"{shlex.quote(sys.executable)} -c {shlex.quote(start)}"
     options = f"{{in}} -o {{out}} --quiet --model {shlex.quote(model)}"
-    return Peer("nacre", f"{nacre} encode {options} --bitrate {{kbps}}", f"{nacre} decode {options}", ".nacre")
+    commands = f"{nacre} encode {options} --bitrate {{kbps}}", f"{nacre} decode {options}"
+    return Peer("nacre", *commands, ".nacre", any_rate=True)
 
 
 def peak_mb() -> float:
