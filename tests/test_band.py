@@ -106,7 +106,7 @@ def test_tables_are_chosen_as_the_format_says(frames, bands, seed):
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.sampled_from([2, 4]), st.integers(0, 999))
 def test_groups_side_by_side_return(frames, bands, seed):
     groups = [some_symbols(count, bands, seed + index) for index, count in enumerate(frames)]
-    data = [range_coder.encode_pieces(band_tables().encoding(group)) for group in groups]
+    data = [range_coder.encode_symbols(band_tables().encoding(group)) for group in groups]
     found = range_coder.serve(data, band_tables().decoding(range(len(frames)), frames, bands))
     assert all(np.array_equal(one, other) for one, other in zip(groups, found, strict=True))
 
@@ -119,7 +119,7 @@ def test_tables_never_change():
 
 def test_costs_are_those_of_the_bytes():
     symbols = some_symbols(50, 4, 5)
-    bits = 8 * len(range_coder.encode_pieces(band_tables().encoding(symbols)))
+    bits = 8 * len(range_coder.encode_symbols(band_tables().encoding(symbols)))
     assert abs(band_tables().costs(symbols).sum() - bits) < 10
 
 
@@ -225,7 +225,7 @@ def test_pieces_change_nothing(tiny, wide, rate_hz, samples):
 
 
 def test_two_channels_joined_and_apart(tiny, wide):
-    for right, coupling in ((0.5 * wide, Coupling.JOINED), (0.5 * wide[::-1].copy(), Coupling.JOINED)):
+    for right, coupling in ((0.5 * wide, Coupling.INTENSITY), (0.5 * wide[::-1].copy(), Coupling.INTENSITY)):
         wave = np.stack([wide, right])
         data = tiny.encode(wave, 48_000)
         assert container.unpack_header(data).coupling == coupling

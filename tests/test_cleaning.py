@@ -24,7 +24,7 @@ from nacre.tools.denoise import denoise
 from nacre.train import codec_trainer, degrade, start
 from nacre.train import export as export_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus
-from nacre.train.degrade import DirtConfig
+from nacre.train.degrade import NoiseMixConfig
 from nacre.train.post import adapt
 from nacre.train.post.context import ContextConfig
 
@@ -57,8 +57,8 @@ def snr_db(wave: np.ndarray, target: np.ndarray) -> float:
 
 
 def test_noise_is_in_what_goes_in_and_not_in_what_shall_come_out(corpus):
-    dirt = DirtConfig((3.0, 3.0), room_probability=0.0)
-    sampler = Sampler(corpus, CODEC, NOTHING, None, 1.0, dirt=dirt)
+    mix = NoiseMixConfig((3.0, 3.0), room_probability=0.0)
+    sampler = Sampler(corpus, CODEC, NOTHING, None, 1.0, noise_mix=mix)
     drawn = sampler.draw(40, 16_000, (1,), 0.5)
     assert 8 < drawn.cleaned.sum() < 32
     for wave, target, cleaned in zip(drawn.waves, drawn.targets, drawn.cleaned, strict=True):
@@ -73,7 +73,7 @@ def test_rooms_are_no_noise(corpus):
     response = np.zeros(900, np.int16)
     response[[100, 700]] = 20_000, 8_000
     noise = Corpus([Source("rir", np.tile(response, 2), np.array([900, 1800]))], [], 16_000, 2)
-    sampler = Sampler(corpus, CODEC, NOTHING, noise, 1.0, dirt=DirtConfig((90.0, 90.0), room_probability=1.0))
+    sampler = Sampler(corpus, CODEC, NOTHING, noise, 1.0, noise_mix=NoiseMixConfig((90.0, 90.0), room_probability=1.0))
     assert not sampler.noises
     assert [len(room) for room in sampler.rooms] == [900, 900]
     drawn = sampler.draw(2, 8000, (4,), 1.0)

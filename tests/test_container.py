@@ -147,7 +147,7 @@ def test_golden_file_is_the_one_in_the_document() -> None:
 def test_golden_header_of_a_joined_pair() -> None:
     """An older reader refuses it by its kind, 17."""
     wanted = "4e414352 01 11 0a0b0c0d 803e00 02 80bb000000 32 93b1"
-    header = replace(GOLDEN_HEADER, channels=2, coupling=Coupling.JOINED)
+    header = replace(GOLDEN_HEADER, channels=2, coupling=Coupling.INTENSITY)
     assert container.pack_header(header) == bytes.fromhex(wanted)
     contents = unpack(bytes.fromhex(wanted) + b"".join(map(container.pack_packet, GOLDEN_PACKETS * 2)), count_packets)
     assert contents.joined == 0
@@ -162,7 +162,7 @@ def test_costs_are_those_in_the_document() -> None:
         "header": len(container.pack_header(GOLDEN_HEADER)),
         "packet": len(container.pack_packet(Packet(1, b"x" * 100, 7))) - 100,
         "packet of digital silence": len(container.pack_packet(Packet(1, b""))),
-        "second packet of a joined group": len(container.pack_packet(Packet(8, b""))),
+        "second packet of a group in intensity stereo": len(container.pack_packet(Packet(8, b""))),
         "end packet, into a pipe only": len(container.pack_end(0)),
     }
     assert {name: int(size) for name, size in costs.items()} == measured
@@ -214,7 +214,7 @@ def test_header_that_is_refused(at: int, octets: bytes, words: str) -> None:
     + [
         (5, b"\x10", "kind of latents: found 0"),
         (5, b"\x21", "coupling of channels: found 2, wanted 0 or 1; use a newer nacre"),
-        (5, b"\x11", "channels of a joined pair: found 1"),
+        (5, b"\x11", "channels of an intensity-stereo pair: found 1"),
         (4, b"\x02\x01", "band layer: found 0, wanted 1 or 2; use a newer nacre"),
         (5, b"\x41", "coupling of channels: found 4"),
         (10, b"\0\0\0", "rate_hz: found 0"),
@@ -256,7 +256,7 @@ def test_packet_that_cannot_be_written(values: tuple[int, bytes, int]) -> None:
 @pytest.mark.parametrize("change", [{"fingerprint": b"abc"}, {"rate_hz": 7_999}, {"rate_hz": 192_001}]
     + [{"channels": 0}, {"channels": 9}, {"samples": -1}, {"samples": container.UNKNOWN_SAMPLES}]
     + [{"group_frames": 0}, {"group_frames": 256}]
-    + [{"coupling": Coupling.JOINED, "channels": channels} for channels in (1, 3)])  # fmt: skip
+    + [{"coupling": Coupling.INTENSITY, "channels": channels} for channels in (1, 3)])  # fmt: skip
 def test_header_that_cannot_be_written(change: dict[str, object]) -> None:
     with pytest.raises(StreamError):
         Header(**(vars(GOLDEN_HEADER) | change))  # type: ignore[arg-type]

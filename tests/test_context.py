@@ -25,7 +25,7 @@ def speechlike(prior, frames, rng, spread=4.0):
 
 
 def encode(prior, symbols, level):
-    return range_coder.encode_pieces(prior.encoding(symbols, level))
+    return range_coder.encode_symbols(prior.encoding(symbols, level))
 
 
 def decode(prior, payloads, frames, level):

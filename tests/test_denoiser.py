@@ -26,7 +26,7 @@ from nacre.model import bundle as bundles
 from nacre.tools.denoise import denoise, high_band
 from nacre.train import processes
 from nacre.train.data import Corpus, load_corpus
-from nacre.train.degrade import NOTHING, DirtConfig, clipped
+from nacre.train.degrade import NOTHING, NoiseMixConfig, clipped
 from nacre.train.denoise_export import export_denoiser
 from nacre.train.denoise_net import DenoiseLoss, DenoiseNet, DenoiseNetConfig
 from nacre.train.denoise_recipe import DenoiseRecipe, load_denoise_recipe
@@ -283,7 +283,7 @@ def test_a_damaged_graph(model, tmp_path):
 
 def test_training_learns_and_goes_on_where_it_stood(corpus, tmp_path):
     torch.set_num_threads(1)
-    plain = {"degrade": NOTHING, "balance": 1.0, "dirt": DirtConfig((0.0, 5.0))}
+    plain = {"degrade": NOTHING, "balance": 1.0, "dirt": NoiseMixConfig((0.0, 5.0))}
     trainer = trainer_of(dataclasses.replace(RECIPE, steps=40, learning_rate=1e-2, **plain), Sounds(corpus, None, None))
     _, before = trainer.validate()
     for _ in range(20):
@@ -300,7 +300,7 @@ def test_training_learns_and_goes_on_where_it_stood(corpus, tmp_path):
 
 
 def test_silence_and_noise_alone_are_learned_from_too(corpus):
-    dirt = DirtConfig(speechless_probability=1.0, varied_probability=1.0, coloured_probability=0.0)
+    dirt = NoiseMixConfig(speechless_probability=1.0, varied_probability=1.0, coloured_probability=0.0)
     recipe = dataclasses.replace(RECIPE, degrade=NOTHING, dirt=dirt)
     trainer = trainer_of(recipe, Sounds(corpus, corpus, None))
     noisy, clean = trainer.spectra(trainer.sampler, (1,), 3, 1.0)

@@ -160,7 +160,7 @@ def test_sizes_weigh_error_against_bits():
 def test_side_by_side_is_one_by_one():
     station, steps = small_layer(), [9, 4, 0, 12, 4]
     groups = [drawn(count, seed) for seed, count in enumerate(steps)]
-    payloads = [range_coder.encode_pieces(station.encoding(group)) for group in groups]
+    payloads = [range_coder.encode_symbols(station.encoding(group)) for group in groups]
     for found, group in zip(decoded(station, payloads, steps), groups, strict=True):
         np.testing.assert_array_equal(found, group)
     alone = decoded(station, payloads[3:4], steps[3:4])[0]
@@ -171,7 +171,7 @@ def test_side_by_side_is_one_by_one():
 def test_every_symbol_has_a_code(size):
     station = small_layer()
     symbols = np.full((19, SIZE), size, np.int32) * np.sign(drawn(19) + 0.5).astype(np.int32)
-    data = range_coder.encode_pieces(station.encoding(symbols))
+    data = range_coder.encode_symbols(station.encoding(symbols))
     np.testing.assert_array_equal(decoded(station, [data], [19])[0], symbols)
 
 
@@ -203,14 +203,14 @@ def test_sums_may_be_taken_in_any_order(monkeypatch):
 
 
 def test_golden_bytes():
-    data = range_coder.encode_pieces(small_layer().encoding(drawn(9)))
+    data = range_coder.encode_symbols(small_layer().encoding(drawn(9)))
     assert hashlib.sha256(data).hexdigest()[:16] == "adb521aeb28c759a"
 
 
 def test_costs_are_what_is_paid():
     station, symbols = small_layer(), drawn(30, 7)
     costs = station.costs(symbols)
-    paid = 8 * len(range_coder.encode_pieces(station.encoding(symbols)))
+    paid = 8 * len(range_coder.encode_symbols(station.encoding(symbols)))
     assert costs.shape == (30,)
     assert costs.sum() - 1 <= paid <= costs.sum() * 1.001 + 16
 
@@ -417,7 +417,7 @@ def test_static_pieces_are_the_static_bytes(layered):
     """The tables' own coder and the one that asks write the same."""
     symbols = np.random.default_rng(0).integers(-1, 2, (10, 8)).astype(np.int32)
     symbols = np.clip(symbols, -layered.model.static_prior.limits(3), layered.model.static_prior.limits(3))
-    data = range_coder.encode_pieces(layered.model.static_prior.encoding(symbols, 3))
+    data = range_coder.encode_symbols(layered.model.static_prior.encoding(symbols, 3))
     assert data == range_coder.encode(symbols, layered.model.static_prior.tables(3))
     found = range_coder.serve([data], layered.model.static_prior.decoding([3], [10]))
     np.testing.assert_array_equal(found[0], symbols)

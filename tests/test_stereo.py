@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nacre.codec import decoder, encoder
 from nacre.core.errors import StreamError, UsageError
 from nacre.dsp.gain import gain_curve
-from nacre.dsp.stereo import ALIKE_DB, APART, EVEN, MOST_DB, Likeness, carrier, factor_of
+from nacre.dsp.stereo import ALIKE_DB, EVEN, MOST_DB, SEPARATE, IntensityStereo, downmix, factor_of
 from nacre.format import file as container
 from nacre.format.file import Coupling, Packet
 
@@ -50,9 +50,9 @@ def mixed(speech) -> np.ndarray:
 @pytest.mark.parametrize("right_db", [-7.4, -6.5, -3, -0.4, 0, 0.5, 1, 2.5, 7, 7.4])
 def test_one_sound_at_two_levels_is_alike(loud, right_db):
     wave = panned(loud, right_db)
-    balance = Likeness().balance(wave)
+    balance = IntensityStereo().balance(wave)
     assert abs(balance - EVEN - right_db) <= 0.5
-    back = np.stack([carrier(wave, balance), carrier(wave, balance) * factor_of(balance)])
+    back = np.stack([downmix(wave, balance), downmix(wave, balance) * factor_of(balance)])
     assert level_db(back - wave) < level_db(wave) + ALIKE_DB
     assert abs(level_db(back[0]) - level_db(wave[0])) < 0.5
     assert abs(level_db(back[1]) - level_db(wave[1])) < 0.5
@@ -60,32 +60,32 @@ def test_one_sound_at_two_levels_is_alike(loud, right_db):
 
 @pytest.mark.parametrize("right_db", [-MOST_DB - 0.6, MOST_DB + 0.6, 20, -200])
 def test_one_sound_at_far_levels_is_not(loud, right_db):
-    assert Likeness().balance(panned(loud, right_db)) == APART
+    assert IntensityStereo().balance(panned(loud, right_db)) == SEPARATE
 
 
 def test_what_is_not_alike(loud, speech):
     for right in (-loud, loud[::-1], np.zeros_like(loud), np.roll(loud, 8)):
-        assert Likeness().balance(np.stack([loud, right])) == APART
-    assert Likeness().balance(np.zeros((2, 999), np.float32)) == APART
+        assert IntensityStereo().balance(np.stack([loud, right])) == SEPARATE
+    assert IntensityStereo().balance(np.zeros((2, 999), np.float32)) == SEPARATE
 
 
 @pytest.mark.parametrize(("noise_db", "alike"), [(-50, True), (-35, True), (-25, False), (-10, False)])
 def test_noise_of_their_own(loud, noise_db, alike):
     noise = np.random.default_rng(1).standard_normal((2, len(loud))) * 10 ** ((level_db(loud) + noise_db) / 20)
-    assert Likeness().balance((loud + noise).astype(np.float32)) == (EVEN if alike else APART)
+    assert IntensityStereo().balance((loud + noise).astype(np.float32)) == (EVEN if alike else SEPARATE)
 
 
 def test_noise_of_a_pause_decides_nothing(loud):
-    likeness, rng = Likeness(), np.random.default_rng(1)
+    likeness, rng = IntensityStereo(), np.random.default_rng(1)
     pause = rng.standard_normal((2, len(loud))) * 10 ** ((level_db(loud) - 40) / 20)
     assert likeness.balance(panned(loud, 3)) == EVEN + 3
     found = [likeness.balance(pause) for _ in range(12)]
     assert found[:3] == [EVEN + 3] * 3
-    assert found[-3:] == [APART] * 3  # in a long one it has become the sound
+    assert found[-3:] == [SEPARATE] * 3  # in a long one it has become the sound
 
 
 def test_balance_does_not_flutter(loud):
-    likeness = Likeness()
+    likeness = IntensityStereo()
     assert {likeness.balance(panned(loud, 0.5 + 0.01 * (-1) ** turn)) for turn in range(6)} == {EVEN + 1}
 
 
@@ -97,7 +97,7 @@ def test_half_the_bytes(tiny, speech):
     sizes = [len(tiny.encode(both, 16_000, quality=70, stereo=way)) for way in ("auto", "left-right")]
     assert sizes[0] < 0.6 * sizes[1]
     contents = tiny.parse(tiny.encode(both, 16_000, quality=70))
-    assert contents.header.coupling == Coupling.JOINED
+    assert contents.header.coupling == Coupling.INTENSITY
     assert contents.packets[1::2] == [Packet(EVEN, b"")] * (len(contents.packets) // 2)
     assert contents.packets[::2] == tiny.parse(tiny.encode(speech, 16_000, quality=70)).packets
     assert contents.joined == len(contents.packets) // 2
@@ -114,8 +114,8 @@ def test_balance_comes_back(tiny, loud, right_db):
 
 def test_group_by_group(tiny, mixed):
     contents = tiny.parse(tiny.encode(mixed, 16_000, quality=70))
-    found = [APART if packet.payload else packet.level for packet in contents.packets[1::2]]
-    assert found == [EVEN] * 5 + [APART] * 5 + [EVEN + 4] * 5 + [APART] * 3 + [EVEN] * 4 + [APART]
+    found = [SEPARATE if packet.payload else packet.level for packet in contents.packets[1::2]]
+    assert found == [EVEN] * 5 + [SEPARATE] * 5 + [EVEN + 4] * 5 + [SEPARATE] * 3 + [EVEN] * 4 + [SEPARATE]
     assert contents.packets[2 * 16 + 1] == Packet(0, b"")  # silence, whatever the level of its group
     assert [not packet.payload for packet in contents.packets[1::2]][15:18] == [True] * 3
     assert tiny.verify(contents) == []
@@ -168,12 +168,12 @@ def test_pieces_change_nothing(tiny, mixed, cuts, rate_hz):
 @pytest.mark.parametrize("channels", [1, 3, 8])
 def test_only_pairs_are_joined(tiny, loud, channels):
     contents = tiny.parse(tiny.encode(np.stack([loud] * channels), 16_000))
-    assert (contents.header.coupling, contents.joined) == (Coupling.APART, 0)
+    assert (contents.header.coupling, contents.joined) == (Coupling.SEPARATE, 0)
 
 
 def test_left_right_never_joins(tiny, loud):
     contents = tiny.parse(tiny.encode(panned(loud, 0), 16_000, stereo="left-right"))
-    assert contents.header.coupling == Coupling.APART
+    assert contents.header.coupling == Coupling.SEPARATE
     assert all(packet.payload for packet in contents.packets[:-2])
     with pytest.raises(UsageError, match="auto or left-right"):
         tiny.encode(panned(loud, 0), 16_000, stereo="mid-side")
@@ -266,5 +266,5 @@ def test_joined_file_of_one_channel_is_refused(tiny, loud):
     data = bytearray(tiny.encode(loud, 16_000))
     data[5] |= 16
     data[20:22] = container.crc_hqx(bytes(data[:20]), 0).to_bytes(2, "little")
-    with pytest.raises(StreamError, match="joined pair"):
+    with pytest.raises(StreamError, match="intensity-stereo pair"):
         tiny.decode(bytes(data))

@@ -59,7 +59,7 @@ def test_it_beats_static_tables_on_symbols_it_has_not_seen(learnt):
     for level, groups in enumerate(fresh):
         spent = sum(prior.bits(group.astype(np.int32), level) for group in groups) / groups.shape[0] / groups.shape[1]
         assert spent < 0.93 * static[level]
-        data_bytes = range_coder.encode_pieces(prior.encoding(groups[0].astype(np.int32), level))
+        data_bytes = range_coder.encode_symbols(prior.encoding(groups[0].astype(np.int32), level))
         found = range_coder.serve([data_bytes], prior.decoding([level], [len(groups[0])]))
         assert (found[0] == groups[0]).all()
 

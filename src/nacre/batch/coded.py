@@ -59,12 +59,12 @@ def _model_of(file: str, data: bytes) -> str:
     from nacre.format.file import unpack_header
     from nacre.model import bundle as bundles
 
-    mark = unpack_header(data).fingerprint
-    inside = bundles.by_fingerprint(mark)
+    fingerprint = unpack_header(data).fingerprint
+    inside = bundles.by_fingerprint(fingerprint)
     if inside is None:
         known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
         wanted = f"a model of this package ({known})"
-        raise StreamError(f"{file}: model", found=mark.hex(), wanted=wanted, next="name its folder with --model")
+        raise StreamError(f"{file}: model", found=fingerprint.hex(), wanted=wanted, next="name its folder with --model")
     return inside.name
 
 

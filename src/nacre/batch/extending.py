@@ -60,8 +60,8 @@ def _coded(source: str, model: str | None) -> Iterator[_Opened]:
     def ended() -> NacreError | None:
         report_damage(source, stream.damage, contents)
         lost = len(stream.damage) + contents.missing
-        told = f"{lost} groups lost" if lost else "no end"
-        return StreamError(f"{source}: damaged", found=told) if lost or contents.truncated else None
+        missing = f"{lost} groups lost" if lost else "no end"
+        return StreamError(f"{source}: damaged", found=missing) if lost or contents.truncated else None
 
     yield _Opened(stream.rate_hz, contents.header.channels, stream.samples, stream.blocks(), ended)
 

@@ -118,11 +118,11 @@ class Pair:
     error: NacreError | None = None
 
 
-def targets(sources: list[Source], output: str | None, suffix: str, mark: str = "") -> list[Pair]:
+def targets(sources: list[Source], output: str | None, suffix: str, ending: str = "") -> list[Pair]:
     """The output of each input: a file, one below a folder in the place that the input has, or one beside the input.
 
-    `mark` stands before the suffix of outputs beside inputs that have the same one. Raises UsageError where two inputs
-    would have one output.
+    `ending` stands before the suffix of outputs beside inputs that have the same one. Raises UsageError where two
+    inputs would have one output.
     """
     folder = output is not None and is_folder(output)
     if output is not None and not folder and len(sources) == 1 and not sources[0].below:
@@ -134,7 +134,7 @@ def targets(sources: list[Source], output: str | None, suffix: str, mark: str = 
     if output is not None and not folder and Path(output).suffix.lower() == suffix and len(sources) > 1:
         raise UsageError("output", found=f"one {suffix} for many inputs", wanted="a folder", next="end its name with /")
     known: dict[str, frozenset[str]] = {}
-    pairs = [Pair(source.path, _target(source, output, suffix, mark, known), source.error) for source in sources]
+    pairs = [Pair(source.path, _target(source, output, suffix, ending, known), source.error) for source in sources]
     seen: dict[str, str] = {}
     for pair in pairs:
         key = os.path.normcase(os.path.abspath(pair.target)).casefold()
@@ -152,15 +152,15 @@ def is_folder(output: str) -> bool:
     return os.path.isdir(output) or output.endswith(("/", os.sep))
 
 
-def _target(source: Source, output: str | None, suffix: str, mark: str, known: dict[str, frozenset[str]]) -> str:
+def _target(source: Source, output: str | None, suffix: str, ending: str, known: dict[str, frozenset[str]]) -> str:
     if source.path == "-":
         return "-" if output is None else str(Path(output, "-" + suffix))
     name = _renamed(source, suffix, known)
     if output is not None:
         return str(Path(output, source.place.parent, name))
     beside = Path(source.path).parent / name
-    if mark and beside == Path(source.path):
-        beside = beside.with_name(Path(name).stem + mark + suffix)
+    if ending and beside == Path(source.path):
+        beside = beside.with_name(Path(name).stem + ending + suffix)
     return str(beside)
 
 

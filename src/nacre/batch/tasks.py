@@ -99,8 +99,8 @@ def decode_file(
     advice = f"{clock(written / shape[0])} of sound written"
     size_bytes, error = sum(contents.size_bytes for contents, _ in found), None
     if lost or not ended:
-        told = f"{lost} of {groups} groups lost" if lost else "no end"
-        error = StreamError(f"{source}: damaged", found=told, next=advice)
+        missing = f"{lost} of {groups} groups lost" if lost else "no end"
+        error = StreamError(f"{source}: damaged", found=missing, next=advice)
     elif len(alike) < len(streams):
         error = StreamError(
             f"{source}: joined files", found="other rates or channels", wanted="alike ones", next=advice
@@ -125,8 +125,8 @@ def verify_file(source: str, target: str, model: str | None, tick: Callable[[flo
         seconds += (contents.samples or 0) / contents.header.rate_hz
         size_bytes += contents.size_bytes
     joined = f", in {len(found)} files joined" if len(found) > 1 else ""
-    told = [*([f"{lost} of {groups} groups lost"] if lost else []), *sorted(faults)]
-    error = StreamError(f"{source}: damaged", found=", ".join(told)) if told else None
+    damages = [*([f"{lost} of {groups} groups lost"] if lost else []), *sorted(faults)]
+    error = StreamError(f"{source}: damaged", found=", ".join(damages)) if damages else None
     return Result(f"{source}: {groups} groups, all good{joined}", seconds, size_bytes, error=error, kept=True)
 
 
@@ -141,13 +141,13 @@ def features_file(
     tick: Callable[[float], None],
 ) -> Result:
     """Sound or a `.nacre` file to an array in a `.npy` file."""
-    from nacre.tools import features as room
+    from nacre.tools import features
 
     losses: list[AudioError] = []
-    values = room.from_file(source, kind, pool, model=model, level=level, losses=losses)
-    room.save(target, values, force)
+    values = features.from_file(source, kind, pool, model=model, level=level, losses=losses)
+    features.save(target, values, force)
     tick(1.0)
-    pace = "one row" if pool else f"{room.frame_rate_hz(kind, model):g} frames a second"
+    pace = "one row" if pool else f"{features.frame_rate_hz(kind, model):g} frames a second"
     text = f"{source}: {kind} {list(values.shape)} {values.dtype}, {pace}"
     return Result(text, error=losses[0] if losses else None, kept=True)
 
@@ -171,7 +171,7 @@ def conceal_file(
             lacks = f"{contents.missing} groups missing" if contents.missing else "no end"
     else:
         codec = codec_of(model or DEFAULT_MODEL)
-        recording = _heard(source)
+        recording = _loaded(source)
         wave, rate_hz, subtype = recording.wave, recording.rate_hz, lossless_subtype(recording.subtype, target)
     started = time.perf_counter()
     wave = restore.conceal(codec, wave, rate_hz, stretches, tick=tick)
@@ -196,7 +196,7 @@ def denoise_file(
     from nacre.tools.denoise import denoise
 
     codec = codec_of(model)
-    found = _heard(source)
+    found = _loaded(source)
     started = time.perf_counter()
     clean = denoise(codec, found.wave, found.rate_hz, strength=strength, tick=tick)
     _write_sound(target, clean, found.rate_hz, force)
@@ -212,7 +212,7 @@ def interpolate_files(
     from nacre.tools.edit import between, joined
 
     check_apart(second, target)
-    codec, one, two = codec_of(model), _heard(source), _heard(second)
+    codec, one, two = codec_of(model), _loaded(source), _loaded(second)
     started, rate_hz, waves = time.perf_counter(), codec.config.rate_hz, []
     for wave in between(codec, (one.wave, one.rate_hz), (two.wave, two.rate_hz), steps):
         waves.append(wave)
@@ -241,7 +241,7 @@ def resynth_file(
     """The same sound, resynthesised at another pace or pitch."""
     from nacre.tools.edit import resynthesise
 
-    codec, found = codec_of(model), _heard(source)
+    codec, found = codec_of(model), _loaded(source)
     wave, rate_hz = found.wave, found.rate_hz
     started = time.perf_counter()
     again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
@@ -264,7 +264,7 @@ def sample_file(
     """Sound drawn from the prior, from nothing or on from `source`."""
     from nacre.tools.sample import sample
 
-    codec, found = codec_of(model), _heard(source) if prompted else None
+    codec, found = codec_of(model), _loaded(source) if prompted else None
     prompt = (found.wave, found.rate_hz) if found else None
     started = time.perf_counter()
     made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
@@ -289,7 +289,7 @@ def advise_size(model: str, packet_bytes: int) -> None:
         warn(f"warning: {text}, {least}: it will mumble")
 
 
-def _heard(source: str) -> Recording:
+def _loaded(source: str) -> Recording:
     """A whole recording; what was done to it is said, and what is missing of it stands in it."""
     from nacre.io.audio import read_with_facts
 

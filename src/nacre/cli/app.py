@@ -129,9 +129,9 @@ class WritingBatch(Batch):
         options = options | {"force": self.force}
         return Task(work, options, prepare, self.jobs, self.quiet, self.skip_existing, self.report)
 
-    def pairs(self, output: str | None, suffix: str, kinds: frozenset[str] = ANY_SOUND, mark: str = "") -> list[Pair]:
+    def pairs(self, output: str | None, suffix: str, kinds: frozenset[str] = ANY_SOUND, ending: str = "") -> list[Pair]:
         """Inputs with their outputs, see `sources.targets`. Raises UsageError."""
-        return targets(self.find(kinds), output, suffix, mark)
+        return targets(self.find(kinds), output, suffix, ending)
 
 
 def spinner(text: str, quiet: bool) -> AbstractContextManager[object]:

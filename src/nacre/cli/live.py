@@ -154,8 +154,8 @@ def receive(
 
     codec, where = load(model), network.address_of(at)
     with AudioWriter(output, rate, 1, overwrite=force) as file:
-        write, told = (lambda wave: file.write(wave[None])), _telling(quiet)
-        work = network.receive(codec, where, rate, write, told, depth_ms=depth, idle_s=idle, seconds=seconds)
+        write, say = (lambda wave: file.write(wave[None])), _telling(quiet)
+        work = network.receive(codec, where, rate, write, say, depth_ms=depth, idle_s=idle, seconds=seconds)
         decoder = run(work)
     stats = decoder.stats
     if not quiet:

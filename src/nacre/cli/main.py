@@ -60,7 +60,7 @@ def _end(number: int, frame: object) -> None:
 
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
-    told = False
+    reported = False
     _hold_standard_files()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -69,13 +69,13 @@ def main() -> None:
         try:
             _app_for(sys.argv[1:2])()
         except SystemExit as end:
-            told = bool(end.code)
+            reported = bool(end.code)
             if end.code in (INTERRUPTED, 128 + signal.SIGTERM):
                 tell("stopped")
             raise
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a full disk can still be told of
+                sys.stdout.flush()  # here, where a full disk can still be reported
     except NacreError as error:
         complain(error)
         sys.exit(error.exit_code)
@@ -83,7 +83,7 @@ def main() -> None:
         tell("stopped")
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if not told and not isinstance(error, BrokenPipeError):
+        if not reported and not isinstance(error, BrokenPipeError):
             complain(f"{error.filename or 'output'}: {error.strerror}")
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -62,10 +62,10 @@ def features(
     nacre features talk.wav -o talk.npy --kind latent
     nacre features *.flac -o all.npz --kind mfcc --pool stats
     """
-    from nacre.tools import features as room
+    from nacre.tools import features as extraction
 
-    room.check(kind, pool, level)
-    options = {"kind": kind, "pool": pool, "level": room.level_of(model, kind, level, quality), "model": model}
+    extraction.check(kind, pool, level)
+    options = {"kind": kind, "pool": pool, "level": extraction.level_of(model, kind, level, quality), "model": model}
     task = batch.task(features_file, options)
     suffix = "" if output is None else Path(output).suffix
     if output is None or suffix != ".npz":
@@ -82,7 +82,7 @@ def features(
 def _features_in_one(task: Task, pairs: list[Pair], passing: Path, output: str, force: bool) -> None:
     """Frames of all inputs, made in the folder `passing`, in one .npz file; exit code 1 where some are missing."""
     from nacre.io.audio import output_file
-    from nacre.tools import features as room
+    from nacre.tools import features as extraction
 
     failed = None
     with output_file(output, force) as file:
@@ -93,7 +93,7 @@ def _features_in_one(task: Task, pairs: list[Pair], passing: Path, output: str, 
         done = [Path(pair.target) for pair in pairs if Path(pair.target).exists()]
         if failed and not done:
             raise failed
-        room.pack(file, done, passing)
+        extraction.pack(file, done, passing)
     if failed:
         raise failed
 
@@ -173,7 +173,7 @@ def denoise(
     nacre denoise street.wav -o clean.wav
     """
     task = batch.task(denoise_file, {"strength": strength, "model": model}, partial(codec_of, model))
-    run_batch(task, batch.pairs(output, ".wav", mark="-denoised"))
+    run_batch(task, batch.pairs(output, ".wav", ending="-denoised"))
 
 
 @app.command()
@@ -188,7 +188,7 @@ def extend(
 
     nacre extend phone.wav -o wide.wav
     """
-    run_batch(batch.task(extend_file, {"model": model}), batch.pairs(output, ".wav", mark="-extended"))
+    run_batch(batch.task(extend_file, {"model": model}), batch.pairs(output, ".wav", ending="-extended"))
 
 
 @app.command()
@@ -265,8 +265,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Code the bundled speech at several rates: files, a table, and one page with players and spectrograms."""
-    from nacre.tools import demo as room
+    from nacre.tools import demo as showing
 
-    page = room.run(out, numbers(bitrates), model, force, quiet)
+    page = showing.run(out, numbers(bitrates), model, force, quiet)
     if not quiet:
         tell(f"open {page} in a browser")

@@ -1,6 +1,6 @@
 """The only encoder: samples of one channel at the model's rate to packets.
 
-wave -> gain -> spectra -> latents [-> cleaned] -> symbols [-> residual layer] -> packet
+wave -> gain -> spectra -> latents [-> denoised] -> symbols [-> residual layer] -> packet
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nacre.codec.band import band_symbols
-from nacre.codec.cleaner import clean_latents
+from nacre.codec.latent_denoiser import denoise_latents
 from nacre.codec.packets import PacketCoder
 from nacre.codec.residual import encode_residual
 from nacre.codec.state import FILE, EncoderState, Options
@@ -108,23 +108,23 @@ def analyse_frames(
 
     `code` is the gain code, by default the one that suits; `factor` is what the decoder will multiply this group by.
     """
-    hop, loudness, cleaner = model.config.hop_samples, state.loudness, state.cleaner
+    hop, loudness, denoiser = model.config.hop_samples, state.loudness, state.denoiser
     if code is None:
         code, loudness = choose_gain(loudness, wave, hop)
     ready = wave * gain_curve(state.code, code, len(wave), hop)
     ready /= factors(state.factor, factor, len(wave), hop)
     spectra, windows = model.analyser.step(ready, state.windows)
     latents, past = model.encoder_net.step(spectra, level, state.past)
-    if cleaner:
-        latents, cleaner = clean_latents(model, cleaner, spectra, latents, level)
-    after = replace(state, windows=windows, past=past, loudness=loudness, code=code, factor=factor, cleaner=cleaner)
+    if denoiser:
+        latents, denoiser = denoise_latents(model, denoiser, spectra, latents, level)
+    after = replace(state, windows=windows, past=past, loudness=loudness, code=code, factor=factor, denoiser=denoiser)
     return Analysed(latents, ready), after
 
 
 def analyse_audible(
     model: Model, state: EncoderState, wave: Array, level: int, code: int | None = None
 ) -> tuple[Analysed, EncoderState]:
-    """As `analyse_frames`, but silence is told apart: its gain is never sent, so the next ramp starts from the last."""
+    """As `analyse_frames`, but silence is recognised: its gain is never sent, so the next ramp starts from the last."""
     analysed, after = analyse_frames(model, state, wave, level, code)
     if not is_silent(wave, model.config.hop_samples):
         return analysed, after

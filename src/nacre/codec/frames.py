@@ -125,14 +125,14 @@ class Frames:
     def arrays(self) -> dict[str, Array]:
         """Everything as arrays with all axes, [C, T, X] and [C, G], for files and tables; `of_arrays` reads them."""
         head = np.array([VERSION, *(getattr(self, name) for name in HEAD[1:])], np.int64)
-        mark = np.frombuffer(bytes.fromhex(self.fingerprint), np.uint8)
+        fingerprint = np.frombuffer(bytes.fromhex(self.fingerprint), np.uint8)
         channels, last = self.channels, self.values.shape[-2:]
         return {
             self.VALUES: self.values.reshape(channels, *last),
             "gains": self.gains.reshape(channels, -1).astype(np.int8),
             "levels": self.levels.reshape(channels, -1).astype(np.uint8),
             "head": head,
-            "fingerprint": mark,
+            "fingerprint": fingerprint,
         }
 
     @classmethod
@@ -175,9 +175,9 @@ class Frames:
     def check_model(self, model: Model) -> None:
         """Raise UsageError unless the frames are of this very model."""
         c, found = model.config, (self.fingerprint, self.group_frames)
-        marks = [mark.hex() for mark in model.bundle.fingerprints]
-        if self.fingerprint not in marks or self.group_frames != c.group_frames:
-            facts = {"found": found, "wanted": (marks[0], c.group_frames)}
+        fingerprints = [each.hex() for each in model.bundle.fingerprints]
+        if self.fingerprint not in fingerprints or self.group_frames != c.group_frames:
+            facts = {"found": found, "wanted": (fingerprints[0], c.group_frames)}
             raise UsageError(f"model of the {self.VALUES}", **facts, next="use the one that made them")
         if self.levels.max() >= c.levels:
             raise UsageError("level", found=int(self.levels.max()), wanted=f"0 to {c.levels - 1}")

@@ -42,7 +42,7 @@ class LiveDecoder:
         self._source: int | None = None
         self._stranger: tuple[int, int] | None = None  # another sender, and its packets so far
         self._jump: tuple[int, int] | None = None  # sequence number and frame of the last packet far from the others
-        self._heard_s = self._lost_s = -math.inf  # of the last packet, of the last loss
+        self._received_s = self._lost_s = -math.inf  # of the last packet, of the last loss
         self._sequence, self._timestamp = 0, 0  # newest, not wrapped
         self._late = self._behind = 0  # packets that came late, and how many of them in a row
 
@@ -96,7 +96,7 @@ class LiveDecoder:
             return True
         count = self._stranger[1] + 1 if self._stranger and self._stranger[0] == packet.source else 1
         self._stranger = packet.source, count
-        if self._source is not None and count < SETTLE and now - self._heard_s < IDLE_S:
+        if self._source is not None and count < SETTLE and now - self._received_s < IDLE_S:
             return False
         self._begin(packet, now)
         return True
@@ -145,7 +145,7 @@ class LiveDecoder:
             self._inbox.skip_to(frame)
             self.clock.start(frame, now)
         self.clock.arrived(frame, now)
-        self._heard_s = now
+        self._received_s = now
         self.stats.payload_bytes += len(packet.payload)
         if self.stats.lost > lost:
             self._lost_s = now
@@ -154,7 +154,7 @@ class LiveDecoder:
         """Whether numbers far from those expected are the sender's: a packet before said so, or none came for long."""
         before, self._jump = self._jump, (sequence, frame)
         near = before is not None and abs(sequence - before[0]) < BEHIND and abs(frame - before[1]) < JUMP_FRAMES
-        return near or now - self._heard_s >= IDLE_S
+        return near or now - self._received_s >= IDLE_S
 
     def _frame(self, now: float) -> list[Array]:
         """The frame that is due; none where it is left out, two where one is put in."""

@@ -98,7 +98,7 @@ class PayloadCoder:
     def pack(self, payload: Payload, context: Context | None) -> tuple[bytes, Context | None]:
         """(bytes, context for the next packet). Without a context the mode must be one that stands alone."""
         assert payload.mode.alone or payload.mode == Mode.SILENCE or context
-        data = range_coder.encode_pieces(self._pieces(payload, context), LUCK_BITS)
+        data = range_coder.encode_symbols(self._answered(payload, context), LUCK_BITS)
         return data, self._after(payload, context)
 
     @one_thread
@@ -118,7 +118,7 @@ class PayloadCoder:
                 raise StreamError("live payload", found=found, wanted=wanted)
         return payload
 
-    def _pieces(self, p: Payload, context: Context | None) -> Iterator[tuple[Ints, Shares]]:
+    def _answered(self, p: Payload, context: Context | None) -> Iterator[tuple[Ints, Shares]]:
         yield _one(p.mode, MODES)
         yield _one(p.frames - 1, FRAMES)
         if p.mode == Mode.ANNOUNCE:
@@ -127,7 +127,7 @@ class PayloadCoder:
         if p.mode not in (Mode.CHAIN, Mode.SILENCE):
             yield _one(p.level, _even(16))
             yield _one(p.code, _even(GAIN_CODES))
-        yield from self._copy_pieces(p)
+        yield from self._answered_copies(p)
         if p.symbols is None:
             return
         yield from self._encoding(p.symbols, p.level, None if p.mode.alone or context is None else context.history)
@@ -135,7 +135,7 @@ class PayloadCoder:
             assert self.model.residual
             yield from self.model.residual.encoding(p.residual)
 
-    def _copy_pieces(self, p: Payload) -> Iterator[tuple[Ints, Shares]]:
+    def _answered_copies(self, p: Payload) -> Iterator[tuple[Ints, Shares]]:
         yield _one(len(p.copies), COPIES)
         if not p.copies:
             return
@@ -258,15 +258,15 @@ def _answer(shares: Shares) -> Generator[SymbolRequest, Ints, int]:
 
 
 def _noted(
-    asking: Generator[SymbolRequest, Ints, Payload], chosen: list[Shares]
+    requests: Generator[SymbolRequest, Ints, Payload], chosen: list[Shares]
 ) -> Generator[SymbolRequest, Ints, Payload]:
-    """`asking`, with the shares of its answers, of one stream, added to `chosen`."""
+    """`requests`, with the shares of its answers, of one stream, added to `chosen`."""
     try:
-        ask = next(asking)
+        request = next(requests)
         while True:
-            answers = yield ask
-            chosen.append(ask.shares[0, np.arange(answers.shape[1]), answers[0]])
-            ask = asking.send(answers)
+            answers = yield request
+            chosen.append(request.shares[0, np.arange(answers.shape[1]), answers[0]])
+            request = requests.send(answers)
     except StopIteration as done:
         result: Payload = done.value
         return result

@@ -45,7 +45,7 @@ class Voice:
         self._silent = True
         self._level_db, self._floor_db, self._steady = -120.0, 0.0, 0
         self._noise: tuple[Array, float] | None = None  # latents [1, D] of background, and the gain they came with
-        self._said: int | None = None  # gain code of the frame before, as it was sent
+        self._sent_code: int | None = None  # gain code of the frame before, as it was sent
         self._codes: deque[int] = deque(maxlen=LAG_FRAMES)  # gain codes that are believed
 
     @property
@@ -118,8 +118,8 @@ class Voice:
 
     def _believed(self, group: Group, after: Group | None) -> Group:
         """The group at a gain to be believed: a sudden rise in loudness counts once a second packet says so too."""
-        said, self._said = self._said, group.code
-        confirmed = said == group.code or (after is not None and after.code == group.code)
+        sent_code, self._sent_code = self._sent_code, group.code
+        confirmed = sent_code == group.code or (after is not None and after.code == group.code)
         if confirmed or not self._codes:
             self._codes.append(group.code)
             return group

@@ -101,10 +101,10 @@ class PacketCoder:
         if residual is None and band is None and self.context is None:
             data = range_coder.encode(symbols, self.static.tables(level))
         else:
-            pieces = [self._prior_encoding(symbols, level, history)]
-            pieces += [self.residual.encoding(residual)] if residual is not None and self.residual else []
-            pieces += [band_tables().encoding(band)] if band is not None else []
-            data = range_coder.encode_pieces(chain(*pieces))
+            answered = [self._prior_encoding(symbols, level, history)]
+            answered += [self.residual.encoding(residual)] if residual is not None and self.residual else []
+            answered += [band_tables().encoding(band)] if band is not None else []
+            data = range_coder.encode_symbols(chain(*answered))
         if (
             len(data) >= MOST_PAYLOAD_BYTES and residual is not None and residual.any()
         ):  # networks that know no such sound
@@ -169,7 +169,7 @@ class PacketCoder:
         self, packets: Sequence[Packet | None], frames: Sequence[int], histories: Sequence[History | None]
     ) -> list[Group | StreamError]:
         found: list[Group | StreamError] = [StreamError(LOST) for _ in packets]
-        whole: list[_Written] = []
+        complete: list[_Written] = []
         for index, (packet, count) in enumerate(zip(packets, frames, strict=True)):
             if packet is not None and packet.level >= len(self.static.counts):
                 wanted = f"below {len(self.static.counts)}"
@@ -177,36 +177,36 @@ class PacketCoder:
             elif packet is not None and not packet.payload:
                 found[index] = Group(packet.level, count, None)
             elif packet is not None:
-                whole.append(_Written(index, packet, count, histories[index]))
-        for written, symbols in zip(whole, self._symbols(whole), strict=True):
+                complete.append(_Written(index, packet, count, histories[index]))
+        for written, symbols in zip(complete, self._symbols(complete), strict=True):
             held = symbols if isinstance(symbols, StreamError) else _checked(written.packet, symbols)
             found[written.place] = held
         return found
 
-    def _symbols(self, whole: list[_Written]) -> list[Symbols | StreamError]:
-        if len(whole) > 1 and self.context:
+    def _symbols(self, complete: list[_Written]) -> list[Symbols | StreamError]:
+        if len(complete) > 1 and self.context:
             try:
-                return list(self._decoded(whole))
+                return list(self._decoded(complete))
             except StreamError:
                 pass  # one of them is no code at all: each by itself
         found: list[Symbols | StreamError] = []
-        for written in whole:
+        for written in complete:
             try:
                 found += self._decoded([written])
             except StreamError as error:
                 found.append(error)
         return found
 
-    def _decoded(self, whole: list[_Written]) -> list[Symbols]:
-        if not (self.context or self.bands or any(self._has_residual(written.packet.level) for written in whole)):
-            return [Symbols(self._by_tables(written)) for written in whole]
+    def _decoded(self, complete: list[_Written]) -> list[Symbols]:
+        if not (self.context or self.bands or any(self._has_residual(written.packet.level) for written in complete)):
+            return [Symbols(self._by_tables(written)) for written in complete]
         more = self.residual.size * self.residual.per_frame if self.residual else 0
         more += self.bands + 1 if self.bands else 0
-        for written in whole:
+        for written in complete:
             found, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
             if found > longest:
                 raise StreamError("payload bytes", found=found, wanted=f"at most {longest}")
-        return list(range_coder.serve([_data(written.packet) for written in whole], self._asking(whole)))
+        return list(range_coder.serve([_data(written.packet) for written in complete], self._requests(complete)))
 
     def _by_tables(self, written: _Written) -> Array:
         return range_coder.decode(_data(written.packet), written.frames, self.static.tables(written.packet.level))
@@ -214,10 +214,10 @@ class PacketCoder:
     def _has_residual(self, level: int) -> bool:
         return self.residual is not None and self.residual.covers(level)
 
-    def _asking(self, whole: list[_Written]) -> Generator[SymbolRequest, Array, list[Symbols]]:
-        levels, frames = [written.packet.level for written in whole], [written.frames for written in whole]
+    def _requests(self, complete: list[_Written]) -> Generator[SymbolRequest, Array, list[Symbols]]:
+        levels, frames = [written.packet.level for written in complete], [written.frames for written in complete]
         if self.context:
-            symbols = yield from self.context.decoding(levels, frames, [written.history for written in whole])
+            symbols = yield from self.context.decoding(levels, frames, [written.history for written in complete])
         else:
             symbols = yield from self.static.decoding(levels, frames)
         residual: dict[int, Array] = {}
@@ -228,7 +228,7 @@ class PacketCoder:
             residual = dict(zip(layered, found, strict=True))
         bands: dict[int, Array] = {}
         if self.bands:
-            layers = yield from band_tables().decoding(range(len(whole)), frames, self.bands)
+            layers = yield from band_tables().decoding(range(len(complete)), frames, self.bands)
             bands = dict(enumerate(layers))
         return [Symbols(found, residual.get(stream), bands.get(stream)) for stream, found in enumerate(symbols)]
 

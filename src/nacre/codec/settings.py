@@ -11,7 +11,7 @@ from nacre.codec.fixed_size import MAX_PACKET_BYTES, MIN_PACKET_BYTES
 from nacre.codec.packets import CONTEXT, PRIORS
 from nacre.codec.rate_control import RatePlan, fixed_plan, plan_rate
 from nacre.core.errors import UsageError
-from nacre.dsp.stereo import AUTO, WAYS
+from nacre.dsp.stereo import AUTO, MODES
 from nacre.format.file import Band
 from nacre.model.model import Model
 
@@ -36,8 +36,8 @@ class Settings:
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
             if value is not None and not number:
                 raise UsageError(name, found=repr(value)[:40], wanted="a number")
-        if self.stereo not in WAYS:
-            raise UsageError("stereo", found=self.stereo, wanted=" or ".join(WAYS))
+        if self.stereo not in MODES:
+            raise UsageError("stereo", found=self.stereo, wanted=" or ".join(MODES))
         if self.prior not in PRIORS:
             raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
         if self.denoise and not model.denoises:
@@ -49,10 +49,10 @@ class Settings:
         """How levels are chosen. Raises UsageError."""
         if self.level is not None:
             return fixed_plan(model, channels, self.level, self.prior)
-        plain = self.cleans(model)  # residual levels would bring the noise back
+        plain = self.denoises_latents(model)  # residual levels would bring the noise back
         return plan_rate(model, channels, self.bitrate_kbps, self.quality, self.prior, plain)
 
-    def cleans(self, model: Model) -> bool:
+    def denoises_latents(self, model: Model) -> bool:
         """Whether the encoder has to leave out the noise, since the model has no denoiser to do it before."""
         return self.denoise and model.denoiser is None
 
@@ -75,7 +75,7 @@ class Settings:
         others = [name for name in ("bitrate_kbps", "quality", "packet_bytes") if getattr(self, name) is not None]
         if others:
             raise UsageError("level", found=f"{others[0]} too", wanted="one of them")
-        if self.cleans(model) and model.level(self.level) >= model.plain_levels:
+        if self.denoises_latents(model) and model.level(self.level) >= model.plain_levels:
             wanted = f"0 to {model.plain_levels - 1}"
             raise UsageError("level", found=f"{self.level}, with denoise", wanted=wanted)
 

@@ -1,6 +1,6 @@
 """What one channel remembers between two packets: plain data that is never changed in place, to be kept or copied.
 
-encoder   windows | gain | network | cleaner | what the decoder makes of it | the prior's history
+encoder   windows | gain | network | denoiser | what the decoder makes of it | the prior's history
 decoder   network, overlap-add | gains still to be undone | last latents | the prior's history
 """
 
@@ -30,8 +30,8 @@ class SoundState:
 
 
 @dataclass(frozen=True, eq=False)
-class CleanerState:
-    """Of cleaning: the encoder's past at its levels for cleaning, and how far cleaned latents were from plain ones."""
+class LatentDenoiserState:
+    """Of denoising: the encoder's past at its denoising levels, and how far denoised latents were from plain ones."""
 
     past: Array
     distance: float | None = None
@@ -39,7 +39,7 @@ class CleanerState:
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """What a packet told the decoder: symbols [T, K], None for silence, of so many frames at a level."""
+    """What a packet gave the decoder: symbols [T, K], None for silence, of so many frames at a level."""
 
     symbols: Array | None
     frames: int
@@ -65,7 +65,7 @@ class EncoderState:
     code: int | None = None  # gain of the last packet, as far as the decoder hears of it
     factor: float = 1.0  # that the decoder puts on this channel
     sent: Array | None = None
-    cleaner: CleanerState | None = None  # None: noise stays
+    denoiser: LatentDenoiserState | None = None  # None: noise stays
     residual: ResidualState | None = None  # None: no level with a residual layer will come
     history: History | None = None  # of the context prior; None: nothing came before
 
@@ -109,8 +109,8 @@ def start_encoder(model: Model, *, denoise: bool = False, residual: bool = False
     layer = None
     if residual and model.residual:
         layer = ResidualState(np.zeros(delay, np.float32), (), start_sound(model))
-    cleaner = CleanerState(past) if denoise else None
-    return EncoderState(model.analyser.start(), past, LevelState(), cleaner=cleaner, residual=layer)
+    denoiser = LatentDenoiserState(past) if denoise else None
+    return EncoderState(model.analyser.start(), past, LevelState(), denoiser=denoiser, residual=layer)
 
 
 def start_decoder(model: Model) -> DecoderState:

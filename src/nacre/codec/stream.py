@@ -21,7 +21,7 @@ from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
 from nacre.dsp.band import EDGES
 from nacre.dsp.gain import active_level_db, is_silent
 from nacre.dsp.offset import OffsetState, without_offset
-from nacre.dsp.stereo import APART, AUTO, Likeness, carrier, factor_of
+from nacre.dsp.stereo import AUTO, SEPARATE, IntensityStereo, downmix, factor_of
 from nacre.dsp.tonality import is_tonal
 from nacre.dsp.wave import as_sound, check_shape
 from nacre.format import file as container
@@ -54,15 +54,15 @@ class StreamEncoder:
         self._band = BandEncoder(rate_hz, channels, EDGES[: BANDS[band] + 1]) if band else None
         self._powers: list[Array | None] = [None] * channels  # of the group at work, above the core
         plan.expect(KBPS[band] * channels)
-        cleans = settings.cleans(model)
-        residual = not cleans if settings.packet_bytes else plan.highest >= model.plain_levels or plan.lifts_tones
-        start = start_encoder(model, denoise=cleans, residual=residual)
+        in_latents = settings.denoises_latents(model)
+        residual = not in_latents if settings.packet_bytes else plan.highest >= model.plain_levels or plan.lifts_tones
+        start = start_encoder(model, denoise=in_latents, residual=residual)
         self.states, self._levels = channels * [start], channels * [plan.level]
         self._offsets = channels * [OffsetState()]
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
-        block, apart = model.config.group_samples, settings.denoise and not cleans
-        self._denoiser = StreamDenoiser(model, channels, block_samples=block) if apart else None
-        self._alike = Likeness() if alike else None
+        block, before = model.config.group_samples, settings.denoise and not in_latents
+        self._denoiser = StreamDenoiser(model, channels, block_samples=block) if before else None
+        self._intensity = IntensityStereo() if alike else None
         self._waiting = np.zeros((channels, 0), np.float32)
 
     def push(self, wave: Array) -> list[Packet]:
@@ -121,7 +121,7 @@ class StreamEncoder:
         if self._band:
             self._powers = list(self._band.take(waves.shape[1] // hop))
         level, balance = self._level(waves), self._balance(waves)
-        if balance == APART:
+        if balance == SEPARATE:
             packets = [self.channel_packet(index, wave, level) for index, wave in enumerate(waves)]
         else:
             packets = self._once(waves, level, balance)
@@ -144,18 +144,18 @@ class StreamEncoder:
             packet, self.states[channel] = found
             self._levels[channel] = packet.level
             return packet
-        mute = APART if self._alike and channel else None  # silent, not a copy
+        mute = SEPARATE if self._intensity and channel else None  # silent, not a copy
         powers = self._powers[channel]
         options = replace(self._options, silent_level=mute, code_silence=powers is not None and is_audible(powers))
         packet, self.states[channel] = encode_frames(self.model, state, wave, level, options, powers)
         return packet
 
     def _balance(self, waves: Array) -> int:
-        """Of a group waves [C, N]: APART, or the balance at which one packet does for both channels."""
-        if self._alike is None:
-            return APART
-        found = self._alike.balance(waves)
-        return APART if any(is_silent(wave, self.model.config.hop_samples) for wave in waves) else found
+        """Of a group waves [C, N]: SEPARATE, or the balance at which one packet does for both channels."""
+        if self._intensity is None:
+            return SEPARATE
+        found = self._intensity.balance(waves)
+        return SEPARATE if any(is_silent(wave, self.model.config.hop_samples) for wave in waves) else found
 
     def _once(self, waves: Array, level: int, balance: int) -> list[Packet]:
         """Packets of a group waves [2, N] that are alike."""
@@ -163,16 +163,16 @@ class StreamEncoder:
         second = replace(second, code=first.code)  # from which the decoder sets out
         factor, (one, two) = factor_of(balance), self._powers
         powers = None if one is None or two is None else (one + two) / (1 + factor**2)
-        packet, first = encode_frames(self.model, first, carrier(waves, balance), level, self._options, powers)
+        packet, first = encode_frames(self.model, first, downmix(waves, balance), level, self._options, powers)
         second = follow_frames(self.model, second, waves[1], level, first, factor)  # for when the two part
         self.states = [first, second]
         return [packet, Packet(balance, b"")]
 
 
 def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool, band: Band) -> Header:
-    mark = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
-    coupling = Coupling.JOINED if alike else Coupling.APART
-    return Header(mark, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling, band)
+    fingerprint = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
+    coupling = Coupling.INTENSITY if alike else Coupling.SEPARATE
+    return Header(fingerprint, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling, band)
 
 
 @dataclass
@@ -196,7 +196,7 @@ class StreamDecoder:
         self.damage: list[Damage] = []
         self.coder = PacketCoder.of(model, prior_of(model, contents.header), BANDS[self.header.band])
         self.states = contents.header.channels * [start_decoder(model)]
-        self._balance = APART
+        self._balance = SEPARATE
         channels, band = self.header.channels, self.header.band
         self._band = BandDecoder(self.rate_hz, channels, band) if band and self.rate_hz > model.config.rate_hz else None
         self._resampler = self._band or Resampler(model.config.rate_hz, self.rate_hz, channels)
@@ -258,7 +258,7 @@ class StreamDecoder:
         """Groups of samples [C, N] at the model's rate, lagging by the codec's delay."""
         for group, packets, found in self.groups():
             self._balance = balance_of(self.header, packets, self._balance)
-            if self._balance == APART:
+            if self._balance == SEPARATE:
                 waves = [self._wave(index, group, held) for index, held in enumerate(found)]
             else:
                 waves = self._both(group, packets, found[0])
@@ -298,12 +298,12 @@ class StreamDecoder:
 
 def balance_of(header: Header, packets: list[Packet | None], before: int) -> int:
     """Whether and how the first packet of a group stands for the second channel too; `before`: in the last group."""
-    if header.coupling != Coupling.JOINED:
-        return APART
+    if header.coupling != Coupling.INTENSITY:
+        return SEPARATE
     second = packets[1]
     if second is None:  # lost, and more likely than not what the one before was
         return before
-    return APART if second.payload else second.level
+    return SEPARATE if second.payload else second.level
 
 
 def prior_of(model: Model, header: Header) -> str:
@@ -348,7 +348,7 @@ def check_model(model: Model, header: Header) -> None:
 def verify(model: Model, contents: Contents) -> list[Damage]:
     """The damaged groups of a file, found from the symbols alone, without rendering sound."""
     stream = StreamDecoder(model, contents)
-    channels, joined = contents.header.channels, contents.header.coupling == Coupling.JOINED
+    channels, joined = contents.header.channels, contents.header.coupling == Coupling.INTENSITY
     for group, packets, found in stream.groups():
         written = len(contents.packets) - group * channels  # a cut file may end inside a group
         for channel, (packet, held) in enumerate(zip(packets[:written], found[:written], strict=True)):

@@ -24,7 +24,7 @@ from nacre.codec.stream import StreamDecoder, StreamEncoder, balance_of
 from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count
-from nacre.dsp.stereo import APART
+from nacre.dsp.stereo import SEPARATE
 from nacre.dsp.wave import as_sound, check_shape
 from nacre.entropy.static_prior import TOTAL
 from nacre.format.file import Contents, Coupling, Header, Packet, Writer
@@ -112,7 +112,7 @@ def tokens_in(model: Model, contents: Contents) -> Tokens:
         raise StreamError("file", found="no groups", wanted="sound")
     sizes = [stream.group_frames(group) for group in range(count)]
     table = _Table(model, channels, sizes)
-    balance, balances = APART, np.zeros(count, np.uint8)
+    balance, balances = SEPARATE, np.zeros(count, np.uint8)
     for group, packets, found in stream.groups():
         balance = balances[group] = balance_of(contents.header, packets, balance)
         for channel in range(channels):
@@ -125,7 +125,7 @@ def tokens_in(model: Model, contents: Contents) -> Tokens:
     return Tokens(
         **(parts if channels > 1 else {name: part[0] for name, part in parts.items()}),
         fine=table.fine[0] if table.fine is not None and channels == 1 else table.fine,
-        balance=balances if contents.header.coupling == Coupling.JOINED else None,
+        balance=balances if contents.header.coupling == Coupling.INTENSITY else None,
         rate_hz=rate_hz,
         samples=stream.samples,
         frames=frames,
@@ -223,8 +223,8 @@ def file_of(model: Model, tokens: Tokens, prior: str = CONTEXT) -> bytes:
         found = f"{tokens.lost} groups lost, prior {prior}"
         raise UsageError("tokens", found=found, wanted=f"all groups, {' or '.join(PRIORS)}")
     stream, coder, file = TokenDecoder(model, tokens), PacketCoder.of(model, prior), io.BytesIO()
-    mark = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
-    writer = Writer(file, replace(stream.header, fingerprint=mark))
+    fingerprint = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
+    writer = Writer(file, replace(stream.header, fingerprint=fingerprint))
     for _, packets, groups in stream.groups():
         for packet, held in zip(packets, groups, strict=True):
             assert packet is not None
@@ -246,9 +246,9 @@ def _contents(model: Model, tokens: Tokens) -> Contents:
         silent, second = gains[channel, group] == SILENT, channel and tokens.balance is not None
         level = int(balance[group] if second and (silent or balance[group]) else levels[channel, group])
         packets.append(Packet(level, b"" if silent or (second and balance[group]) else WRITTEN))
-    coupling = Coupling.APART if tokens.balance is None else Coupling.JOINED
-    mark, size = bytes.fromhex(tokens.fingerprint), tokens.group_frames
-    header = Header(mark, tokens.rate_hz, tokens.channels, tokens.samples, size, model.bundle.kind, coupling)
+    coupling = Coupling.SEPARATE if tokens.balance is None else Coupling.INTENSITY
+    fingerprint, size = bytes.fromhex(tokens.fingerprint), tokens.group_frames
+    header = Header(fingerprint, tokens.rate_hz, tokens.channels, tokens.samples, size, model.bundle.kind, coupling)
     return Contents(header, tokens.samples, packets, 0, False, 0, 0, 0)
 
 

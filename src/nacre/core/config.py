@@ -62,7 +62,7 @@ class CodecConfig:
 
     @property
     def encoder_levels(self) -> int:
-        """Levels that the encoder knows: those for cleaning come after the others."""
+        """Levels that the encoder knows: those for denoising come after the others."""
         return 2 * self.levels if self.cleans else self.levels
 
     @property

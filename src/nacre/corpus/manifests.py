@@ -153,7 +153,7 @@ def _cuts(path: str, wanted: Wanted) -> Iterator[Found]:
         if isinstance(row, Unreadable):
             yield Found(f"row {number}", row)
             continue
-        label, values = str(row.get("id", f"row {number}")), _said(row, wanted.keep)
+        label, values = str(row.get("id", f"row {number}")), _metadata(row, wanted.keep)
         place = _cut(path, row)
         yield Found(label, place, _part_size(place.duration_s) if isinstance(place, InFile) else 0, values)
 
@@ -176,12 +176,12 @@ def _cut(path: str, row: Row) -> Place:
         return Unreadable(f"no cut with a recording ({type(error).__name__}: {error})")
 
 
-def _said(row: Row, keep: tuple[str, ...]) -> dict[str, str]:
+def _metadata(row: Row, keep: tuple[str, ...]) -> dict[str, str]:
     """Kept columns of a cut as text: of its first supervision, its custom fields, or the cut itself."""
-    heard = (row.get("supervisions") or [{}])[0]
+    supervision = (row.get("supervisions") or [{}])[0]
     found = {}
     for name in keep:
-        for held in (heard, heard.get("custom") or {}, row.get("custom") or {}, row):
+        for held in (supervision, supervision.get("custom") or {}, row.get("custom") or {}, row):
             if isinstance(held, dict) and held.get(name) is not None:
                 found[name] = str(held[name])
                 break

@@ -101,9 +101,9 @@ class Corpus(Sequence[Row]):
         needed = {what, "gains", "levels", "rate_hz", "samples", "frames"}
         if what not in kinds or not needed <= set(row):
             raise UsageError(f"{self.folder}: rows of {what}", found=", ".join(row), wanted=", ".join(sorted(needed)))
-        mark, size = self.facts["static_fingerprint"], self.facts["group_frames"]
+        fingerprint, size = self.facts["static_fingerprint"], self.facts["group_frames"]
         cells: dict[str, Any] = {name: row[name] for name in needed}
-        return kinds[what](**cells, group_frames=size, fingerprint=mark)
+        return kinds[what](**cells, group_frames=size, fingerprint=fingerprint)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "columns": [column.name for column in self.columns]}

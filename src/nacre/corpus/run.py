@@ -26,7 +26,7 @@ from nacre.corpus.work import PART, Job, Made, coder, marked_row
 ENGINES = ("local", "ray")
 DEATHS_A_ROW = 3  # of a process at the same row, before the row is left out
 MOST_DEATHS = 10  # of processes over a shard at various rows, before it is given up
-TOLD = 20  # failures that are told at once; all are in the table
+SHOWN = 20  # failures that are shown at once; all are in the table
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Run:
         self._again = deque[Job]()
         self._deaths: dict[int, list[int | None]] = {}
         self._lost: list[tuple[int, str]] = []
-        self._lost_in_turn = self._told = 0
+        self._lost_in_turn = self._shown = 0
 
     def work(self) -> Summary:
         """All shards; what is whole when something stops it stays."""
@@ -219,8 +219,8 @@ class _Run:
         self._tell(f"shard {job.shard.number}, rows {first} to {last}: {error}")
 
     def _tell(self, text: str) -> None:
-        self._told += 1
-        if self._told <= TOLD:
+        self._shown += 1
+        if self._shown <= SHOWN:
             complain(text)
 
     def _count(self, made: Made) -> None:

@@ -37,13 +37,13 @@ def extended(past: Array, samples: int, rate_hz: int) -> Array:
 
     The filter is Burg's ("Maximum entropy spectral analysis", 1975), whose prediction never grows.
     """
-    heard = past[-round(PAST_S * rate_hz) :].astype(np.float64)
-    order = min(round(AHEAD_ORDER_S * rate_hz), MOST_AHEAD_ORDER, len(heard) // 2)
-    found = np.concatenate([heard, np.zeros(samples)])
-    pulls = -_foretelling(heard, order)[:0:-1]
-    for at in range(len(heard), len(found)):
-        found[at] = pulls @ found[at - order : at]
-    return found[len(heard) :].astype(np.float32)
+    known = past[-round(PAST_S * rate_hz) :].astype(np.float64)
+    order = min(round(AHEAD_ORDER_S * rate_hz), MOST_AHEAD_ORDER, len(known) // 2)
+    found = np.concatenate([known, np.zeros(samples)])
+    weights = -_foretelling(known, order)[:0:-1]
+    for at in range(len(known), len(found)):
+        found[at] = weights @ found[at - order : at]
+    return found[len(known) :].astype(np.float32)
 
 
 def _foretelling(wave: Array, order: int) -> Array:
@@ -64,18 +64,18 @@ def _interpolated(near: Array, start: int, stop: int, order: int) -> Array:
     kept[start:stop] = 0
     for _ in range(ROUNDS):
         errors = _prediction(found * window, order)
-        pulls = np.correlate(np.convolve(kept, errors), errors, "valid")[start:stop]
-        likeness = np.zeros(stop - start)
-        likeness[: order + 1] = _autocorrelation(errors, order)[: stop - start]
-        found[start:stop] = -_solved(likeness, pulls)
+        weights = np.correlate(np.convolve(kept, errors), errors, "valid")[start:stop]
+        correlation = np.zeros(stop - start)
+        correlation[: order + 1] = _autocorrelation(errors, order)[: stop - start]
+        found[start:stop] = -_solved(correlation, weights)
     return found[start:stop]
 
 
 def _prediction(wave: Array, order: int) -> Array:
     """Filter [order + 1] that leaves of wave [N] what its past does not tell."""
-    likeness = _autocorrelation(wave, order)
-    likeness[0] += NOISE * likeness[0] + 1e-9
-    return np.concatenate([[1.0], -_solved(likeness[:-1], likeness[1:])])
+    correlation = _autocorrelation(wave, order)
+    correlation[0] += NOISE * correlation[0] + 1e-9
+    return np.concatenate([[1.0], -_solved(correlation[:-1], correlation[1:])])
 
 
 def _autocorrelation(wave: Array, lags: int) -> Array:

@@ -26,14 +26,14 @@ def period_samples(past: Array, rate_hz: int) -> int:
     match, high = min(match, len(past) // 2), min(high, len(past) // 2)
     if high <= low:
         return max(1, len(past))
-    heard = past[-(match + high) :].astype(np.float64)
-    end = heard[high:]
-    size = 2 ** math.ceil(math.log2(len(heard) + match))
-    products = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(end, size)), size)[high - low :: -1]
-    sums = np.concatenate([[0.0], np.cumsum(heard**2)])
+    known = past[-(match + high) :].astype(np.float64)
+    end = known[high:]
+    size = 2 ** math.ceil(math.log2(len(known) + match))
+    products = np.fft.irfft(np.fft.rfft(known, size) * np.conj(np.fft.rfft(end, size)), size)[high - low :: -1]
+    sums = np.concatenate([[0.0], np.cumsum(known**2)])
     energy = (sums[match:] - sums[:-match])[high - low :: -1]
-    likeness = products[: high - low + 1] / np.sqrt(energy[: high - low + 1] + 1e-9)
-    return low + int(likeness.argmax())
+    correlation = products[: high - low + 1] / np.sqrt(energy[: high - low + 1] + 1e-9)
+    return low + int(correlation.argmax())
 
 
 def continued(past: Array, samples: int, rate_hz: int) -> Array:

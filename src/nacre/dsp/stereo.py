@@ -1,7 +1,7 @@
 """Two channels that are alike: when to write a group of them once, and at which level it stands for the second.
 
-    left  = carrier                     written as the first channel's packet
-    right = carrier * factor            written as an empty packet whose level is the balance
+    left  = downmix                     written as the first channel's packet
+    right = downmix * factor            written as an empty packet whose level is the balance
 
 Middle and side would be the usual way, and does not pay here: the networks keep levels, not phases, so what comes back
 of the side does not cancel against the middle. Sending the side costs more than it brings unless it is so weak that it
@@ -19,10 +19,10 @@ from nacre.core.units import db_to_gain
 from nacre.dsp.blas import one_thread
 
 AUTO, LEFT_RIGHT = "auto", "left-right"
-WAYS = (AUTO, LEFT_RIGHT)
-APART = 0  # no balance: each channel has its own packet
+MODES = (AUTO, LEFT_RIGHT)
+SEPARATE = 0  # no balance: each channel has its own packet
 EVEN, MOST_DB = 8, 7  # balance 1 is -7 dB, 8 both alike, 15 is +7 dB
-ALIKE_DB = -30.0  # what the carrier misses, against all of both channels
+ALIKE_DB = -30.0  # what the downmix misses, against all of both channels
 RELEASE = 0.5  # of the power held in memory, a group: 3 dB, as in the gain control
 
 
@@ -38,33 +38,33 @@ def factors(before: float, after: float, samples: int, hop_samples: int) -> Arra
     return found
 
 
-def carrier(waves: Array, balance: int) -> Array:
+def downmix(waves: Array, balance: int) -> Array:
     """waves [2, N] -> the wave [N] from which both come back with the least error."""
     factor = np.float32(factor_of(balance))
     found: Array = (waves[0] + factor * waves[1]) / (1 + factor * factor)
     return found
 
 
-class Likeness:
+class IntensityStereo:
     """Decides group by group; remembers how loud it was, so that the noise of a short pause decides nothing."""
 
     def __init__(self) -> None:
-        self._held, self._last = 0.0, APART
+        self._held, self._last = 0.0, SEPARATE
 
     @one_thread
     def balance(self, waves: Array) -> int:
-        """waves [2, N] of the next group -> the balance at which one wave does for both, or APART."""
+        """waves [2, N] of the next group -> the balance at which one wave does for both, or SEPARATE."""
         (left, cross), (_, right) = np.inner(waves.astype(np.float64), waves).tolist()
         self._held = max(left + right, RELEASE * self._held)
         angle = 0.5 * math.atan2(2 * cross, left - right)  # of the line along which left and right lie
         wanted_db = 20 * math.log10(max(math.tan(angle), 1e-3)) if 0 < angle < math.pi / 2 else -math.inf
-        best = round(wanted_db) + EVEN if abs(wanted_db) <= MOST_DB + 0.5 else APART
-        self._last = next((found for found in (self._last, best) if self._fits(found, left, cross, right)), APART)
+        best = round(wanted_db) + EVEN if abs(wanted_db) <= MOST_DB + 0.5 else SEPARATE
+        self._last = next((found for found in (self._last, best) if self._fits(found, left, cross, right)), SEPARATE)
         return self._last
 
     def _fits(self, balance: int, left: float, cross: float, right: float) -> bool:
         """Whether what this balance misses is weak enough."""
-        if balance == APART or self._held == 0.0:
+        if balance == SEPARATE or self._held == 0.0:
             return False
         factor = factor_of(balance)
         missed = (factor**2 * left - 2 * factor * cross + right) / (1 + factor**2)

@@ -17,7 +17,7 @@ import numpy as np
 
 from nacre.core.errors import BundleError
 from nacre.core.types import Array, Floats, Ints, Shares
-from nacre.entropy.symbols import SymbolRequest, pieces, whole
+from nacre.entropy.symbols import SymbolRequest, answered_requests, request_symbols
 from nacre.io.arrays import read_arrays
 
 BANDS, LEVELS, SHAPES, QUARTERS = 4, 64, 8, 4
@@ -64,7 +64,7 @@ class BandTables:
         cuts = np.flatnonzero(np.abs(distances) > REACH) + 1  # what escaped follows right behind
         for part, row in zip(np.split(distances, cuts), np.split(rows, cuts), strict=True):
             if len(part):
-                yield from pieces(part[None], _LOWEST, self._levels[row][None])[0]
+                yield from answered_requests(part[None], _LOWEST, self._levels[row][None])[0]
         shapes, rows = shape_rows(symbols)
         if len(shapes):
             yield shapes, self._shapes[rows]
@@ -81,7 +81,7 @@ class BandTables:
             now = found[: len(live), frame]
             for band in range(bands):
                 expected, rows = _expected(before, now, band)
-                distances = yield from whole(live, self._levels[rows][:, None], _LOWEST)
+                distances = yield from request_symbols(live, self._levels[rows][:, None], _LOWEST)
                 now[:, band] = np.clip(expected + distances[:, 0], 0, LEVELS - 1)
         for frame in range(found.shape[1]):
             sounding = np.flatnonzero(found[:, frame, :-1].any(1))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Array, Floats, Ints, Shares
-from nacre.entropy.symbols import LARGEST, SymbolRequest, pieces, whole
+from nacre.entropy.symbols import LARGEST, SymbolRequest, answered_requests, request_symbols
 from nacre.io.arrays import Members, read_arrays, write_arrays
 
 Longs = NDArray[np.int64]
@@ -225,7 +225,9 @@ class ContextPrior:
             mine = symbols[row, : lengths[row]]
             shares = self._other_shares(levels[group], len(mine))
             if shares.size:
-                answers = yield from whole([group], shares[None], np.array(-(self.sizes.others // 2), np.int32))
+                answers = yield from request_symbols(
+                    [group], shares[None], np.array(-(self.sizes.others // 2), np.int32)
+                )
                 mine[:, self._others] = answers.reshape(len(mine), -1)
         place = {group: row for row, group in enumerate(turn)}
         return [symbols[place[group], :length] for group, length in enumerate(frames)]
@@ -245,14 +247,17 @@ class ContextPrior:
         planes = planes_of(logs[None], [history])[0]
         hidden = self._hidden(planes, fixed)
         base = self._base(fixed, np.concatenate([start, mine[:-1]]))
-        told = [pieces(mine[:, block.dims], *self._shares(block, hidden, logs, base, fixed)) for block in self._blocks]
-        for frame in zip(*told, strict=True):
+        answered = [
+            answered_requests(mine[:, block.dims], *self._shares(block, hidden, logs, base, fixed))
+            for block in self._blocks
+        ]
+        for frame in zip(*answered, strict=True):
             for block in frame:
                 yield from block
         others = self._other_shares(level, len(mine))
         if others.size:
             lowest = np.array(-(self.sizes.others // 2), np.int32)
-            yield from pieces(symbols[:, self._others].reshape(1, -1), lowest, others[None])[0]
+            yield from answered_requests(symbols[:, self._others].reshape(1, -1), lowest, others[None])[0]
 
     def after(self, symbols: Ints, level: int, history: History | None) -> History:
         """What comes before the next packet: `history`, then symbols [T, D], T above 0."""
@@ -291,7 +296,7 @@ class ContextPrior:
         logs: Floats = np.empty(before.shape, np.float32)
         for block in self._blocks:
             lowest, shares = self._shares(block, hidden, logs, base, level)
-            now[:, block.dims] = found = yield from whole(streams, shares, lowest)
+            now[:, block.dims] = found = yield from request_symbols(streams, shares, lowest)
             logs[:, block.dims] = self._logs(found, level.ratio[:, block.dims])
         return now, logs
 

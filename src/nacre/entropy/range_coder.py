@@ -21,7 +21,7 @@ import numpy as np
 from nacre.core.errors import BundleError, NacreError, StreamError
 from nacre.core.types import Ints, Shares
 
-Asked = tuple[Sequence[int], Shares]
+Request = tuple[Sequence[int], Shares]
 Result = TypeVar("Result")
 
 _ROWS = constriction.stream.model.Categorical(perfect=False)  # a distribution of its own for each symbol
@@ -72,8 +72,8 @@ def decode(data: bytes, frames: int, tables: Ints) -> Ints:
     return np.ascontiguousarray(columns.T) + coder.lowest
 
 
-def encode_pieces(pieces: Iterable[tuple[Ints, Shares]], luck_bits: int | None = None) -> bytes:
-    """Answers [n] by their own shares [n, A], one piece after another; see `ContextPrior.encoding`.
+def encode_symbols(answered: Iterable[tuple[Ints, Shares]], luck_bits: int | None = None) -> bytes:
+    """Answers [n] by their own shares [n, A], one request after another; see `ContextPrior.encoding`.
 
     `luck_bits` is how many bits fewer than the answers cost the bytes may have, where they happen to end on zeros; None
     leaves all zeros off. With a limit the length tells what the answers cost.
@@ -82,13 +82,13 @@ def encode_pieces(pieces: Iterable[tuple[Ints, Shares]], luck_bits: int | None =
     """
     encoder = constriction.stream.queue.RangeEncoder()
     with _translated():
-        for answers, shares in pieces:
+        for answers, shares in answered:
             encoder.encode(answers, _ROWS, shares)
     return _shortest(encoder, luck_bits)
 
 
-def serve(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> Result:
-    """Answer what `asking` asks, shares [S, n, A] of streams among the payloads, and return its result.
+def serve(payloads: Sequence[bytes], requests: Generator[Request, Ints, Result]) -> Result:
+    """Answer what `requests` want, shares [S, n, A] of streams among the payloads, and return its result.
 
     Other bytes give other answers, or StreamError. The caller has bounded the lengths of the payloads.
     """
@@ -97,13 +97,13 @@ def serve(payloads: Sequence[bytes], asking: Generator[Asked, Ints, Result]) -> 
         padded = data + bytes(2 * _WORD_BYTES + -len(data) % _WORD_BYTES)
         decoders.append(constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32)))
     try:
-        streams, shares = next(asking)
+        streams, shares = next(requests)
         with _translated():
             while True:
                 answers = np.empty(shares.shape[:2], np.int32)
                 for row, stream in enumerate(streams):
                     answers[row] = decoders[stream].decode(_ROWS, shares[row])
-                streams, shares = asking.send(answers)
+                streams, shares = requests.send(answers)
     except StopIteration as done:
         result: Result = done.value
         return result

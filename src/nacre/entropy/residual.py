@@ -22,7 +22,7 @@ from nacre.core.errors import BundleError
 from nacre.core.types import Array, Floats, Ints, Shares
 from nacre.dsp.blas import one_thread
 from nacre.dsp.mdct import Lapped
-from nacre.entropy.symbols import ESCAPED, LARGEST, SymbolRequest, pieces, whole
+from nacre.entropy.symbols import ESCAPED, LARGEST, SymbolRequest, answered_requests, request_symbols
 from nacre.io.arrays import read_arrays, write_arrays
 
 FLOOR = 3e-5  # envelope of silence, in the sound's own units
@@ -156,7 +156,7 @@ class ResidualLayer:
         cuts = np.flatnonzero(ends) + 1
         for part, row in zip(np.split(symbols, cuts), np.split(rows, cuts), strict=True):
             if len(part):
-                yield from pieces(part.reshape(1, -1), self._lowest, self._shares[row.reshape(1, -1)])[0]
+                yield from answered_requests(part.reshape(1, -1), self._lowest, self._shares[row.reshape(1, -1)])[0]
 
     def rows(self, symbols: Ints) -> NDArray[np.intp]:
         """Which row of the tables, laid end to end, each of a group's symbols [S, K] is coded by: [S, K]."""
@@ -172,7 +172,9 @@ class ResidualLayer:
         for block in range(max(blocks, default=0)):
             live = [group for group in turn if blocks[group] > block]
             past = past[: len(live)]
-            symbols = yield from whole([streams[group] for group in live], self._shares[self._row(past)], self._lowest)
+            symbols = yield from request_symbols(
+                [streams[group] for group in live], self._shares[self._row(past)], self._lowest
+            )
             for row, group in enumerate(live):
                 found[group][block] = symbols[row]
             past = np.concatenate([_sizes(symbols), past[:, : self.size]], 1)
@@ -182,7 +184,7 @@ class ResidualLayer:
         """Ideal bits [S] of each block of symbols [S, K]."""
         bits, rows = np.zeros(len(symbols), np.float32), self.rows(symbols)
         for block in range(len(symbols)):
-            for answers, shares in pieces(
+            for answers, shares in answered_requests(
                 symbols[block : block + 1], self._lowest, self._shares[rows[block : block + 1]]
             )[0]:
                 bits[block] -= np.log2(shares[np.arange(len(answers)), answers]).sum()

@@ -26,7 +26,7 @@ MOST = (16, 1024, 4097)  # levels, columns, alphabet a prior may have
 MOST_COUNTS = 16 * 1024 * 511  # and all together: bounds what a file can make us read
 MEMBERS = {"alphabet": ("<u2", 1), "below": ("|u1 <u2", 2), "above": ("|u1 <u2", 2), "inside": ("<u2", 1)}
 
-Whole = NDArray[np.integer[Any]]
+Counts = NDArray[np.integer[Any]]
 
 
 def fit_counts(histogram: NDArray[np.int64]) -> Ints:
@@ -191,7 +191,7 @@ def _reaches(tables: Ints) -> tuple[Ints, Ints]:
     )
 
 
-def _spread(alphabet: int, below: Whole, above: Whole, inside: Whole) -> Ints:
+def _spread(alphabet: int, below: Counts, above: Counts, inside: Counts) -> Ints:
     """Counts [L, D, A] from the compact form of `StaticPrior.save`."""
     shape = (*below.shape, alphabet)
     fits = below.shape == above.shape and all(0 < n <= most for n, most in zip(shape, MOST, strict=True))

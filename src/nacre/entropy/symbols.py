@@ -1,4 +1,4 @@
-"""What a prior asks of the range coder: shares of the next symbols, in exchange for the symbols.
+"""What a prior requests of the range coder: shares of the next symbols, in exchange for the symbols.
 
 A share is a whole number over 2^28 and a row of them sums to 1, so that the coder is exact. Symbols outside a row's
 window go to its last share, the escape, and follow as one of ESCAPED, all equally likely.
@@ -25,8 +25,8 @@ class SymbolRequest(NamedTuple):
     shares: Shares
 
 
-def whole(streams: Sequence[int], shares: Shares, lowest: Ints) -> Generator[SymbolRequest, Ints, Ints]:
-    """Symbols [S, n] for shares [S, n, A] whose first stands for `lowest`; asks again where one escapes."""
+def request_symbols(streams: Sequence[int], shares: Shares, lowest: Ints) -> Generator[SymbolRequest, Ints, Ints]:
+    """Symbols [S, n] for shares [S, n, A] whose first stands for `lowest`; requests again where one escapes."""
     answers = yield SymbolRequest(streams, shares)
     escape, symbols = shares.shape[-1] - 1, answers + lowest
     if answers.max(initial=0) == escape:
@@ -37,12 +37,12 @@ def whole(streams: Sequence[int], shares: Shares, lowest: Ints) -> Generator[Sym
     return symbols
 
 
-def pieces(symbols: Ints, lowest: Ints, shares: Shares) -> list[list[tuple[Ints, Shares]]]:
-    """For each row the answers [n] and shares [n, A] that `whole` asks for, given its symbols [T, n]."""
+def answered_requests(symbols: Ints, lowest: Ints, shares: Shares) -> list[list[tuple[Ints, Shares]]]:
+    """For each row the answers [n] and shares [n, A] of what `request_symbols` requests, given its symbols [T, n]."""
     escape, answers = shares.shape[-1] - 1, (symbols - lowest).astype(np.int32)
     outside = (answers < 0) | (answers >= escape)
     answers[outside] = escape
-    found = [[piece] for piece in zip(answers, shares, strict=True)]
+    found = [[pair] for pair in zip(answers, shares, strict=True)]
     if not outside.any():
         return found
     for row in np.flatnonzero(outside.any(1)).tolist():

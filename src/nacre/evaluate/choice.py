@@ -76,7 +76,7 @@ def _nacre_systems(options: Options, notes: list[str]) -> list[System]:
     names = [codec.bundle.name for codec in loaded.values()]
     systems = []
     for model, codec in loaded.items():
-        name, mark = codec.bundle.name, codec.bundle.fingerprint.hex()
+        name, fingerprint = codec.bundle.name, codec.bundle.fingerprint.hex()
         rates = []
         for kbps in sorted(set(options.bitrates_kbps)):
             try:
@@ -91,7 +91,7 @@ def _nacre_systems(options: Options, notes: list[str]) -> list[System]:
         twice = names.count(name) > 1
         systems.append(
             System(
-                f"nacre {name} ({mark})" if twice else f"nacre {name}",
+                f"nacre {name} ({fingerprint})" if twice else f"nacre {name}",
                 tuple(rates),
                 model=model,
                 rate_hz=codec.config.rate_hz,

@@ -23,16 +23,16 @@ def rnnoise(wave: Array) -> Array:
     late = np.zeros(RNNOISE_LAG, np.float32)
     samples = _steps(np.concatenate([resampled(wave, RATE_HZ, RNNOISE_HZ), late]))
     frames = [frame for _, frame in RNNoise(RNNOISE_HZ).denoise_chunk(samples[None], partial=True)]
-    heard = np.concatenate(frames, 1)[0][RNNOISE_LAG:].astype(np.float32) / 32768
-    return resampled(heard, RNNOISE_HZ, RATE_HZ)[: len(wave)]
+    denoised = np.concatenate(frames, 1)[0][RNNOISE_LAG:].astype(np.float32) / 32768
+    return resampled(denoised, RNNOISE_HZ, RATE_HZ)[: len(wave)]
 
 
 def spectral_gating(wave: Array) -> Array:
     """Spectral gating by noisereduce with its defaults."""
     import noisereduce
 
-    heard: Array = noisereduce.reduce_noise(y=wave, sr=RATE_HZ, n_jobs=1).astype(np.float32)
-    return heard
+    denoised: Array = noisereduce.reduce_noise(y=wave, sr=RATE_HZ, n_jobs=1).astype(np.float32)
+    return denoised
 
 
 def webrtc(wave: Array) -> Array:
@@ -42,8 +42,8 @@ def webrtc(wave: Array) -> Array:
     processor, step = AudioProcessor(0, WEBRTC_LEVEL), RATE_HZ // 100
     samples = _steps(np.pad(wave, (0, WEBRTC_LAG + -(len(wave) + WEBRTC_LAG) % step)))
     parts = [processor.Process10ms(samples[at : at + step].tobytes()).audio for at in range(0, len(samples), step)]
-    heard = np.frombuffer(b"".join(parts), "<i2").astype(np.float32) / 32768
-    return heard[WEBRTC_LAG:][: len(wave)]
+    denoised = np.frombuffer(b"".join(parts), "<i2").astype(np.float32) / 32768
+    return denoised[WEBRTC_LAG:][: len(wave)]
 
 
 def speex(wave: Array) -> Array:

@@ -118,12 +118,12 @@ def evaluate_denoising(
     rows, middle = [], snrs[len(snrs) // 2]
     shown: list[tuple[Mixed, dict[str, Array]]] = []
     for mixed in mixtures(speech, noise, snrs, limit):
-        original, heard = pieces(mixed.wave), {}
+        original, denoised = pieces(mixed.wave), {}
         for way, clean in ways.items():
-            heard[way] = np.clip(clean(mixed.noisy), -1, 1)
-            rows.append(Row(mixed.clip, mixed.noise, mixed.snr, way, score(original, heard[way], names)[0]))
+            denoised[way] = np.clip(clean(mixed.noisy), -1, 1)
+            rows.append(Row(mixed.clip, mixed.noise, mixed.snr, way, score(original, denoised[way], names)[0]))
         if report and mixed.snr == middle and len(shown) < PAGE_CLIPS:
-            shown.append((mixed, heard))
+            shown.append((mixed, denoised))
     console.print(table_of(rows, names))
     for note in notes:
         console.print(note)
@@ -165,19 +165,19 @@ def page_of(shown: list[tuple[Mixed, dict[str, Array]]], rows: list[Row], names:
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    clips = [(mixed, _sounds({"clean": mixed.wave} | heard)) for mixed, heard in shown]
+    clips = [(mixed, _sounds({"clean": mixed.wave} | denoised)) for mixed, denoised in shown]
     labels = [METRICS[name].label for name in names]
     fill: Callable[..., str] = partial(made.get_template("denoising.html").render, style=style(), one_player=ONE_PLAYER)
     return fill(clips=clips, means=means_of(rows, names), labels=labels, ways=dict.fromkeys(row.way for row in rows))
 
 
-def _sounds(heard: dict[str, Array]) -> list[tuple[str, str, str]]:
+def _sounds(waves: dict[str, Array]) -> list[tuple[str, str, str]]:
     """(name, player's sound, picture) of each wave [N], all pictures on one scale."""
-    levels = {name: spectrum_db(wave, PAGE_COLUMNS) for name, wave in heard.items()}
+    levels = {name: spectrum_db(wave, PAGE_COLUMNS) for name, wave in waves.items()}
     loudest = max(float(level.max()) for level in levels.values())
     return [
         (name, sound_uri(wave[None], RATE_HZ), data_uri("image/png", spectrogram(levels[name], loudest)))
-        for name, wave in heard.items()
+        for name, wave in waves.items()
     ]
 
 

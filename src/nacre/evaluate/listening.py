@@ -163,11 +163,11 @@ def _example(run: Run, sounds: Sounds, order: list[str], clip: str, number: int)
         [Picture(ORIGINAL, "Spectrogram", data_uri("image/png", spectrogram(level_db, loudest_db)))],
     )
     scores = {(score.system, score.target_kbps): score for score in run.scores if score.clip == clip}
-    heard = [(s, t) for c, s, t in sounds if c == clip and s in order and _has_sound(sounds[c, s, t])]
-    anchors = sorted({target for system, target in heard if is_nacre(system)})
-    heard.sort(key=lambda key: (_anchor(key[1], anchors), order.index(key[0]), key[1]))
+    playable = [(s, t) for c, s, t in sounds if c == clip and s in order and _has_sound(sounds[c, s, t])]
+    anchors = sorted({target for system, target in playable if is_nacre(system)})
+    playable.sort(key=lambda key: (_anchor(key[1], anchors), order.index(key[0]), key[1]))
     groups: dict[float, list[Sound]] = {}
-    for count, (system, target) in enumerate(heard, 1):
+    for count, (system, target) in enumerate(playable, 1):
         sound = sounds[clip, system, target]
         pictures = _pictures(spectrum_db(_like(sound, rate_hz, len(wave)), COLUMNS), level_db, loudest_db)
         row = groups.setdefault(_anchor(target, anchors), [])
@@ -204,8 +204,8 @@ def _numbers(score: Score, rate_kbps: float) -> str:
     file_kbps = kbps(score.file_bytes, score.seconds)
     file = "" if score.file_bytes == score.payload_bytes else f" ({file_kbps:.2f} as a file)"
     some = {name: score.metrics[name] for name in words.HEADLINE if name in score.metrics}
-    told = words.scores(replace(score, metrics=some or score.metrics))
-    return f"{rate_kbps:.2f} kb/s{file}" + (f", {told}" if told else "")
+    figures = words.scores(replace(score, metrics=some or score.metrics))
+    return f"{rate_kbps:.2f} kb/s{file}" + (f", {figures}" if figures else "")
 
 
 def _pictures(decoded_db: Array, original_db: Array, loudest_db: float) -> list[Picture]:

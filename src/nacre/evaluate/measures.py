@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RATE_HZ = 16_000  # of the metrics that are defined at one rate, and the lowest of an evaluation
 HIGHEST_DB = 100.0  # SI-SDR of a perfect copy, which would be infinite
 MEL_BANDS = {256: 20, 512: 40, 1024: 64, 2048: 80}  # to 8 kHz, by window in samples at 16 kHz: 16 to 128 ms
-MEL_RANGE_DB = 80.0  # what lies further below the loudest band of the original is not heard
+MEL_RANGE_DB = 80.0  # what lies further below the loudest band of the original is inaudible
 LOWEST_HZ, HIGHEST_HZ = 60.0, 400.0
 PITCH_WINDOW, PITCH_HOP = 512, 160
 PITCH_TRANSFORM = 800  # at least the window and the longest period together
@@ -136,8 +136,8 @@ def transcript(wave: Array) -> str:
     recogniser.start_utt()
     recogniser.process_raw((wave * 32767).astype("<i2").tobytes(), full_utt=True)
     recogniser.end_utt()
-    heard = recogniser.hyp()
-    return heard.hypstr if heard else ""
+    hypothesis = recogniser.hyp()
+    return hypothesis.hypstr if hypothesis else ""
 
 
 # ---------------------------------------------------------------- by our own hand

@@ -33,10 +33,10 @@ def library(path: str | None = None) -> ctypes.CDLL:
 
 
 def call(opus: ctypes.CDLL, wave: Array, bitrate_kbps: float, line: Line) -> tuple[Array, float]:
-    """wave [N] float32 at 16 kHz -> (what is heard [N], kb/s of the packets).
+    """wave [N] float32 at 16 kHz -> (decoded [N], kb/s of the packets).
 
     A lost frame comes from the FEC of the packet behind it, where that arrived and holds any, else from Opus'
-    concealment. The encoder is told the loss.
+    concealment. The encoder is given the loss.
     """
     packets, lag = encoded(opus, wave, bitrate_kbps, line.loss)
     arrived = [packet if delay is not None else None for packet, delay in zip(packets, arrivals(line), strict=False)]
@@ -46,17 +46,17 @@ def call(opus: ctypes.CDLL, wave: Array, bitrate_kbps: float, line: Line) -> tup
 def decoded(opus: ctypes.CDLL, arrived: list[bytes | None]) -> Array:
     """wave [N] of packets of 20 ms, None where one was lost; it lags as the encoder does."""
     decoder = opus.opus_decoder_create(RATE_HZ, 1, ctypes.byref(ctypes.c_int()))
-    out, heard = (ctypes.c_int16 * FRAME)(), []
+    out, blocks = (ctypes.c_int16 * FRAME)(), []
     for packet, after in zip(arrived, [*arrived[1:], None], strict=True):
         data = after if packet is None else packet
         opus.opus_decode(decoder, data, len(data) if data else 0, out, FRAME, int(packet is None and data is not None))
-        heard.append(np.array(out, np.float32) / 32768)
+        blocks.append(np.array(out, np.float32) / 32768)
     opus.opus_decoder_destroy(ctypes.c_void_p(decoder))
-    return np.concatenate(heard)
+    return np.concatenate(blocks)
 
 
 def encoded(opus: ctypes.CDLL, wave: Array, bitrate_kbps: float, loss: float) -> tuple[list[bytes], int]:
-    """Packets of 20 ms, with FEC where any loss is told, and the samples by which the decoder lags."""
+    """Packets of 20 ms, with FEC where any loss is given, and the samples by which the decoder lags."""
     encoder = opus.opus_encoder_create(RATE_HZ, 1, VOICE, ctypes.byref(ctypes.c_int()))
     settings = {BITRATE: round(1000 * bitrate_kbps), COMPLEXITY: 10, FEC: int(loss > 0), LOSS: round(100 * loss)}
     for name, value in settings.items():

@@ -12,7 +12,7 @@ from nacre.evaluate.payload import amr_wb_payload_bytes, mp3_payload_bytes, ogg_
 from nacre.evaluate.peer import Mode, Peer
 from nacre.evaluate.python_peer import PythonPeer, custom_object
 
-MARK = ":::"
+SEPARATOR = ":::"
 
 
 def _opus() -> Peer:
@@ -123,7 +123,7 @@ def _mp3() -> Peer:
 def custom(text: str) -> Peer:
     """A peer from `name=encode ... {in} {out} {kbps} ::: decode ... {in} {out} [::: delay in samples at 16 kHz]`."""
     name, _, commands = text.partition("=")
-    parts = [part.strip() for part in commands.split(MARK)]
+    parts = [part.strip() for part in commands.split(SEPARATOR)]
     form = 'name="encoder {in} {out} {kbps} ::: decoder {in} {out}"'
     if not name.strip() or len(parts) not in (2, 3) or not all(parts):
         raise UsageError("peer-cmd", found=text, wanted=form)

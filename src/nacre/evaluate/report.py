@@ -291,8 +291,8 @@ class View:
 
 
 def _mark(rate_kbps: float, metric: Metric, value: Interval) -> charts.Point:
-    told = f"{rate_kbps:.2f} kb/s, {figure(metric, value.mean)} ({span(metric, value)}, {value.count} clips)"
-    return charts.Point(rate_kbps, value.mean, value.low, value.high, told)
+    text = f"{rate_kbps:.2f} kb/s, {figure(metric, value.mean)} ({span(metric, value)}, {value.count} clips)"
+    return charts.Point(rate_kbps, value.mean, value.low, value.high, text)
 
 
 def _setting(point: Point) -> list[Cell]:

@@ -101,8 +101,8 @@ def show(console: Console, run: Run) -> None:
 
 def memory_words(run: Run) -> str:
     """Peak memory of the programs, a sentence."""
-    told = "; ".join(f"{peak.system} {peak.encode_mb:.0f} and {peak.decode_mb:.0f}" for peak in run.memory)
-    return f"Peak memory of the programs in MB, encoding and decoding: {told}."
+    text = "; ".join(f"{peak.system} {peak.encode_mb:.0f} and {peak.decode_mb:.0f}" for peak in run.memory)
+    return f"Peak memory of the programs in MB, encoding and decoding: {text}."
 
 
 def points_table(points: list[Point], names: list[str]) -> Table:

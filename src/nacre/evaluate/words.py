@@ -80,10 +80,10 @@ def scores(score: Score) -> str:
 def summary(run: Run, points: list[Point], payload: list[BdRate], files: list[BdRate]) -> list[str]:
     """Sentences about bits at equal quality, quality, speed and failures; the most important first."""
     ours = dict.fromkeys(point.system for point in points if is_nacre(point.system))
-    told = [_against(system, metric, points, payload, files) for metric in _headline(points) for system in ours]
-    told += [_levels(system, points) for system in ours]
-    told += [_speed(points), memory_words(run) if run.memory else ""]
-    return [*filter(None, told), _troubles(run)]
+    sentences = [_against(system, metric, points, payload, files) for metric in _headline(points) for system in ours]
+    sentences += [_levels(system, points) for system in ours]
+    sentences += [_speed(points), memory_words(run) if run.memory else ""]
+    return [*filter(None, sentences), _troubles(run)]
 
 
 def _headline(points: list[Point]) -> list[Metric]:
@@ -97,26 +97,26 @@ def _against(system: str, metric: Metric, points: list[Point], payload: list[BdR
     known = sorted((rate for rate in mine if rate.percent is not None), key=_percent_of, reverse=True)
     leads = {rate.peer: _lead(rate, metric, points) for rate in mine if rate.percent is None}
     beyond, below, unclear = ([peer for peer, lead in leads.items() if lead == side] for side in (-1, 1, 0))
-    told = [_all_better(metric, [peer], [system], points) for peer in beyond]
+    sentences = [_all_better(metric, [peer], [system], points) for peer in beyond]
     if known:
         rival = ", its strongest rival here" if len(mine) > 1 and not beyond else ""
         basis = f"{known[0].peer}{rival} ({_basis(known[0], metric)})"
-        told += [f"For the same {metric.title}, {system} needs {_more(known[0])} {basis}."]
-        told += _whole_files(known[0], files)
+        sentences += [f"For the same {metric.title}, {system} needs {_more(known[0])} {basis}."]
+        sentences += _whole_files(known[0], files)
     if known[1:]:
         others = ", ".join(f"{rate.peer} {percent(_percent_of(rate))} bits" for rate in known[1:])
-        told += [f"Against the others: {others}."]
+        sentences += [f"Against the others: {others}."]
     if below:
-        told += [_all_better(metric, [system], below, points)]
+        sentences += [_all_better(metric, [system], below, points)]
     if unclear:
-        told += [f"{system} and {listed(unclear)} share no {metric.title} to compare bits at."]
-    return " ".join(told)
+        sentences += [f"{system} and {listed(unclear)} share no {metric.title} to compare bits at."]
+    return " ".join(sentences)
 
 
 def _all_better(metric: Metric, above: list[str], below: list[str], points: list[Point]) -> str:
     """Two curves that share no quality; their rates, since the better may simply have taken more bits."""
-    told = [listed([f"{system} ({_rates(system, points)})" for system in systems]) for systems in (above, below)]
-    return f"Every mean {metric.title} of {told[0]} is better than the best of {told[1]}."
+    sentences = [listed([f"{system} ({_rates(system, points)})" for system in systems]) for systems in (above, below)]
+    return f"Every mean {metric.title} of {sentences[0]} is better than the best of {sentences[1]}."
 
 
 def _rates(system: str, points: list[Point]) -> str:
@@ -183,24 +183,28 @@ def _levels(system: str, points: list[Point]) -> str:
 
 def _speed(points: list[Point]) -> str:
     """Slowest rate of each system on one thread."""
-    told = []
+    sentences = []
     for system in dict.fromkeys(point.system for point in points):
         timed = [point for point in points if point.system == system and point.encode_x and point.decode_x]
         if timed:
             slowest = min(point.encode_x for point in timed), min(point.decode_x for point in timed)
-            told.append(f"{system} {slowest[0]:.0f} and {slowest[1]:.0f}")
-    return f"Times real time on one thread, encoding and decoding, slowest rate: {'; '.join(told)}." if told else ""
+            sentences.append(f"{system} {slowest[0]:.0f} and {slowest[1]:.0f}")
+    return (
+        f"Times real time on one thread, encoding and decoding, slowest rate: {'; '.join(sentences)}."
+        if sentences
+        else ""
+    )
 
 
 def _troubles(run: Run) -> str:
     broken = sum(not coded(score) for score in run.scores)
     partly = sum(bool(score.failure) and coded(score) for score in run.scores)
-    told = [
+    sentences = [
         f"codings that failed: {broken} of {len(run.scores)}" if broken else "",
         f"codings without some of the scores: {partly}" if partly else "",
         f"clips left out: {len(run.skipped)}" if run.skipped else "",
     ]
-    found = "; ".join(filter(None, told))
+    found = "; ".join(filter(None, sentences))
     return (
         f"{found[0].upper()}{found[1:]}. They are listed below." if found else "Nothing failed, no clip was left out."
     )

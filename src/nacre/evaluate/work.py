@@ -92,7 +92,7 @@ def each(work: Callable[[str], Out], clips: list[str], jobs: int) -> Iterator[tu
 
 
 def digest(path: Path) -> str:
-    """A mark of the file's content; '' where it cannot be read."""
+    """A hash of the file's content; '' where it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError:
@@ -124,17 +124,17 @@ def check_clip(wave: Array, rate_hz: int = RATE_HZ) -> None:
 def measure_clip(clip: str, plan: Plan) -> Result:
     """A clip through every system at every rate."""
     path = plan.folder / clip
-    mark = digest(path)
+    sha256 = digest(path)
     try:
         wave = read_clip(path, plan.rate_hz)
         check_clip(wave, plan.rate_hz)
     except NacreError as error:
-        return Result(clip, mark, [], str(error).removeprefix(f"{path}: "), peak_mb())
+        return Result(clip, sha256, [], str(error).removeprefix(f"{path}: "), peak_mb())
     original = metrics.pieces(wave, plan.rate_hz)
     scores = [
         _measure(system, kbps, clip, wave, original, plan) for system in plan.systems for kbps in system.rates_kbps
     ]
-    return Result(clip, mark, scores, peak_mb=peak_mb())
+    return Result(clip, sha256, scores, peak_mb=peak_mb())
 
 
 def _measure(system: System, kbps: float, clip: str, wave: Array, original: list[Sound], plan: Plan) -> Score:

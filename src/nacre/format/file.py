@@ -32,8 +32,8 @@ END_WORTH = 3  # packets that ending exactly at the end counts for
 class Coupling(enum.IntEnum):
     """Whether channels are coded by themselves, as written in the header."""
 
-    APART = 0
-    JOINED = 1  # two channels: a group that is alike in both is written once
+    SEPARATE = 0
+    INTENSITY = 1  # two channels: a group that is alike in both is written once
 
 
 class Band(enum.IntEnum):
@@ -62,7 +62,7 @@ class Header:
     samples: int | None
     group_frames: int
     kind: int = 1  # of latents, see nacre.quantise.registry
-    coupling: Coupling = Coupling.APART
+    coupling: Coupling = Coupling.SEPARATE
     band: Band = Band.NONE
 
     def __post_init__(self) -> None:
@@ -73,14 +73,14 @@ class Header:
         _check_range("samples", self.samples or 0, 0, UNKNOWN_SAMPLES - 1)
         _check_range("kind of latents", self.kind, 1, MOST_KINDS)
         _check_range("group_frames", self.group_frames, 1, 255)
-        if self.coupling == Coupling.JOINED:
-            _check_range("channels of a joined pair", self.channels, 2, 2)
+        if self.coupling == Coupling.INTENSITY:
+            _check_range("channels of an intensity-stereo pair", self.channels, 2, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One channel of one group. An empty payload carries no check value: it is digital silence or, of the second
-    channel of a joined pair and by its level, a copy of the first."""
+    channel in intensity stereo and by its level, a copy of the first."""
 
     level: int
     payload: bytes
@@ -116,7 +116,7 @@ class Contents:
     @property
     def joined(self) -> int:
         """Groups that the first channel's packet holds for both."""
-        pairs = self.packets[1::2] if self.header.coupling == Coupling.JOINED else []
+        pairs = self.packets[1::2] if self.header.coupling == Coupling.INTENSITY else []
         return sum(packet is not None and not packet.payload and packet.level > 0 for packet in pairs)
 
     @property
@@ -157,8 +157,8 @@ def unpack_header(data: bytes) -> Header:
     if version == BAND_VERSION and band not in (Band.TO_12_KHZ, Band.TO_20_KHZ):
         raise StreamError("band layer", found=band, wanted="1 or 2", next="use a newer nacre")
     samples = None if _number(data[14:19]) == UNKNOWN_SAMPLES else _number(data[14:19])
-    mark, rate_hz, channels = bytes(data[6:10]), _number(data[10:13]), data[13]
-    return Header(mark, rate_hz, channels, samples, data[19], kind, Coupling(coupling), Band(band))
+    fingerprint, rate_hz, channels = bytes(data[6:10]), _number(data[10:13]), data[13]
+    return Header(fingerprint, rate_hz, channels, samples, data[19], kind, Coupling(coupling), Band(band))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ PAYLOAD_TYPE = 96  # the first dynamic one; SDP may name another
 HEAD_BYTES = 12
 LONGEST_BYTES = 0xFFFF
 REPORT_BYTES = 16
-REPORT_MARK = b"NR01"
+REPORT_MAGIC = b"NR01"
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def pack_report(report: Report) -> bytes:
     """Report -> 16 bytes."""
     share = min(255, max(0, round(report.lost_share * 256)))
     fields = (share, min(255, max(0, report.burst)), report.highest_sequence & 0xFFFF, 0)
-    return REPORT_MARK + struct.pack(">IBBHI", report.source & 0xFFFFFFFF, *fields)
+    return REPORT_MAGIC + struct.pack(">IBBHI", report.source & 0xFFFFFFFF, *fields)
 
 
 def unpack_report(data: bytes) -> Report:
     """16 bytes -> Report; raises StreamError."""
-    if len(data) != REPORT_BYTES or data[:4] != REPORT_MARK:
+    if len(data) != REPORT_BYTES or data[:4] != REPORT_MAGIC:
         raise StreamError("report", found=data[:4].hex() or "no bytes", wanted=f"{REPORT_BYTES} bytes of a receiver")
     source, share, burst, highest, _ = struct.unpack(">IBBHI", data[4:])
     return Report(source, share / 256, burst, highest)

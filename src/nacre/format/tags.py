@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from binascii import crc_hqx
 
-MARK = b"naTg"
-TAIL_BYTES = 10  # check value, size, mark
+MAGIC = b"naTg"
+TAIL_BYTES = 10  # check value, size, magic
 MOST_BYTES = 1 << 16
 
 
@@ -21,14 +21,14 @@ def pack_tags(tags: dict[str, str], modified_s: float | None) -> bytes:
         if len(content) <= MOST_BYTES:
             break
         longest //= 2
-    return content + crc_hqx(content, 0).to_bytes(2, "little") + len(content).to_bytes(4, "little") + MARK
+    return content + crc_hqx(content, 0).to_bytes(2, "little") + len(content).to_bytes(4, "little") + MAGIC
 
 
 def unpack_tags(data: bytes) -> tuple[dict[str, str], float | None, int]:
     """What the chunk that bytes end with holds, and its size; ({}, None, 0) where there is none that is whole."""
     nothing: tuple[dict[str, str], float | None, int] = ({}, None, 0)
     size = int.from_bytes(data[-8:-4], "little")
-    if data[-4:] != MARK or not 0 < size <= min(MOST_BYTES, len(data) - TAIL_BYTES):
+    if data[-4:] != MAGIC or not 0 < size <= min(MOST_BYTES, len(data) - TAIL_BYTES):
         return nothing
     content, check = data[-TAIL_BYTES - size : -TAIL_BYTES], data[-TAIL_BYTES:-8]
     if crc_hqx(content, 0).to_bytes(2, "little") != check:

@@ -1,4 +1,4 @@
-"""FLAC behind a bad spot: frames that are whole are found by their marks and check values, wherever they lie."""
+"""FLAC behind a bad spot: frames that are whole are found by their sync codes and check values, wherever they lie."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from nacre.io.view import Extent, Part, Plan, find_all, read_at, size_of
 
-MARK = b"fLaC"
+MAGIC = b"fLaC"
 STREAMINFO_BYTES = 34
 HEAD_BYTES = 16  # of a frame, at most
 MOST_FRAME_BYTES = 1 << 20
-TRIES = 4  # marks inside a frame that are none, at most
+TRIES = 4  # sync codes inside a frame that are none, at most
 RATES_HZ = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
 BITS = (0, 8, 12, 0, 16, 20, 24, 32)
 
@@ -51,8 +51,8 @@ class Frame:
 
 def plan(file: BinaryIO) -> Plan | None:
     """Parts of FLAC files joined one behind another; None for a single one."""
-    starts = [at for at in find_all(file, MARK + b"\0\0\0\x22") if at == 0 or _is_start(file, at)]
-    starts += [at for at in find_all(file, MARK + b"\x80\0\0\x22") if at == 0 or _is_start(file, at)]
+    starts = [at for at in find_all(file, MAGIC + b"\0\0\0\x22") if at == 0 or _is_start(file, at)]
+    starts += [at for at in find_all(file, MAGIC + b"\x80\0\0\x22") if at == 0 or _is_start(file, at)]
     edges = [*sorted(starts), size_of(file)]
     if len(starts) < 1 or starts == [0]:
         return None
@@ -72,7 +72,7 @@ def _rate_hz(info: bytes) -> int:
 
 def salvage(file: BinaryIO, done: int) -> list[Part]:
     """Parts of all whole frames of a FLAC stream that hold samples from `done` on."""
-    info = read_at(file, 8, STREAMINFO_BYTES) if read_at(file, 0, 4) == MARK else b""
+    info = read_at(file, 8, STREAMINFO_BYTES) if read_at(file, 0, 4) == MAGIC else b""
     frames = _good_frames(file, done, info)
     if not frames and info:  # which may be what is damaged
         info = b""
@@ -95,7 +95,7 @@ def _part(run: list[tuple[Frame, int]], info: bytes, done: int) -> Part:
     sizes = [frame.samples for frame, _ in run[:-1]] or [first.samples]
     head = info[:10] if info else struct.pack(">HH", min(sizes), max(sizes)) + bytes(6)
     block = head + (shape << 36 | count).to_bytes(8, "big") + bytes(16)
-    head = MARK + b"\x80" + STREAMINFO_BYTES.to_bytes(3, "big") + block
+    head = MAGIC + b"\x80" + STREAMINFO_BYTES.to_bytes(3, "big") + block
     extent = Extent(first.offset, stop - first.offset)
     return Part((head, extent), skip=max(0, done - first.start), ends_at=first.start + count, fresh=False)
 
@@ -169,8 +169,8 @@ def _moved_on(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _heads(file: BinaryIO, block_samples: int) -> Iterator[Frame]:
     """Every place that looks like the head of a frame, its own check value right."""
-    for mark in sorted({*find_all(file, b"\xff\xf8"), *find_all(file, b"\xff\xf9")}):
-        frame = _head(read_at(file, mark, HEAD_BYTES), mark, block_samples)
+    for place in sorted({*find_all(file, b"\xff\xf8"), *find_all(file, b"\xff\xf9")}):
+        frame = _head(read_at(file, place, HEAD_BYTES), place, block_samples)
         if frame:
             block_samples = block_samples or frame.samples
             yield frame

@@ -119,11 +119,11 @@ def frame_at(file: BinaryIO, at: int) -> Frame | None:
 def _tags(file: BinaryIO, start: int) -> list[Tag]:
     """Every first frame that states a length, from `start` on."""
     found = []
-    for mark in TAGS:
-        for at in find_all(file, mark, start):
-            for back in (VBRI_AT,) if mark == b"VBRI" else (36, 21, 13):
+    for tag in TAGS:
+        for at in find_all(file, tag, start):
+            for back in (VBRI_AT,) if tag == b"VBRI" else (36, 21, 13):
                 frame = frame_at(file, at - back) if at >= back else None
-                if frame and (mark == b"VBRI" or frame.tag_at == back):
+                if frame and (tag == b"VBRI" or frame.tag_at == back):
                     found.append(_tag(at - back, read_at(file, at, 20)))
                     break
     return found

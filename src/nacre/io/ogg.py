@@ -94,7 +94,9 @@ def _links(file: BinaryIO) -> list[Link]:
     serial, end = None, size_of(file)
     for page in _pages(file):
         if page.flags & BEGIN and (not links or len(links[-1].pages) > 1):
-            codec = next((name for mark, name in STARTS.items() if read_at(file, page.body, len(mark)) == mark), None)
+            codec = next(
+                (name for magic, name in STARTS.items() if read_at(file, page.body, len(magic)) == magic), None
+            )
             if codec or not page.good:
                 serial = page.serial
                 links.append(Link(codec or DAMAGED))
@@ -131,7 +133,7 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
         granule = int.from_bytes(head[6:14], "little", signed=True)
         serial, number = (int.from_bytes(head[start : start + 4], "little") for start in (14, 18))
         yield Page(at, size, head[5], granule, serial, number, laces, good)
-        if not good:  # its size may be what is wrong: a mark inside it begins the next page
+        if not good:  # its size may be what is wrong: a page head inside it begins the next page
             size = next(find_all(file, b"OggS", at + 4, min(end, at + size)), at + size) - at
         at += size
 

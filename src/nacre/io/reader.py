@@ -317,7 +317,7 @@ def _plan(file: BinaryIO, head: bytes, path: Name) -> Plan:
         found = aiff.plan(file)
     elif head[:4] == b"OggS":
         found = ogg.plan(file)
-    elif head[:4] == flac.MARK or Path(path).suffix.lower() == ".flac":
+    elif head[:4] == flac.MAGIC or Path(path).suffix.lower() == ".flac":
         found = flac.plan(file) or Plan(parts=[Part(kind="flac")])
     elif head[:3] == b"ID3" or mpeg.frame_at(file, 0) or Path(path).suffix.lower() == ".mp3":
         found = mpeg.plan(file)

@@ -64,10 +64,10 @@ def foreign(head: bytes) -> str | None:
         return "AAC (ADTS)"
     if head[:4] == b"OggS":
         start = 27 + head[26] if len(head) > 26 else 27
-        return next((name for mark, name in _OGG if head[start : start + len(mark)] == mark), None)
-    return next((name for mark, name in _STARTS if head.startswith(mark)), None)
+        return next((name for magic, name in _OGG if head[start : start + len(magic)] == magic), None)
+    return next((name for magic, name in _STARTS if head.startswith(magic)), None)
 
 
 def no_sound(head: bytes) -> str | None:
     """The name of a kind of file that holds no sound at all."""
-    return next((name for mark, name in _SILENT if head.startswith(mark)), None)
+    return next((name for magic, name in _SILENT if head.startswith(magic)), None)

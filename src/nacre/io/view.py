@@ -50,11 +50,11 @@ class View(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill the buffer as far as the pieces go."""
-        room, done = memoryview(buffer).cast("B"), 0
-        while done < len(room) and self._at < self._starts[-1]:
+        target, done = memoryview(buffer).cast("B"), 0
+        while done < len(target) and self._at < self._starts[-1]:
             index = bisect_right(self._starts, self._at) - 1
             piece, inside = self._pieces[index], self._at - self._starts[index]
-            wanted = min(len(room) - done, _size(piece) - inside)
+            wanted = min(len(target) - done, _size(piece) - inside)
             if isinstance(piece, Extent):
                 self._below.seek(piece.offset + inside)
                 found = self._below.read(wanted)
@@ -62,7 +62,7 @@ class View(io.RawIOBase):
                 found = piece[inside : inside + wanted]
             if not found:  # the file became shorter meanwhile
                 break
-            room[done : done + len(found)] = found
+            target[done : done + len(found)] = found
             done, self._at = done + len(found), self._at + len(found)
         return done
 
@@ -110,15 +110,15 @@ def size_of(file: BinaryIO) -> int:
     return file.seek(0, io.SEEK_END)
 
 
-def find_all(file: BinaryIO, mark: bytes, start: int = 0, stop: int | None = None) -> Iterator[int]:
-    """Offsets of every `mark` from `start` on that ends before `stop`."""
-    end, at, keep = size_of(file) if stop is None else stop, start, len(mark) - 1
-    while at + len(mark) <= end:
+def find_all(file: BinaryIO, pattern: bytes, start: int = 0, stop: int | None = None) -> Iterator[int]:
+    """Offsets of every `pattern` from `start` on that ends before `stop`."""
+    end, at, keep = size_of(file) if stop is None else stop, start, len(pattern) - 1
+    while at + len(pattern) <= end:
         block = read_at(file, at, min(STEP_BYTES, end - at))
-        found = block.find(mark)
+        found = block.find(pattern)
         while found >= 0:
             yield at + found
-            found = block.find(mark, found + 1)
+            found = block.find(pattern, found + 1)
         if len(block) <= keep:
             return
         at += len(block) - keep

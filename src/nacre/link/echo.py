@@ -36,18 +36,18 @@ class EchoSettings:
     def read(cls, text: str) -> EchoSettings:
         """From JSON with any of these names. Raises UsageError."""
         try:
-            told = json.loads(text)
+            message = json.loads(text)
         except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
+            message = None
+        if not isinstance(message, dict):
             raise UsageError("settings", found=text[:40], wanted="a JSON object")
         known = {field.name: field.default for field in fields(cls)}
-        for name, value in told.items():
+        for name, value in message.items():
             number = isinstance(value, (int, float)) and isinstance(value, bool) == (name == "copies")
             if name not in known or not number:
                 wanted = f"a number for one of {', '.join(known)}"
                 raise UsageError(f"setting {name[:20]}", found=str(value)[:20], wanted=wanted)
-        return cls(**told)
+        return cls(**message)
 
     @property
     def line(self) -> Line:
@@ -70,7 +70,7 @@ class Echo:
         self._way: Iterator[float | None] = arrivals(settings.line)
         self._flying: list[tuple[float, int, bytes]] = []
         self._start_s, self._samples = now, 0
-        self._told_s, self._told_bytes = now, 0
+        self._reported_s, self._reported_bytes = now, 0
 
     def change(self, settings: EchoSettings, now: float) -> Echo:
         """The call by other settings: the same one where only the line is another. Raises as on creation."""
@@ -102,14 +102,14 @@ class Echo:
 
     def figures(self, now: float) -> dict[str, float] | None:
         """Once a second what the call has come to, else None."""
-        if now - self._told_s < 1:
+        if now - self._reported_s < 1:
             return None
         report = self.decoder.report()
         self.encoder.report(report.lost_share, report.burst)
-        spent, codec = self.encoder.payload_bytes - self._told_bytes, self.codec.config
-        rate = kbps(spent, now - self._told_s)
-        self._told_s, self._told_bytes = now, self.encoder.payload_bytes
+        spent, codec = self.encoder.payload_bytes - self._reported_bytes, self.codec.config
+        rate = kbps(spent, now - self._reported_s)
+        self._reported_s, self._reported_bytes = now, self.encoder.payload_bytes
         delay_ms = 20 + 1000 * codec.delay_samples / codec.rate_hz + self.settings.delay_ms + self.decoder.depth_ms
         counts: dict[str, float] = asdict(self.decoder.stats)
-        told = {"kbps": rate, "wait_ms": self.decoder.depth_ms, "delay_ms": delay_ms, "left_out": self.left_out}
-        return counts | told | {"lost_now": report.lost_share}
+        line = {"kbps": rate, "wait_ms": self.decoder.depth_ms, "delay_ms": delay_ms, "left_out": self.left_out}
+        return counts | line | {"lost_now": report.lost_share}

@@ -89,7 +89,7 @@ def call(
     encoder, decoder = codec.live_encoder_of(rate_hz, settings, SOURCE), codec.live_decoder(rate_hz, depth_ms=depth_ms)
     step, way = round(TICK_S * rate_hz), arrivals(line)
     flying: list[tuple[float, int, bytes]] = []
-    heard: list[Array] = []
+    blocks: list[Array] = []
     sent = arrived = played = 0
     first_s, seconds = None, len(wave) / rate_hz
     ticks = int(np.ceil((seconds + TAIL_S + line.delay_ms / 1000) / TICK_S)) + 1
@@ -107,16 +107,16 @@ def call(
         while flying and flying[0][0] <= now:
             at, _, packet = flying.pop(0)
             arrived += 1
-            heard.append(decoder.push(packet, at * (1 + line.drift_ppm * 1e-6)))
-            played += len(heard[-1])
-        heard.append(decoder.push(None, now * (1 + line.drift_ppm * 1e-6)))
-        played += len(heard[-1])
+            blocks.append(decoder.push(packet, at * (1 + line.drift_ppm * 1e-6)))
+            played += len(blocks[-1])
+        blocks.append(decoder.push(None, now * (1 + line.drift_ppm * 1e-6)))
+        played += len(blocks[-1])
         first_s = now if first_s is None and played else first_s
         if played >= len(wave) + codec.config.delay_samples * rate_hz / codec.config.rate_hz and not flying:
             break
     lag = round(codec.config.delay_samples * rate_hz / codec.config.rate_hz)
     missed = decoder.first_sample * rate_hz // codec.config.rate_hz  # before the first packet that arrived
-    sound = np.concatenate([np.zeros(missed, np.float32), np.concatenate(heard)[lag:]])[: len(wave)]
+    sound = np.concatenate([np.zeros(missed, np.float32), np.concatenate(blocks)[lag:]])[: len(wave)]
     sound = np.pad(sound, (0, len(wave) - len(sound)))
     latency_ms = 1000 * codec.config.delay_samples / codec.config.rate_hz + 20 * settings.frames
     rate = kbps(encoder.payload_bytes, seconds)

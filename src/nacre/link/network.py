@@ -85,8 +85,8 @@ async def send(
                 _launch(loop, transport, packet, next(way))
             if time.monotonic() >= second:
                 second += 1
-                heard = f"the receiver reports {100 * sender.loss:.0f} % lost" if sender.reports else "no report yet"
-                tell(f"sent {encoder.packets} packets, {encoder.rate_kbps:.2f} kb/s, {heard}")
+                feedback = f"the receiver reports {100 * sender.loss:.0f} % lost" if sender.reports else "no report yet"
+                tell(f"sent {encoder.packets} packets, {encoder.rate_kbps:.2f} kb/s, {feedback}")
         for packet in encoder.flush():
             _launch(loop, transport, packet, next(way))
             await asyncio.sleep(0.02 * settings.frames)

@@ -130,12 +130,12 @@ class _Call:
             now = time.monotonic()
             while self.spoken:
                 self.echo.speak(self.spoken.popleft(), now)
-            wave, told = self.echo.hear(now), self.echo.figures(now)
+            wave, figures = self.echo.hear(now), self.echo.figures(now)
             try:
                 if len(wave):
                     await self.socket.send_bytes(np.rint(wave * 32767).astype("<i2").tobytes())
-                if told:
-                    await self.socket.send_str(json.dumps(told))
+                if figures:
+                    await self.socket.send_str(json.dumps(figures))
             except ConnectionError:
                 return
 

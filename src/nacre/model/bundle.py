@@ -86,12 +86,12 @@ class Bundle:
     def reads(self) -> dict[str, list[str]]:
         """Fingerprints of the files that this model reads, its own and earlier ones of the same bytes, by prior."""
         own = {"static": self.static_fingerprint} | ({"context": self.fingerprint} if self.has_context else {})
-        return {prior: [mark.hex() for mark in (mine, *self.facts.reads.get(prior, ()))] for prior, mine in own.items()}
+        return {prior: [each.hex() for each in (mine, *self.facts.reads.get(prior, ()))] for prior, mine in own.items()}
 
     @property
     def fingerprints(self) -> tuple[bytes, ...]:
         """All of these."""
-        return tuple(bytes.fromhex(mark) for marks in self.reads.values() for mark in marks)
+        return tuple(bytes.fromhex(each) for listed in self.reads.values() for each in listed)
 
     @property
     def has_context(self) -> bool:
@@ -158,8 +158,8 @@ def save(folder: Path, name: str, kind: int, config: CodecConfig, facts: dict[st
     `facts` hold rates_kbps and what the quantiser's `save` gave; with a context prior static_rates_kbps too.
     """
     hashes = {part: _hash(folder / part) for part in parts_of(kind, {path.name for path in folder.iterdir()})}
-    mark = fingerprint(config, kind, kind_of(kind).meaning(facts), hashes)
-    head = {"format": FORMAT, "name": name, "kind": kind, "fingerprint": mark.hex(), "sha256": hashes}
+    made = fingerprint(config, kind, kind_of(kind).meaning(facts), hashes)
+    head = {"format": FORMAT, "name": name, "kind": kind, "fingerprint": made.hex(), "sha256": hashes}
     text = json.dumps(head | {"codec": config.to_dict()} | facts, indent=1)
     if "steps" in facts:  # one row a line: a matrix, not a column of a thousand numbers
         rows = ",\n  ".join(json.dumps(row) for row in facts["steps"])
@@ -208,16 +208,16 @@ def bundled() -> Iterator[Path]:
     yield from sorted(path.parent for path in MODELS.glob("*/model.json"))
 
 
-def by_fingerprint(mark: bytes) -> Path | None:
+def by_fingerprint(fingerprint: bytes) -> Path | None:
     """Folder of the model inside the package that wrote files with this fingerprint."""
-    return _inside(MODELS).get(mark)
+    return _inside(MODELS).get(fingerprint)
 
 
 @cache
 def _inside(models: Path) -> dict[bytes, Path]:
     """Folders of the models in the package by all fingerprints that they read; a batch asks for every file."""
     folders = [path.parent for path in sorted(models.glob("*/model.json"))]
-    return {mark: folder for folder in reversed(folders) for mark in described(folder).fingerprints}
+    return {each: folder for folder in reversed(folders) for each in described(folder).fingerprints}
 
 
 def find(name: str | Path) -> Bundle:

@@ -30,7 +30,7 @@ class Facts:
     hashes: dict[str, str]  # SHA-256 of every part
     rates_kbps: Array  # mean rate of one channel of speech at each level [L], measured on files
     static_rates_kbps: Array  # the same for files written by the static tables
-    cleaning_span: tuple[float, float] | None  # see nacre.codec.cleaner
+    cleaning_span: tuple[float, float] | None  # see nacre.codec.latent_denoiser
     reads: dict[str, tuple[bytes, ...]]  # fingerprints of earlier models of the same bytes, by prior
     licence: str
     training: dict[str, Any]  # recipe, steps, sources
@@ -110,8 +110,8 @@ def _denoiser(value: Any) -> DenoiserConfig | None:
 
 def _reads(value: Any) -> dict[str, tuple[bytes, ...]]:
     try:
-        found = {prior: tuple(bytes.fromhex(mark) for mark in marks) for prior, marks in value.items()}
-        if all(len(mark) == 4 for marks in found.values() for mark in marks):
+        found = {prior: tuple(bytes.fromhex(each) for each in listed) for prior, listed in value.items()}
+        if all(len(each) == 4 for listed in found.values() for each in listed):
             return found
     except (TypeError, ValueError, AttributeError):
         pass

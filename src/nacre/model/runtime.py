@@ -108,7 +108,7 @@ def _graph(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise BundleError(str(path), found=error.strerror, wanted="a graph") from error
-    for mark, what in REFUSED.items():
-        if mark in data:
+    for word, what in REFUSED.items():
+        if word in data:
             raise BundleError(f"{path}: graph", found=what, wanted="layers alone, all in this file")
     return data

@@ -1,9 +1,9 @@
-"""The speech alone: by the model's denoiser, which keeps the waveform, or through latents that its encoder cleaned.
+"""The speech alone: by the model's denoiser, which keeps the waveform, or through latents that its encoder denoised.
 
 denoiser   wave -> spectra x complex masks -> wave
-without    wave -> encoder at its levels for cleaning -> latents, not rounded -> decoder -> wave
+without    wave -> encoder at its denoising levels -> latents, not rounded -> decoder -> wave
 
-What the file has above the model's band passes, as loud as cleaning leaves the upper half of that band.
+What the file has above the model's band passes, as loud as denoising leaves the upper half of that band.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, t
     """The speech in wave [N] or [C, N], of the same shape, each channel by itself.
 
     `strength` 0 to 1 is how much of the noise goes, 1 all of it. What lies above half the model's rate gets the gain
-    that the octave below has every 10 ms. `tick` is told the share done. Raises AudioError, and UsageError for a
+    that the octave below has every 10 ms. `tick` gets the share done. Raises AudioError, and UsageError for a
     strength that is none, or where the model was not taught to denoise.
     """
     sound = as_sound(wave)
@@ -49,7 +49,7 @@ def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, t
     result = np.empty_like(sound)
     for index, channel in enumerate(sound):
         noisy = resampled(channel, rate_hz, model_hz)
-        clean = way(codec, noisy, tick and partial(_told, tick, index, len(sound)))
+        clean = way(codec, noisy, tick and partial(_tick_part, tick, index, len(sound)))
         result[index] = resampled(clean, model_hz, rate_hz)[: len(channel)]
         if rate_hz > model_hz:
             result[index] += high_band(channel, rate_hz, noisy, clean, model_hz)
@@ -59,7 +59,7 @@ def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, t
     return shaped
 
 
-def _told(tick: Tick, channel: int, channels: int, share: float) -> None:
+def _tick_part(tick: Tick, channel: int, channels: int, share: float) -> None:
     tick((channel + share) / channels)
 
 
@@ -98,12 +98,12 @@ def _masked(codec: Codec, ready: Array, tick: Tick | None) -> Array:
         pieces.append(stream.push(ready[None, at : at + config.group_samples]))
         if tick:
             tick(min(1.0, (at + config.group_samples) / len(ready)))
-    heard: Array = np.concatenate([*pieces, stream.flush()], 1)[0]
-    return heard
+    decoded: Array = np.concatenate([*pieces, stream.flush()], 1)[0]
+    return decoded
 
 
 def _cleaned(codec: Codec, ready: Array, tick: Tick | None) -> Array:
-    """ready [N] from cleaned latents that nothing has rounded, of the highest level without residual layer."""
+    """ready [N] from denoised latents that nothing has rounded, of the highest level without residual layer."""
     model, config, level = codec.model, codec.config, codec.model.plain_levels - 1
     padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)
     encoder, decoder, pieces, done = start_encoder(model, denoise=True), start_decoder(model), [], 0
@@ -117,5 +117,5 @@ def _cleaned(codec: Codec, ready: Array, tick: Tick | None) -> Array:
         done += len(part)
         if tick:
             tick(done / len(padded))
-    heard: Array = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
-    return heard
+    decoded: Array = np.concatenate(pieces)[config.delay_samples :][: len(ready)]
+    return decoded

@@ -83,13 +83,13 @@ def _again(
     latents, gain = _latents(codec, ready, model_hz, level)
     frames = wanted / codec.config.hop_samples
     pace = len(ready) / wanted  # frames read for each one given
-    heard = codec.from_latents(nearest(latents, np.arange(int(np.ceil(frames))) * pace), level)[:wanted] / gain
+    decoded = codec.from_latents(nearest(latents, np.arange(int(np.ceil(frames))) * pace), level)[:wanted] / gain
     if semitones and formants:
-        heard = _with_formants(heard, higher, model_hz)
+        decoded = _with_formants(decoded, higher, model_hz)
     hop = codec.config.hop_samples
     if speed != 1 or semitones:  # frames that were not made to follow each other cancel in part
-        heard = heard * np.float32(db_to_gain(active_level_db(before, hop) - active_level_db(heard, hop)))
-    return resampled(heard, model_hz, rate_hz)
+        decoded = decoded * np.float32(db_to_gain(active_level_db(before, hop) - active_level_db(decoded, hop)))
+    return resampled(decoded, model_hz, rate_hz)
 
 
 def nearest(latents: Array, places: Array) -> Array:

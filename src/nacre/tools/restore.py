@@ -30,7 +30,7 @@ FITTED_S = 0.08  # gaps up to here are fitted to both sides
 UNHEARD_S = 0.03  # gaps up to here do without the latents, which lose more than they add
 EDGE_S = 0.003  # the latents' sound comes in and goes out over this much
 HOLD_S, FADE_S = 0.1, 0.1  # further than the first from any sound that was kept, the guess fades
-FORETOLD_S = HOLD_S + 10 * FADE_S  # what comes later cannot be heard
+PREDICTED_S = HOLD_S + 10 * FADE_S  # what comes later cannot be heard
 CONTEXT_S = 0.5  # sound around the gaps that the networks are given
 SECTION_S = 20.0  # gaps worked on together, at most; bounds the memory
 
@@ -88,7 +88,7 @@ def conceal(
     What stood in a lost stretch is not looked at. `level` is the quality level of the latents, by default the middle
     one. `causal` foretells each stretch from what comes before it, without the latents. What is more than 0.1 s from
     kept sound fades, by 87 dB a second. What is put into gaps above 30 ms has no band above half the model's rate but
-    at its edges; causal gaps keep theirs. `tick` is told the share done. Raises AudioError, UsageError.
+    at its edges; causal gaps keep theirs. `tick` gets the share done. Raises AudioError, UsageError.
     """
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
@@ -126,7 +126,7 @@ def _conceal(codec: Codec, wave: Array, rate_hz: int, section: Spans, gaps: Span
     here = [(start - low, min(stop, high) - low) for start, stop in gaps if section[0][0] <= start < high]
     guess = (_foreseen if causal else _guessed)(wave[low:high], here, rate_hz)
     longest_s = max(stop - start for start, stop in section) / rate_hz
-    heard = guess if causal or longest_s <= UNHEARD_S else _through_latents(codec, guess, rate_hz, level)
+    filled = guess if causal or longest_s <= UNHEARD_S else _through_latents(codec, guess, rate_hz, level)
     for start, stop in here[: len(section)]:
         part, samples = slice(start, stop), stop - start
         if samples <= UNHEARD_S * rate_hz:
@@ -135,13 +135,13 @@ def _conceal(codec: Codec, wave: Array, rate_hz: int, section: Spans, gaps: Span
         at = np.arange(samples)
         inside = np.minimum(at + 1, samples - at) / (EDGE_S * rate_hz)
         share = np.minimum(1, inside).astype(np.float32)
-        mixed = guess[part] + share * (heard[part] - guess[part])
+        mixed = guess[part] + share * (filled[part] - guess[part])
         wave[low + start : low + stop] = mixed * _fade(start > 0, stop < high - low and not causal, samples, rate_hz)
 
 
 def _foreseen(wave: Array, lost: Spans, rate_hz: int) -> Array:
     """wave [N] with each gap foretold from before alone, as far as anything is left of that after it has faded."""
-    result, most = wave.copy(), round(FORETOLD_S * rate_hz)
+    result, most = wave.copy(), round(PREDICTED_S * rate_hz)
     for start, stop in lost:
         stop = min(stop, start + most)
         result[start:stop] = extended(result[:start], stop - start, rate_hz)
@@ -166,5 +166,5 @@ def _through_latents(codec: Codec, wave: Array, rate_hz: int, level: int) -> Arr
     model_hz = codec.config.rate_hz
     code = gain_for(wave, round(codec.config.hop_samples * rate_hz / model_hz))
     latents = codec.latents(wave, rate_hz, level, gain_code=code).sounding
-    heard = codec.from_latents(latents, level) / np.float32(gain_of(code))
-    return resampled(heard, model_hz, rate_hz)[: len(wave)]
+    decoded = codec.from_latents(latents, level) / np.float32(gain_of(code))
+    return resampled(decoded, model_hz, rate_hz)[: len(wave)]

@@ -2,7 +2,7 @@
 
     prompt --> symbols --+
                          v
-    prior asks --> shares --> answers drawn --> symbols --> latents --> decoder --> level, limit --> wave
+    prior requests --> shares --> answers drawn --> symbols --> latents --> decoder --> level, limit --> wave
 
 The prior asks for frame after frame; what the prompt holds is answered as it is, all after it by lot.
 """
@@ -34,7 +34,7 @@ HOTTEST = 5.0
 PROMPT_S = 10.0  # of a prompt, its end; the prior remembers less than a second
 MOST_BOOST_DB = 6.0  # a drawn pause stays a pause
 PEAK = 0.9  # no sample of the output is larger
-TICK_ASKS = 256
+TICK_REQUESTS = 256
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,19 @@ def sample(
     used_seed = secrets.randbits(32) if seed is None else seed
     before, gain = np.zeros((0, codec.model.quantiser.columns), np.int32), 1.0
     if prompt:
-        before, gain = _heard(codec, *prompt, chosen)
+        before, gain = _analysed(codec, *prompt, chosen)
     hop = config.hop_samples
-    heard, drawn = len(before) * hop, round(seconds * config.rate_hz)
+    prompt_samples, drawn = len(before) * hop, round(seconds * config.rate_hz)
     frames = len(before) + ceil_div(drawn, hop) + ceil_div(config.delay_samples, hop)
     random = np.random.default_rng(used_seed)
     symbols = draw_symbols(prior, chosen, frames, random, temperature, top_p, before, tick)
     symbols = np.clip(symbols, *codec.model.static_prior.ranges(chosen))  # as the encoder does
-    wave = codec.from_latents(codec.model.quantiser.latents(symbols, chosen), chosen)[: heard + drawn]
+    wave = codec.from_latents(codec.model.quantiser.latents(symbols, chosen), chosen)[: prompt_samples + drawn]
     wave = wave / np.float32(gain)
     if not prompt:
         change_db = min(TARGET_DB - active_level_db(wave, hop), MOST_BOOST_DB)
         wave = wave * np.float32(db_to_gain(change_db))
-    return Sampled(limited(wave, hop), config.rate_hz, heard, chosen, used_seed)
+    return Sampled(limited(wave, hop), config.rate_hz, prompt_samples, chosen, used_seed)
 
 
 def _prior_of(codec: Codec) -> ContextPrior:
@@ -130,20 +130,20 @@ def draw_symbols(
 ) -> Array:
     """Symbols [frames, D] int32 that go as the prior says; the first are `before` [T, D], exactly, where given."""
     start = np.zeros((0, prior.sizes.dims), np.int32) if before is None else before[:frames]
-    forced, asking = _answers(prior, start, level), prior.decoding([level], [frames])
-    answers, asked = None, 0
+    forced, requests = _answers(prior, start, level), prior.decoding([level], [frames])
+    answers, answered = None, 0
     while True:
         try:
-            ask = asking.send(answers)  # type: ignore[arg-type]  # None starts it
+            request = requests.send(answers)  # type: ignore[arg-type]  # None starts it
         except StopIteration as end:
             (symbols,) = end.value
             break
         known = next(forced, None)
-        answers = draw(ask.shares, random, temperature, top_p) if known is None else known[None]
-        asked += 1
-        if tick and asked % TICK_ASKS == 0:
-            tick(min(1.0, asked / (frames * prior.sizes.blocks)))
-    symbols[: len(start)] = start  # the dims that go by tables are asked for last, and decide about no others
+        answers = draw(request.shares, random, temperature, top_p) if known is None else known[None]
+        answered += 1
+        if tick and answered % TICK_REQUESTS == 0:
+            tick(min(1.0, answered / (frames * prior.sizes.blocks)))
+    symbols[: len(start)] = start  # the dims that go by tables are answered for last, and decide about no others
     return np.asarray(symbols)
 
 
@@ -185,7 +185,7 @@ def limited(wave: Array, hop_samples: int) -> Array:
     return np.asarray(wave * np.interp(np.arange(len(wave)) + 0.5, centres, gains), np.float32)
 
 
-def _heard(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, float]:
+def _analysed(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Array, float]:
     """(symbols [T, K], the one gain they were taken at) of the end of a prompt, wave [N] or [C, N]."""
     sound, config = as_sound(wave), codec.config
     rate_hz = check_shape(rate_hz, len(sound))

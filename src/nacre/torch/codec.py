@@ -124,12 +124,12 @@ class NacreCodec(nn.Module):
         gains = _padded([item.gains for item in items], SILENT, np.int8)
         ready = self._ready(wave, sizes, items, max(frames))
         levels = torch.full((len(sizes),), chosen, device=wave.device)
-        heard, _ = self.networks.encoder(self.analysis.spectra(ready), levels)
-        raw = self.networks.bottleneck.to_latent(heard, levels)
+        outputs, _ = self.networks.encoder(self.analysis.spectra(ready), levels)
+        raw = self.networks.bottleneck.to_latent(outputs, levels)
         mask = np.arange(max(frames)) < np.array(frames)[:, None]
         sounding = mask & (np.repeat(gains, self.config.group_frames, 1)[:, : max(frames)] != SILENT)
         inside = torch.from_numpy(sounding).to(wave.device).unsqueeze(2)
-        latents = self._unrounded(self.networks.bottleneck.bypass(heard, levels), raw, chosen) * inside
+        latents = self._unrounded(self.networks.bottleneck.bypass(outputs, levels), raw, chosen) * inside
         return Encoded(
             latents,
             raw * inside,
@@ -188,8 +188,8 @@ class NacreCodec(nn.Module):
         levels = torch.full((len(frames),), chosen, device=latents.device)
         spectra, _ = self.networks.decoder(self.networks.bottleneck.from_latent(ready, levels), levels)
         wave = self.analysis.sound(spectra)  # [B, T * hop - delay]
-        heard = torch.from_numpy(factors).to(latents.device)[:, c.delay_samples :] * wave
-        return heard[:, : max(samples)] * _inside(samples, max(samples), latents.device)
+        sound = torch.from_numpy(factors).to(latents.device)[:, c.delay_samples :] * wave
+        return sound[:, : max(samples)] * _inside(samples, max(samples), latents.device)
 
     def _level(self, level: int | None) -> int:
         chosen = self.model.level(level)
@@ -233,8 +233,8 @@ class NacreCodec(nn.Module):
     def _sounding(self, encoded: Encoded) -> Array:
         """Which frames [B, T] are an item's own and not silent."""
         gains, frames = encoded.gains.cpu().numpy(), encoded.frame_mask.shape[1]
-        heard = np.repeat(gains, self.config.group_frames, 1)[:, :frames] != SILENT
-        found: Array = heard & encoded.frame_mask.cpu().numpy()
+        audible = np.repeat(gains, self.config.group_frames, 1)[:, :frames] != SILENT
+        found: Array = audible & encoded.frame_mask.cpu().numpy()
         return found
 
     def _check(self, latents: Tensor, gains: Tensor, frames: list[int]) -> None:

@@ -1,1 +1,1 @@
-"""Training room, the home of torch: recipe and recordings in, a model bundle out."""
+"""Training, the home of torch: recipe and recordings in, a model bundle out."""

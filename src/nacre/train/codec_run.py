@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nacre.core.errors import TrainError
 from nacre.train.adversary import Adversary
-from nacre.train.nets.codec_net import CodecNet, begin_cleaning
+from nacre.train.nets.codec_net import CodecNet, begin_denoising
 from nacre.train.rate import RateControl
 from nacre.train.recipe import Recipe, StageConfig
 from nacre.train.run import Run, copies, part_of
@@ -67,8 +67,8 @@ class CodecRun(Run):
         """Start a stage: freeze what it does not train, new optimisers."""
         self.stage, stage = index, self.recipe.stage[index]
         if stage.cleaning:
-            begin_cleaning(self.net.state_dict(), self.net.codec.levels)
-            begin_cleaning(self.mean, self.net.codec.levels)
+            begin_denoising(self.net.state_dict(), self.net.codec.levels)
+            begin_denoising(self.mean, self.net.codec.levels)
         self.optimisers = optimisers(self.net, stage)
         if any(stage.adversarial):
             self.optimisers.append(self.adversary.optimiser(stage.learning_rate))

@@ -38,26 +38,26 @@ def loss_of(recipe: Recipe) -> SpectralLoss | MelLoss:
 @dataclass(frozen=True)
 class Items:
     """Excerpts [B, N] for the encoder and for the decoder, their lengths [B] where they are masked, whether they are
-    to be cleaned [B], and their quality levels [B]."""
+    to be denoised [B], and their quality levels [B]."""
 
     wave: Tensor
     target: Tensor
     lengths: Tensor | None
-    cleaned: Tensor
+    denoised: Tensor
     level: Tensor
 
     @classmethod
     def of(cls, drawn: Excerpts, level: Tensor, whole: bool, device: torch.device) -> Items:
         """Excerpts on a device."""
-        arrays = (drawn.waves, drawn.targets, drawn.lengths, drawn.cleaned)
-        wave, target, lengths, cleaned = (torch.from_numpy(array).to(device) for array in arrays)
-        return cls(wave, target, lengths if whole else None, cleaned, level.to(device))
+        arrays = (drawn.waves, drawn.targets, drawn.lengths, drawn.denoised)
+        wave, target, lengths, denoised = (torch.from_numpy(array).to(device) for array in arrays)
+        return cls(wave, target, lengths if whole else None, denoised, level.to(device))
 
     def parts(self, count: int) -> list[Items]:
         """The same in `count` parts of one size."""
         columns = [
             [None] * count if column is None else column.chunk(count)
-            for column in (self.wave, self.target, self.lengths, self.cleaned, self.level)
+            for column in (self.wave, self.target, self.lengths, self.denoised, self.level)
         ]
         return [Items(*row) for row in zip(*columns, strict=True)]
 
@@ -157,7 +157,7 @@ class CodecTrainer(Trainer):
             optimiser.step()
         run.average(self.recipe.ema_decay)
         if self._steered(stage):
-            self._steer(items.level, learned.costs["bits"], items.cleaned)
+            self._steer(items.level, learned.costs["bits"], items.denoised)
         figures = {name: float(value) for name, value in learned.figures.items()}
         figures |= {name: float(value.mean()) for name, value in learned.costs.items()}
         if stage.bottleneck != "bypassed":
@@ -171,8 +171,8 @@ class CodecTrainer(Trainer):
         """Add the gradients of one part of a batch to those that are there."""
         run, count, bypass = self.run, self.recipe.data.accumulate, stage.bottleneck == "bypassed"
         with self.precision.autocast(self.fabric.device):
-            cleaned = items.cleaned if stage.cleaning else None
-            coded: Coded = self.forward(items.wave, items.level, items.lengths, bypass, cleaned)
+            denoised = items.denoised if stage.cleaning else None
+            coded: Coded = self.forward(items.wave, items.level, items.lengths, bypass, denoised)
         judged = None if items.lengths is None else run.net.judged(items.lengths)
         weight = torch.ones_like(coded.soft_bits)
         if self._steered(stage):
@@ -257,9 +257,9 @@ class CodecTrainer(Trainer):
             run.mean[f"quantiser.{name}"] = value.detach().clone()
 
     def _steer(self, *columns: Tensor) -> None:
-        """Steer each level by the bits of its items [B] in all processes: columns of levels, bits, and cleaned."""
-        level, bits, cleaned = (gathered(self.fabric, column).cpu() for column in columns)
-        self.run.control.update(level[~cleaned], bits[~cleaned])  # the plain ones state the rate of a level
+        """Steer each level by the bits of its items [B] in all processes: columns of levels, bits, and denoised."""
+        level, bits, denoised = (gathered(self.fabric, column).cpu() for column in columns)
+        self.run.control.update(level[~denoised], bits[~denoised])  # the plain ones state the rate of a level
 
     def validate(self) -> tuple[str, dict[str, float]]:
         """Rate and distortion at the lowest, two middle and the highest level, on real bytes."""

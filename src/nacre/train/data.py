@@ -23,7 +23,7 @@ from nacre.dsp.gain import gain_for, gain_of
 from nacre.io.audio import FORMATS, AudioReader, mono_blocks
 from nacre.train.degrade import (
     DegradeConfig,
-    DirtConfig,
+    NoiseMixConfig,
     add_noise,
     change_speed,
     clicks,
@@ -158,12 +158,12 @@ def _mono(path: Path, rate_hz: int) -> Array:
 @dataclass(frozen=True)
 class Excerpts:
     """`waves` [B, N] float32 for the encoder, zeros at the end where a recording is shorter; `targets` [B, N] for the
-    decoder, the same but where noise is to be left out, the `cleaned` [B] bool; `lengths` [B] samples of each."""
+    decoder, the same but where noise is to be left out, the `denoised` [B] bool; `lengths` [B] samples of each."""
 
     waves: Array
     targets: Array
     lengths: Array
-    cleaned: Array
+    denoised: Array
 
 
 class Sampler:
@@ -177,9 +177,9 @@ class Sampler:
         noise: Corpus | None,
         balance: float,
         whole: bool = False,
-        dirt: DirtConfig | None = None,
+        noise_mix: NoiseMixConfig | None = None,
     ):
-        self.codec, self.degrade, self.whole, self.dirt = codec, degrade, whole, dirt or DirtConfig()
+        self.codec, self.degrade, self.whole, self.noise_mix = codec, degrade, whole, noise_mix or NoiseMixConfig()
         long = [s for s in corpus.sources if len(s.samples) > codec.hop_samples]
         self.sources, self.stops = [s.samples for s in long], [s.stops for s in long]
         if not self.sources:
@@ -200,16 +200,16 @@ class Sampler:
         They are those of the seed from number `first` on.
         """
         waves, targets = np.zeros((2, items, samples), np.float32)
-        lengths, cleaned = np.zeros(items, np.int64), np.zeros(items, bool)
+        lengths, denoised = np.zeros(items, np.int64), np.zeros(items, bool)
         for item in range(items):
             rng = np.random.default_rng([*seed, first + item])
-            cleaned[item] = cleaning > 0 and rng.random() < cleaning
-            wave, target = self.item(samples, rng, bool(cleaned[item]))
+            denoised[item] = cleaning > 0 and rng.random() < cleaning
+            wave, target = self.item(samples, rng, bool(denoised[item]))
             lengths[item] = len(wave)
             waves[item, : len(wave)], targets[item, : len(wave)] = wave, target
-        return Excerpts(waves, targets, lengths, cleaned)
+        return Excerpts(waves, targets, lengths, denoised)
 
-    def item(self, samples: int, rng: np.random.Generator, cleaned: bool = False) -> tuple[Array, Array]:
+    def item(self, samples: int, rng: np.random.Generator, denoised: bool = False) -> tuple[Array, Array]:
         """One excerpt and its target [N] float32; shorter, by whole frames, where recordings are kept `whole`."""
         d = self.degrade
         factor = rng.uniform(*d.speed_range) if rng.random() < d.speed_probability else 1.0
@@ -233,8 +233,8 @@ class Sampler:
         if rng.random() < d.band_probability:
             wave = narrow(wave, rng.uniform(0, 300), rng.uniform(*BAND_TOP_HZ), self.codec.rate_hz)
         target = wave
-        if cleaned:
-            wave, target = self._dirty(wave, rng)
+        if denoised:
+            wave, target = self._noisy(wave, rng)
         elif self.noises and rng.random() < d.noise_probability:
             wave = target = add_noise(wave, self._noise(samples, rng), rng.uniform(*d.noise_snr_db))
         gain = gain_of(gain_for(wave, self.codec.hop_samples))
@@ -243,9 +243,9 @@ class Sampler:
         scale = np.float32(sign * gain * db_to_gain(change_db))
         return wave * scale, target * scale
 
-    def _dirty(self, wave: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    def _noisy(self, wave: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """wave [N] in noise and perhaps in a room, and what shall be left of it."""
-        d, samples, rate_hz, target = self.dirt, len(wave), self.codec.rate_hz, wave
+        d, samples, rate_hz, target = self.noise_mix, len(wave), self.codec.rate_hz, wave
         if self.rooms and rng.random() < d.room_probability:
             wave, target = in_room(wave, self._room(rng), rate_hz)
         kind, noise = rng.random(), np.zeros(samples, np.float32)

@@ -78,7 +78,7 @@ def add_noise(wave: Array, noise: Array, snr_db: float) -> Array:
 
 
 @dataclass(frozen=True)
-class DirtConfig:
+class NoiseMixConfig:
     """What an excerpt is buried in where the encoder learns to clean; every probability in 0..1.
 
     Noise is babble of other excerpts, coloured noise, or else recorded; hum, clicks and rooms come on top. Noise that
@@ -171,11 +171,11 @@ def tones(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
 
 
 def in_room(wave: Array, response: Array, rate_hz: int) -> tuple[Array, Array]:
-    """wave [N] in a room, and what a cleaner shall leave of it: direct sound and the first 30 ms of reflections."""
+    """wave [N] in a room, and what a denoiser shall leave of it: direct sound and the first 30 ms of reflections."""
     peak = int(np.abs(response).argmax())
     response = response[peak:] / np.float32(np.abs(response[peak]) + 1e-9)
     size = len(wave) + len(response)
     spectrum = np.fft.rfft(wave, size)
     whole, early = response, response[: rate_hz * 3 // 100]
-    heard, kept = (np.fft.irfft(spectrum * np.fft.rfft(part, size), size)[: len(wave)] for part in (whole, early))
-    return heard.astype(np.float32), kept.astype(np.float32)
+    reverberant, kept = (np.fft.irfft(spectrum * np.fft.rfft(part, size), size)[: len(wave)] for part in (whole, early))
+    return reverberant.astype(np.float32), kept.astype(np.float32)

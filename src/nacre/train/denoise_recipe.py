@@ -10,7 +10,7 @@ from typing import Any
 from nacre.core.config import DenoiserConfig
 from nacre.core.errors import TrainError
 from nacre.train.checks import above_zero, check, not_negative, one_of, share
-from nacre.train.degrade import DegradeConfig, DirtConfig
+from nacre.train.degrade import DegradeConfig, NoiseMixConfig
 from nacre.train.denoise_net import DenoiseNetConfig
 from nacre.train.recipe import build, read_values
 
@@ -46,7 +46,7 @@ class DenoiseRecipe:
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     net: DenoiseNetConfig = field(default_factory=DenoiseNetConfig)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
-    dirt: DirtConfig = field(default_factory=DirtConfig)
+    dirt: NoiseMixConfig = field(default_factory=NoiseMixConfig)
 
     def __post_init__(self) -> None:
         one_of(self, "", (KIND,), "kind")

@@ -52,9 +52,11 @@ class DenoiseTrainer(Trainer):
     def __init__(self, recipe: DenoiseRecipe, run: DenoiseRun, sounds: Sounds, fabric: Fabric):
         self.recipe, self.run, self.sounds, self.fabric = recipe, run, sounds, fabric
         codec = CodecConfig(rate_hz=recipe.rate_hz)
-        self.sampler = Sampler(sounds.speech, codec, recipe.degrade, sounds.noise, recipe.balance, dirt=recipe.dirt)
+        self.sampler = Sampler(
+            sounds.speech, codec, recipe.degrade, sounds.noise, recipe.balance, noise_mix=recipe.dirt
+        )
         valid = sounds.valid or sounds.speech
-        self.judged = Sampler(valid, codec, NOTHING, sounds.noise, 1.0, dirt=recipe.dirt)
+        self.judged = Sampler(valid, codec, NOTHING, sounds.noise, 1.0, noise_mix=recipe.dirt)
         self.loss = DenoiseLoss(recipe.denoiser, recipe.rate_hz, recipe.magnitude).to(fabric.device)
         self.forward = fabric.setup_module(run.net)
 
@@ -65,10 +67,10 @@ class DenoiseTrainer(Trainer):
         return self.run.step * self.fabric.world_size * recipe.batch * recipe.samples / recipe.rate_hz
 
     def spectra(
-        self, sampler: Sampler, seed: tuple[int, ...], items: int, dirty: float, first: int = 0
+        self, sampler: Sampler, seed: tuple[int, ...], items: int, share: float, first: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Noisy and clean spectra [B, T, 2, bins] of excerpts, the clean ones of unit power where there is speech."""
-        drawn = sampler.draw(items, self.recipe.samples, seed, dirty, first)
+        drawn = sampler.draw(items, self.recipe.samples, seed, share, first)
         size = np.where(drawn.targets.std(1) > 1e-4, drawn.targets.std(1), drawn.waves.std(1)) + 1e-6
         waves = torch.from_numpy(np.stack([drawn.waves, drawn.targets]) / size[:, None].astype(np.float32))
         noisy, clean = self.loss.spectra(waves.flatten(0, 1).to(self.fabric.device)).chunk(2)

@@ -18,9 +18,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from nacre.codec.cleaner import distance
 from nacre.codec.codec import Codec
 from nacre.codec.encoder import analysed_groups
+from nacre.codec.latent_denoiser import distance
 from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
 from nacre.core.units import kbps
@@ -219,9 +219,9 @@ def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
 
 
 def cleaning_span(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
-    """Median and ninth decile of the distance between cleaned and plain latents on training speech [B, N], by groups.
+    """Median and ninth decile of the distance between denoised and plain latents on training speech [B, N], by groups.
 
-    At the highest level without residual layer: what is cleaned has none.
+    At the highest level without residual layer: what is denoised has none.
     """
     model, found = codec.model, []
     level, start = model.plain_levels - 1, start_encoder(model)
@@ -229,7 +229,7 @@ def cleaning_span(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
         plain = analysed_groups(model, start, wave, level)
         clean = analysed_groups(model, start, wave, level + model.config.levels)
         pairs = zip(clean, plain, strict=True)
-        found += [distance(cleaned.latents, kept.latents) for (cleaned, _), (kept, _) in pairs]
+        found += [distance(denoised.latents, kept.latents) for (denoised, _), (kept, _) in pairs]
     low, high = np.percentile(found, [50, 90]).tolist()
     return [round(low, 4), round(max(high, low + 1e-3), 4)]
 

@@ -16,7 +16,7 @@ from nacre.train.adversary import AdversaryConfig
 from nacre.train.bottlenecks.base import Bottleneck, Settings
 from nacre.train.bottlenecks.registry import BOTTLENECKS
 from nacre.train.checks import above_zero, check, not_negative, one_of, share
-from nacre.train.degrade import DegradeConfig, DirtConfig
+from nacre.train.degrade import DegradeConfig, NoiseMixConfig
 from nacre.train.losses import LossConfig
 from nacre.train.nets.blocks import NetConfig
 from nacre.train.rate import HIGHEST_WEIGHT
@@ -144,7 +144,7 @@ class Recipe:
     rate: RateConfig = field(default_factory=RateConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     degrade: DegradeConfig = field(default_factory=DegradeConfig)
-    dirt: DirtConfig = field(default_factory=DirtConfig)
+    dirt: NoiseMixConfig = field(default_factory=NoiseMixConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     data: DataConfig = field(default_factory=DataConfig)
     card: CardConfig = field(default_factory=CardConfig)

@@ -110,7 +110,7 @@ def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
     for name, value in source.state_dict().items():
         if value.shape == weights[name].shape:
             weights[name].copy_(value)
-        else:  # levels for cleaning come after those that the model has
+        else:  # levels for denoising come after those that the model has
             weights[name][: len(value)] = value
     run.mean = copies(run.net)
 

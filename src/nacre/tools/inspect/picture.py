@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, SOFT, MARK, BLUE, WARN = "#221f26", "#a59fac", "#96336f", "#3a6ea8", "#e8a33d"
+INK, SOFT, ACCENT, BLUE, WARN = "#221f26", "#a59fac", "#96336f", "#3a6ea8", "#e8a33d"
 DIVERGING = "10457f 4a86c5 b3d0ea f7f5f3 efbb9b cf6242 7f1526"
 PAD_INCHES = 0.03
 MOST_NOTES = 16  # groups whose bytes are written out
@@ -69,7 +69,7 @@ def _across(axes: Axes) -> Any:
 
 
 def _wave(seen: Seen, main: Axes, side: Axes) -> None:
-    waves = [(seen.decoded, MARK, "decoded")]
+    waves = [(seen.decoded, ACCENT, "decoded")]
     if seen.original is not None:
         waves.insert(0, (seen.original, SOFT, "original"))
     for wave, colour, label in waves:
@@ -113,7 +113,7 @@ def _spectrum(seen: Seen, wave: Array, label: str, main: Axes, side: Axes) -> No
 def _frame_bits(seen: Seen, main: Axes, side: Axes) -> None:
     bits = seen.bits.sum(1) + seen.layer_bits  # [T]
     means, edges_s = averaged(np.stack([bits, seen.layer_bits], 1), seen.frame_s)
-    main.stairs(means[:, 0], edges_s, fill=True, color=MARK, alpha=0.75)
+    main.stairs(means[:, 0], edges_s, fill=True, color=ACCENT, alpha=0.75)
     if means[:, 1].any():
         main.stairs(means[:, 1], edges_s, fill=True, color=SOFT, label="layers on top")
         main.legend(loc="upper right", fontsize=8, frameon=False)
@@ -141,7 +141,7 @@ def _column_bits(seen: Seen, main: Axes, side: Axes) -> None:
     main.set_ylabel("bits by dimension", fontsize=9)
     mean = seen.bits.mean(0)[order]
     side.axis("on")
-    side.barh(np.arange(len(mean)) + 0.5, mean, height=1.0, color=MARK, alpha=0.75)
+    side.barh(np.arange(len(mean)) + 0.5, mean, height=1.0, color=ACCENT, alpha=0.75)
     side.set_ylim(len(mean), 0)
     side.set_yticks([])
     side.tick_params(labelsize=7)
@@ -170,10 +170,10 @@ def _latents(seen: Seen, main: Axes, side: Axes) -> None:
 def _levels(seen: Seen, main: Axes, side: Axes) -> None:
     levels = np.array([np.nan if group.level is None else group.level for group in seen.groups])
     edges_s = np.arange(len(levels) + 1) * seen.group_s
-    main.stairs(levels, edges_s, color=MARK, linewidth=2.5, baseline=None)
+    main.stairs(levels, edges_s, color=ACCENT, linewidth=2.5, baseline=None)
     main.set_ylim(-0.8, seen.levels - 0.2)
     main.set_yticks(np.unique([0, seen.levels // 3, 2 * seen.levels // 3, seen.levels - 1]))
-    main.set_ylabel("quality level", fontsize=9, color=MARK)
+    main.set_ylabel("quality level", fontsize=9, color=ACCENT)
     main.grid(axis="y", color=SOFT, alpha=0.3, linewidth=0.6)
     if len(levels) <= MOST_NOTES:
         for index, group in enumerate(seen.groups):

@@ -104,16 +104,16 @@ class CodecNet(nn.Module):
         level: Tensor,
         lengths: Tensor | None = None,
         bypass: bool = False,
-        cleaned: Tensor | None = None,
+        denoised: Tensor | None = None,
     ) -> Coded:
         """wave [B, N], level [B], lengths [B] samples of each item (all where None) -> what comes back and its cost.
 
-        `cleaned` [B] bool: items whose latents shall be those of the sound without its noise.
+        `denoised` [B] bool: items whose latents shall be those of the sound without its noise.
 
         Items of a batch do not touch each other, but for batch normalisation in training: beyond its length an item
         costs nothing, is silent, and no codebook learns of it. With `bypass` nothing is quantised.
         """
-        wanted = level if cleaned is None else level + self.codec.levels * cleaned
+        wanted = level if denoised is None else level + self.codec.levels * denoised
         latents, _ = self.encoder(self.analysis.spectra(wave), wanted)
         valid = None if lengths is None else length_mask(lengths, self.codec.hop_samples, latents.shape[1])
         if bypass:
@@ -154,8 +154,8 @@ class CodecNet(nn.Module):
         return self.analysis.sound(self.decoder(self.quantiser.from_latent(latents, chosen), chosen)[0])
 
 
-def begin_cleaning(state: dict[str, Tensor], levels: int) -> None:
-    """Levels for cleaning start as copies of the plain ones, unless they have learned something already."""
+def begin_denoising(state: dict[str, Tensor], levels: int) -> None:
+    """Levels for denoising start as copies of the plain ones, unless they have learned something already."""
     for name, value in state.items():
         if name.startswith("encoder.") and name.endswith(".film") and not value[levels:].any():
             value[levels:] = value[:levels]

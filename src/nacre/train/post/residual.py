@@ -152,7 +152,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
 
 
 def spread_graph(source: Path, target: Path, config: CodecConfig, side: str, levels: list[int]) -> None:
-    """A copy of a graph, the "encoder" or "decoder", in which level i does what `levels[i]` did, cleaning or not."""
+    """A copy of a graph, the "encoder" or "decoder", in which level i does what `levels[i]` did, denoising or not."""
     count = config.encoder_levels if side == "encoder" else config.levels
     levels = [level + first for first in range(0, count, config.levels) for level in levels]
     model = onnx.load(source)

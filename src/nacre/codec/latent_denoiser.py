@@ -1,21 +1,21 @@
-"""Latents of the speech alone, by the encoder's levels for cleaning, as far as there is something to clean.
+"""Latents of the speech alone, by the encoder's denoising levels, as far as there is noise.
 
-Sound without noise would lose by it. It is known by the two latents, cleaned and plain, being as much alike as in
-clean speech: the model's `cleaning_span` says at what distance cleaning sets in, and at what distance it is complete.
+Sound without noise would lose by it. It is known by the two latents, denoised and plain, being as much alike as in
+clean speech: the model's `cleaning_span` says at what distance denoising sets in, and at what distance it is complete.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from nacre.codec.state import CleanerState
+from nacre.codec.state import LatentDenoiserState
 from nacre.core.types import Array
 from nacre.model.model import Model
 
 
-def clean_latents(
-    model: Model, state: CleanerState, spectra: Array, plain: Array, level: int
-) -> tuple[Array, CleanerState]:
+def denoise_latents(
+    model: Model, state: LatentDenoiserState, spectra: Array, plain: Array, level: int
+) -> tuple[Array, LatentDenoiserState]:
     """Spectra of a group, and what the plain level makes of them [T, X] -> ([T, X], state)."""
     assert model.cleaning_span
     clean, past = model.encoder_net.step(spectra, level + model.config.levels, state.past)
@@ -24,7 +24,7 @@ def clean_latents(
     low, high = model.cleaning_span
     share = np.float32(np.clip((mean - low) / (high - low), 0, 1))
     mixed: Array = plain + share * (clean - plain)
-    return mixed, CleanerState(past, mean)
+    return mixed, LatentDenoiserState(past, mean)
 
 
 def distance(clean: Array, plain: Array) -> float:
