@@ -15,6 +15,7 @@ from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import NacreError, UsageError
 
 if TYPE_CHECKING:
+    from nacre.codec.codec import Codec
     from nacre.core.types import Array
     from nacre.link.line import Call, Line
 
@@ -29,7 +30,7 @@ Burst = Annotated[float, typer.Option(min=1, help="Mean length of runs of lost p
 Jitter = Annotated[float, typer.Option(min=0, help="Mean of a random delay, ms.")]
 Seed = Annotated[int, typer.Option(help="The same gives the same losses.")]
 Depth = Annotated[float | None, typer.Option(help="How long packets wait, ms. Default: follows the line.")]
-Rate = Annotated[int, typer.Option(help="Rate in Hz.")]
+Rate = Annotated[int | None, typer.Option(help="Rate in Hz. Default: the model's.")]
 
 stream = typer.Typer(help="Live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.")
 app.add_typer(stream, name="stream")
@@ -43,7 +44,7 @@ def stream_encode(
     reach: Reach = None,
     copies: Copies = True,
     denoise: Denoise = False,
-    rate: Rate = 16_000,
+    rate: Rate = None,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
@@ -57,14 +58,15 @@ def stream_encode(
     from nacre.link.pipes import encode_pipe
 
     settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies, denoise=denoise)
-    found = encode_pipe(load(model), standard_input(), standard_output(), rate, settings)
+    codec = load(model)
+    found = encode_pipe(codec, standard_input(), standard_output(), _rate(rate, codec), settings)
     if not quiet:
         tell(f"{found:.2f} kb/s of payloads")
 
 
 @stream.command("decode")
 def stream_decode(
-    rate: Rate = 16_000,
+    rate: Rate = None,
     depth: Annotated[float, typer.Option(help="How long packets wait for copies of those that are missing, ms.")] = 0.0,
     wav: Annotated[bool, typer.Option("--wav", help="Write a wav without a length instead of raw samples.")] = False,
     model: Model = DEFAULT_MODEL,
@@ -75,7 +77,8 @@ def stream_decode(
     from nacre.io.stdio import standard_input, standard_output
     from nacre.link.pipes import decode_pipe
 
-    stats = decode_pipe(load(model), standard_input(), standard_output(), rate, depth, wav)
+    codec = load(model)
+    stats = decode_pipe(codec, standard_input(), standard_output(), _rate(rate, codec), depth, wav)
     if stats.foreign and not stats.received:
         warn(f"{stats.foreign} packets, none of them for model {model}")
         raise typer.Exit(1)
@@ -95,7 +98,7 @@ def send(
     reach: Reach = None,
     copies: Copies = True,
     denoise: Denoise = False,
-    rate: Rate = 16_000,
+    rate: Rate = None,
     loss: Loss = 0.0,
     burst: Burst = 1.0,
     jitter: Jitter = 0.0,
@@ -123,7 +126,7 @@ def send(
         run(network.send(codec, pieces, rate_hz, where, settings, line, _telling(quiet)))
 
     if source == "-":
-        reader = PcmReader(standard_input(), rate)
+        reader = PcmReader(standard_input(), _rate(rate, codec))
         go(reader.pieces(), reader.rate_hz)
         return
     with AudioReader(source) as sound:
@@ -134,7 +137,7 @@ def send(
 def receive(
     output: Annotated[str, typer.Option("--output", "-o", help="Sound file; '-' is a wav on standard output.")],
     at: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:5004",
-    rate: Rate = 16_000,
+    rate: Rate = None,
     depth: Depth = None,
     idle: Annotated[float, typer.Option(min=0.1, help="Stop after so many seconds without a packet.")] = 5.0,
     seconds: Annotated[float | None, typer.Option(help="Listen no longer than this.")] = None,
@@ -153,6 +156,7 @@ def receive(
     from nacre.link import network
 
     codec, where = load(model), network.address_of(at)
+    rate = _rate(rate, codec)
     with AudioWriter(output, rate, 1, overwrite=force) as file:
         write, say = (lambda wave: file.write(wave[None])), _telling(quiet)
         work = network.receive(codec, where, rate, write, say, depth_ms=depth, idle_s=idle, seconds=seconds)
@@ -244,6 +248,10 @@ def echo(
         found, advice = "not installed", "pip install 'nacre[web]'"
         raise NacreError(f"package {error.name}", found=found, wanted="it to serve the page", next=advice) from error
     run(web.serve(load(model), *address_of(at), _telling(quiet)))
+
+
+def _rate(rate_hz: int | None, codec: Codec) -> int:
+    return codec.config.rate_hz if rate_hz is None else rate_hz
 
 
 def _line(loss: float, burst: float, delay: float, jitter: float, drift: float, seed: int) -> Line:

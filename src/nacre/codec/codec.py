@@ -164,9 +164,9 @@ class Codec:
         return LiveEncoder(self.model, rate_hz, settings, source)
 
     def live_decoder(
-        self, rate_hz: int = 16_000, *, depth_ms: float | None = None, announced: bool = False
+        self, rate_hz: int | None = None, *, depth_ms: float | None = None, announced: bool = False
     ) -> LiveDecoder:
-        """RTP packets in, sound out when it is due. `depth_ms` fixes the wait for late packets; see `LiveDecoder`."""
+        """RTP packets in, sound out when it is due, by default at the model's rate; see `LiveDecoder`."""
         from nacre.codec.live_decoder import LiveDecoder
 
         return LiveDecoder(self.model, rate_hz, depth_ms, announced)

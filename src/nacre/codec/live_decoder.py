@@ -28,12 +28,16 @@ COPIES_COUNT_S = 10.0  # after a loss the clock waits for copies so long
 class LiveDecoder:
     """Packets in, sound out. `push` never raises for what a packet holds and never waits."""
 
-    def __init__(self, model: Model, rate_hz: int = 16_000, depth_ms: float | None = None, announced: bool = False):
-        """`depth_ms` fixes the wait for late packets, which otherwise follows the line; `announced`: the packets are
-        known to be of this model, so that sound may begin before one says so. Raises AudioError, UsageError."""
+    def __init__(
+        self, model: Model, rate_hz: int | None = None, depth_ms: float | None = None, announced: bool = False
+    ):
+        """`rate_hz` is by default the model's. `depth_ms` fixes the wait for late packets, which otherwise follows the
+        line; `announced`: the packets are known to be of this model, so that sound may begin before one says so. Raises
+        AudioError, UsageError."""
         if depth_ms is not None and not 0 <= depth_ms <= 1000:
             raise UsageError("depth", found=f"{depth_ms:g} ms", wanted="0 to 1000 ms")
-        self.model, self.rate_hz, self.stats = model, check_shape(rate_hz, 1), LiveStats()
+        self.model, self.stats = model, LiveStats()
+        self.rate_hz = check_shape(model.config.rate_hz if rate_hz is None else rate_hz, 1)
         self._announced = announced
         self.clock = Clock(None if depth_ms is None else depth_ms / 1000)
         self._inbox, self._voice = Inbox(model, self.stats), Voice(model)
