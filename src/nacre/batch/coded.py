@@ -36,22 +36,22 @@ def codec_of(model: str) -> Codec:
 
 def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
     """Packets and codec of a file; the model is found by its fingerprint. Raises StreamError for several joined."""
-    found = open_all(file, model)
-    if len(found) > 1:
-        raise StreamError(file, found=f"{len(found)} .nacre files joined", wanted="one", next="decode takes them all")
-    return found[0]
+    files = open_all(file, model)
+    if len(files) > 1:
+        raise StreamError(file, found=f"{len(files)} .nacre files joined", wanted="one", next="decode takes them all")
+    return files[0]
 
 
 def open_all(file: str, model: str | None) -> list[tuple[Contents, Codec]]:
     """Packets and codec of a file, or of each of several that were joined."""
-    found = []
+    files = []
     for data in _apart(_read(file)):
         codec = codec_of(model if model is not None else _model_of(file, data))
         try:
-            found.append((codec.parse(data), codec))
+            files.append((codec.parse(data), codec))
         except StreamError as error:
             raise StreamError(f"{file}: {error}") from error
-    return found
+    return files
 
 
 def _model_of(file: str, data: bytes) -> str:
@@ -149,15 +149,15 @@ def _date(then_s: float) -> str:
 
 def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
     """Of a model with codebooks: how many this file needs, what their indices cost, how much of them is in use."""
-    found = codec.bundle.facts.codebooks
-    if not found:
+    books = codec.bundle.facts.codebooks
+    if not books:
         return {}
     layout = codec.token_format(max(levels, default=0))
     saved = 1 - layout.coded_bits_per_s / layout.fixed_bits_per_s
     return {
-        "codebooks": f"{len(layout.alphabet)} of {len(found['used'])}, {found['entries']} entries each",
-        "codebook_entries_used": f"{min(found['used']):.0%} to {max(found['used']):.0%} in training speech",
-        "codebook_perplexity": f"{min(found['perplexity']):g} to {max(found['perplexity']):g}",
+        "codebooks": f"{len(layout.alphabet)} of {len(books['used'])}, {books['entries']} entries each",
+        "codebook_entries_used": f"{min(books['used']):.0%} to {max(books['used']):.0%} in training speech",
+        "codebook_perplexity": f"{min(books['perplexity']):g} to {max(books['perplexity']):g}",
         "saved_by_entropy_coding": f"{saved:.1%} of fixed-length indices, by the tables",
     }
 

@@ -32,11 +32,11 @@ def tokens_file(
     tick: Callable[[float], None],
 ) -> Result:
     """Tokens or latents of a sound file, or of a `.nacre` file the tokens that it holds, to an npz."""
-    found, error = (_of_coded if is_coded(source) else _of_sound)(source, latents, level, mono, model)
-    found.save(target, force)
+    frames, error = (_of_coded if is_coded(source) else _of_sound)(source, latents, level, mono, model)
+    frames.save(target, force)
     tick(1.0)
-    seconds = found.samples / found.rate_hz
-    text = f"{source}: {found.VALUES} {list(found.shape)}, {found.gains.shape[-1]} groups, {clock(seconds)}"
+    seconds = frames.samples / frames.rate_hz
+    text = f"{source}: {frames.VALUES} {list(frames.shape)}, {frames.gains.shape[-1]} groups, {clock(seconds)}"
     return Result(text, seconds, error=error, kept=True)
 
 
@@ -47,27 +47,27 @@ def sound_file(
     from nacre.io.audio import AudioWriter
     from nacre.model import bundle as bundles
 
-    found, started = _opened(source), time.perf_counter()
+    frames, started = _opened(source), time.perf_counter()
     if model is None:
-        inside = bundles.by_fingerprint(bytes.fromhex(found.fingerprint))
+        inside = bundles.by_fingerprint(bytes.fromhex(frames.fingerprint))
         if inside is None:
             wanted = "a model of this package"
-            raise StreamError(f"{source}: model", found=found.fingerprint, wanted=wanted, next="name it with --model")
+            raise StreamError(f"{source}: model", found=frames.fingerprint, wanted=wanted, next="name it with --model")
         model = inside.name
     codec = codec_of(model)
     try:
-        stream = codec.decoder_of(found, rate_hz)
+        stream = codec.decoder_of(frames, rate_hz)
     except UsageError as error:
         raise StreamError(f"{source}: {error}") from error
     done = 0
-    with AudioWriter(target, stream.rate_hz, found.channels, overwrite=force) as writer:
+    with AudioWriter(target, stream.rate_hz, frames.channels, overwrite=force) as writer:
         for block in stream.blocks():
             writer.write(block)
             done += block.shape[1]
             tick(done / stream.samples)
     seconds = done / stream.rate_hz
     pace = seconds / max(1e-9, time.perf_counter() - started)
-    lost = StreamError(f"{source}: damaged", found=f"{found.lost} groups lost") if found.lost else None
+    lost = StreamError(f"{source}: damaged", found=f"{frames.lost} groups lost") if frames.lost else None
     return Result(f"{source}: {clock(seconds)}  {pace:.0f} x real time", seconds, error=lost, kept=True)
 
 
@@ -95,11 +95,11 @@ def _of_coded(
         raise UsageError(f"{source}: latents, a level or one channel", found="a .nacre file", wanted=wanted)
     if contents.header.band:
         warn(f"warning: {source}: tokens are of the core; its band layer, what is above 8 kHz, is left out")
-    found = codec.tokens_in(contents)
-    if not found.lost and not contents.truncated:
-        return found, None
+    tokens = codec.tokens_in(contents)
+    if not tokens.lost and not contents.truncated:
+        return tokens, None
     report_damage(source, [], contents)
-    return found, StreamError(f"{source}: damaged", found=f"{found.lost} groups lost", next="see `nacre verify`")
+    return tokens, StreamError(f"{source}: damaged", found=f"{tokens.lost} groups lost", next="see `nacre verify`")
 
 
 def _opened(source: str) -> Tokens | Latents:

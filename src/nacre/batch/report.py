@@ -80,13 +80,13 @@ def rows(results: list[Result]) -> list[Row]:
 
 def report_text(path: str, results: list[Result]) -> bytes:
     """The report as its suffix says."""
-    found = [asdict(row) for row in rows(results)]
+    table = [asdict(row) for row in rows(results)]
     if Path(path).suffix.lower() == ".json":
-        return (json.dumps(found, indent=1) + "\n").encode("utf-8", "surrogateescape")
+        return (json.dumps(table, indent=1) + "\n").encode("utf-8", "surrogateescape")
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(Row)])
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(table)
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

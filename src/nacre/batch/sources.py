@@ -42,13 +42,13 @@ def find(
     `listed` is a file with names, or "-" for standard input, one a line or between NULs; a list may be empty, as that
     of a night without new recordings. Raises UsageError.
     """
-    found: dict[tuple[object, ...], Source] = {}
+    sources: dict[tuple[object, ...], Source] = {}
     for source in [*_given(inputs, kinds, recursive), *(_listed(listed) if listed is not None else ())]:
-        found.setdefault(_identity(source.path), source)
-    if not found and listed is None:
+        sources.setdefault(_identity(source.path), source)
+    if not sources and listed is None:
         wanted = "at least one, with a suffix of " + ", ".join(sorted(kinds))
         raise UsageError("inputs", found="no files", wanted=wanted, next="see --recursive and --files-from")
-    return list(found.values())
+    return list(sources.values())
 
 
 def _given(inputs: Iterable[str], kinds: frozenset[str], recursive: bool) -> Iterator[Source]:

@@ -77,14 +77,14 @@ def decode_file(
     """A `.nacre` file to sound; of a damaged one all that there is, and the error in the result."""
     from nacre.io.audio import AudioWriter
 
-    found = open_all(source, model)
+    files = open_all(source, model)
     started = time.perf_counter()
-    streams = [codec.decoder(contents, rate_hz) for contents, codec in found]
+    streams = [codec.decoder(contents, rate_hz) for contents, codec in files]
     shape = streams[0].rate_hz, streams[0].header.channels
     alike = [stream for stream in streams if (stream.rate_hz, stream.header.channels) == shape]
     samples, written, lost, groups = sum(stream.samples for stream in alike), 0, 0, 0
     ended = all(not stream.contents.truncated for stream in alike)
-    tags = found[0][0].tags
+    tags = files[0][0].tags
     with AudioWriter(target, *shape, overwrite=force, tags=tags, raw=raw) as writer:
         for stream in alike:
             start_s = written / shape[0]
@@ -95,9 +95,9 @@ def decode_file(
             report_damage(source, stream.damage, stream.contents, start_s)
             lost += len(stream.damage) + stream.contents.missing
             groups += len(stream.contents.packets) + stream.contents.missing
-    keep_time(source, target, found[0][0].modified_s)
+    keep_time(source, target, files[0][0].modified_s)
     advice = f"{clock(written / shape[0])} of sound written"
-    size_bytes, error = sum(contents.size_bytes for contents, _ in found), None
+    size_bytes, error = sum(contents.size_bytes for contents, _ in files), None
     if lost or not ended:
         missing = f"{lost} of {groups} groups lost" if lost else "no end"
         error = StreamError(f"{source}: damaged", found=missing, next=advice)
@@ -111,8 +111,8 @@ def decode_file(
 
 def verify_file(source: str, target: str, model: str | None, tick: Callable[[float], None]) -> Result:
     """Check every group of a `.nacre` file; the target is nowhere."""
-    groups, lost, found, seconds, size_bytes, faults = 0, 0, open_all(source, model), 0.0, 0, set[str]()
-    for contents, codec in found:
+    groups, lost, files, seconds, size_bytes, faults = 0, 0, open_all(source, model), 0.0, 0, set[str]()
+    for contents, codec in files:
         damage = codec.verify(contents)
         report_damage(source, damage, contents, seconds)
         if contents.skipped_bytes:
@@ -124,7 +124,7 @@ def verify_file(source: str, target: str, model: str | None, tick: Callable[[flo
         groups += len(contents.packets) + contents.missing
         seconds += (contents.samples or 0) / contents.header.rate_hz
         size_bytes += contents.size_bytes
-    joined = f", in {len(found)} files joined" if len(found) > 1 else ""
+    joined = f", in {len(files)} files joined" if len(files) > 1 else ""
     damages = [*([f"{lost} of {groups} groups lost"] if lost else []), *sorted(faults)]
     error = StreamError(f"{source}: damaged", found=", ".join(damages)) if damages else None
     return Result(f"{source}: {groups} groups, all good{joined}", seconds, size_bytes, error=error, kept=True)
@@ -196,12 +196,12 @@ def denoise_file(
     from nacre.tools.denoise import denoise
 
     codec = codec_of(model)
-    found = _loaded(source)
+    recording = _loaded(source)
     started = time.perf_counter()
-    clean = denoise(codec, found.wave, found.rate_hz, strength=strength, tick=tick)
-    _write_sound(target, clean, found.rate_hz, force)
-    text = f"{source}: denoised  {_pace(found.duration_s, started)}"
-    return Result(text, found.duration_s, error=found.loss, kept=True)
+    clean = denoise(codec, recording.wave, recording.rate_hz, strength=strength, tick=tick)
+    _write_sound(target, clean, recording.rate_hz, force)
+    text = f"{source}: denoised  {_pace(recording.duration_s, started)}"
+    return Result(text, recording.duration_s, error=recording.loss, kept=True)
 
 
 def interpolate_files(
@@ -241,14 +241,14 @@ def resynth_file(
     """The same sound, resynthesised at another pace or pitch."""
     from nacre.tools.edit import resynthesise
 
-    codec, found = codec_of(model), _loaded(source)
-    wave, rate_hz = found.wave, found.rate_hz
+    codec, recording = codec_of(model), _loaded(source)
+    wave, rate_hz = recording.wave, recording.rate_hz
     started = time.perf_counter()
     again = resynthesise(codec, wave, rate_hz, speed=speed, semitones=semitones, formants=formants, tick=tick)
     _write_sound(target, again, rate_hz, force)
     lengths = f"{clock(wave.shape[1] / rate_hz)} resynthesised in {clock(again.shape[1] / rate_hz)}"
-    text = f"{source}: {lengths}  {_pace(found.duration_s, started)}"
-    return Result(text, again.shape[1] / rate_hz, error=found.loss, kept=True)
+    text = f"{source}: {lengths}  {_pace(recording.duration_s, started)}"
+    return Result(text, again.shape[1] / rate_hz, error=recording.loss, kept=True)
 
 
 def sample_file(
@@ -264,8 +264,8 @@ def sample_file(
     """Sound drawn from the prior, from nothing or on from `source`."""
     from nacre.tools.sample import sample
 
-    codec, found = codec_of(model), _loaded(source) if prompted else None
-    prompt = (found.wave, found.rate_hz) if found else None
+    codec, recording = codec_of(model), _loaded(source) if prompted else None
+    prompt = (recording.wave, recording.rate_hz) if recording else None
     started = time.perf_counter()
     made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
     _write_sound(target, made.wave[None], made.rate_hz, force)
@@ -274,7 +274,7 @@ def sample_file(
         end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
         lengths = f"{end}, then {lengths}"
     text = f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
-    return Result(text, seconds, error=found.loss if found else None, kept=True)
+    return Result(text, seconds, error=recording.loss if recording else None, kept=True)
 
 
 def advise_size(model: str, packet_bytes: int) -> None:
@@ -293,9 +293,9 @@ def _loaded(source: str) -> Recording:
     """A whole recording; what was done to it is said, and what is missing of it stands in it."""
     from nacre.io.audio import read_with_facts
 
-    found = read_with_facts(source)
-    _note(found.notes)
-    return found
+    recording = read_with_facts(source)
+    _note(recording.notes)
+    return recording
 
 
 def _note(notes: list[str]) -> None:

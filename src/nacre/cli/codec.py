@@ -99,18 +99,18 @@ def info(
     from rich.table import Table
     from rich.text import Text
 
-    found, failed = [], False
+    shown, failed = [], False
     for source in inputs.find(CODED):
         try:
             if source.error:
                 raise source.error
-            found.append(facts_of(source.path, model))
+            shown.append(facts_of(source.path, model))
         except NacreError as error:
             failed = True
             complain(error)
-    if as_json and found:
-        print(json.dumps(found[0] if len(found) == 1 and not failed else found, indent=1))
-    for number, facts in enumerate([] if as_json else found):
+    if as_json and shown:
+        print(json.dumps(shown[0] if len(shown) == 1 and not failed else shown, indent=1))
+    for number, facts in enumerate([] if as_json else shown):
         table = Table(box=None, show_header=False)
         for name, value in facts.items():
             table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
@@ -138,8 +138,8 @@ def models() -> None:
 
     table = Table("model", "kb/s a channel", "MB", "fingerprint", "licence", box=None)
     for folder in bundles.bundled():
-        found = bundles.load(folder)
-        rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f}"
-        row = (found.name, rates, f"{found.size_bytes / 1e6:.1f}", found.fingerprint.hex())
-        table.add_row(*row, found.facts.licence)
+        bundle = bundles.load(folder)
+        rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f}"
+        row = (bundle.name, rates, f"{bundle.size_bytes / 1e6:.1f}", bundle.fingerprint.hex())
+        table.add_row(*row, bundle.facts.licence)
     Console(highlight=False).print(table)

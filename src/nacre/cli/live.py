@@ -59,9 +59,9 @@ def stream_encode(
 
     settings = LiveSettings(bitrate, frames, expect_loss / 100, reach, copies, denoise=denoise)
     codec = load(model)
-    found = encode_pipe(codec, standard_input(), standard_output(), _rate(rate, codec), settings)
+    rate_kbps = encode_pipe(codec, standard_input(), standard_output(), _rate(rate, codec), settings)
     if not quiet:
-        tell(f"{found:.2f} kb/s of payloads")
+        tell(f"{rate_kbps:.2f} kb/s of payloads")
 
 
 @stream.command("decode")
@@ -206,14 +206,14 @@ def simulate(
     settings = LiveSettings(bitrate, frames, expected / 100, reach, copies)
     codec, (wave, rate_hz) = load(model), audio.read(source)
     mono = wave.mean(0)
-    found = call(codec, mono, rate_hz, settings, line, depth)
-    audio.write(output, found.wave[None], rate_hz, overwrite=force)
+    made = call(codec, mono, rate_hz, settings, line, depth)
+    audio.write(output, made.wave[None], rate_hz, overwrite=force)
     if figure is not None:
         from nacre.evaluate.loss import draw
 
         draw(codec, mono, rate_hz, settings, line, Path(figure), force)
     if not quiet:
-        _tell_of(found, delay)
+        _tell_of(made, delay)
 
 
 def _tell_of(found: Call, delay_ms: float) -> None:

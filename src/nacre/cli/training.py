@@ -95,9 +95,9 @@ def finetune(
         from nacre.train.codec_trainer import train as run
         from nacre.train.start import recipe_from, start_from
 
-        found = bundles.find(model)
-        recipe = recipe_from(found, steps, learning_rate, tuple(changes or ()))
-        begin = start_from(found)
+        bundle = bundles.find(model)
+        recipe = recipe_from(bundle, steps, learning_rate, tuple(changes or ()))
+        begin = start_from(bundle)
         run(recipe, data, out, noise, valid, resume=resume, quiet=quiet, begin=begin, processes=processes)
 
 
@@ -116,11 +116,11 @@ def prior(
         from nacre.train.post.adapt import add_context
         from nacre.train.post.context import ContextConfig
 
-        found = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
-    saved = 1 - (found.rates_kbps / found.static_rates_kbps).mean()
-    text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {found.fingerprint.hex()}"
+        bundle = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
+    saved = 1 - (bundle.rates_kbps / bundle.static_rates_kbps).mean()
+    text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {bundle.fingerprint.hex()}"
     if not quiet:
-        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {text}")
+        tell(f"{output}: {bundle.size_bytes / 1e6:.1f} MB, {text}")
 
 
 @app.command()
@@ -139,10 +139,10 @@ def refine(
         from nacre.train.post.residual import ResidualConfig, add_residual_layer
 
         config = ResidualConfig(base=base, steps=tuple(numbers(steps, "steps")))
-        found = add_residual_layer(model, data, output, noise, hours, config, quiet)
-    rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
+        bundle = add_residual_layer(model, data, output, noise, hours, config, quiet)
+    rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
-        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+        tell(f"{output}: {bundle.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {bundle.fingerprint.hex()}")
 
 
 @app.command()
@@ -170,12 +170,12 @@ def export(
         from nacre.train.post.graft import export_networks
 
         if is_denoiser(values_of(run)):
-            found = export_denoiser(run, base or DEFAULT_MODEL, output, name)
+            bundle = export_denoiser(run, base or DEFAULT_MODEL, output, name)
             if not quiet:
-                size_kb = found.part("denoiser.onnx").stat().st_size / 1e3
-                tell(f"{output}: {found.name} with a denoiser of {size_kb:.0f} kB, files as before")
+                size_kb = bundle.part("denoiser.onnx").stat().st_size / 1e3
+                tell(f"{output}: {bundle.name} with a denoiser of {size_kb:.0f} kB, files as before")
             return
-        found = export_networks(run, base, output, name, bits) if base else export_run(run, output, name, bits)
-    rates = f"{found.rates_kbps[0]:.1f} to {found.rates_kbps[-1]:.1f} kb/s"
+        bundle = export_networks(run, base, output, name, bits) if base else export_run(run, output, name, bits)
+    rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
-        tell(f"{output}: {found.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {found.fingerprint.hex()}")
+        tell(f"{output}: {bundle.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {bundle.fingerprint.hex()}")

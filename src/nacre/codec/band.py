@@ -79,16 +79,16 @@ class BandEncoder:
 
     def take(self, frames: int) -> Floats:
         """Mean squares [C, T, STEPS, B] of the next frames; nothing behind the end."""
-        found = self._powers[:, :frames]
+        powers = self._powers[:, :frames]
         self._powers = self._powers[:, frames:]
-        return np.pad(found, ((0, 0), (0, frames - found.shape[1]), (0, 0), (0, 0)))
+        return np.pad(powers, ((0, 0), (0, frames - powers.shape[1]), (0, 0), (0, 0)))
 
     def _add(self, wave: Array) -> None:
         self._waiting = np.concatenate([self._waiting, wave], 1)
         samples = (self._waiting.shape[1] - 2 * air.LAG) // air.FRAME_SAMPLES * air.FRAME_SAMPLES
         if samples > 0:
-            found = air.frame_powers(self._waiting[:, : samples + 2 * air.LAG], self._edges)
-            self._powers = np.concatenate([self._powers, found], 1)
+            powers = air.frame_powers(self._waiting[:, : samples + 2 * air.LAG], self._edges)
+            self._powers = np.concatenate([self._powers, powers], 1)
             self._waiting = self._waiting[:, samples:]
 
 
@@ -122,8 +122,8 @@ def band_symbols(powers: Floats, code: int, quarters: Floats) -> Ints:
 def shapes_db(powers: Floats) -> Floats:
     """powers [T, STEPS, B] -> how those of a frame lie in time, all bands alike, in dB over its mean [T, STEPS]."""
     even = powers / (powers.mean(1, keepdims=True) + 1e-20)
-    found: Floats = np.clip(10 * np.log10(even.mean(2) + 1e-3), *SHAPE_DB)
-    return found
+    shapes: Floats = np.clip(10 * np.log10(even.mean(2) + 1e-3), *SHAPE_DB)
+    return shapes
 
 
 def band_powers(symbols: Ints, code: int) -> Floats:
@@ -132,8 +132,8 @@ def band_powers(symbols: Ints, code: int) -> Floats:
     level_db = BASE_DB + levels * STEP_DB - gain_db(code)
     power = np.where(levels > 0, 10 ** (level_db / 10), 0) * quarters[..., None]
     power *= LOUDEST / np.maximum(power.sum(-1, keepdims=True), LOUDEST)
-    found: Floats = power.astype(np.float32)
-    return found
+    powers: Floats = power.astype(np.float32)
+    return powers
 
 
 class Overlay:
@@ -167,12 +167,12 @@ class Overlay:
         return np.concatenate([last, self._out.flush()], 1)
 
     def _mixed(self, samples: int) -> Array:
-        found, self._sound = self._sound[:, :samples].copy(), self._sound[:, samples:]
+        block, self._sound = self._sound[:, :samples].copy(), self._sound[:, samples:]
         for channel, noise in enumerate(self._noise):
             part = noise[:samples]
-            found[channel, : len(part)] += part
+            block[channel, : len(part)] += part
             self._noise[channel] = noise[samples:]
-        return found
+        return block
 
 
 class BandDecoder(Overlay):

@@ -104,9 +104,9 @@ def latents_of(model: Model, state: SoundState, symbols: Array | None, frames: i
     """
     if symbols is not None:
         return model.latents(symbols, level)
-    found = np.zeros((frames, model.config.latent_dims), np.float32)
-    found[: ceil_div(model.config.delay_samples, model.config.hop_samples)] = state.last
-    return found
+    latents = np.zeros((frames, model.config.latent_dims), np.float32)
+    latents[: ceil_div(model.config.delay_samples, model.config.hop_samples)] = state.last
+    return latents
 
 
 def latents_to_sound(model: Model, state: SoundState, latents: Array, level: int) -> tuple[Made, SoundState]:

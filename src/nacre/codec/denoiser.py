@@ -75,9 +75,9 @@ class StreamDenoiser:
         """wave [C, N] -> wave [C, N'] of what is complete."""
         self._waiting = np.concatenate([self._waiting, wave], 1)
         ready = self._waiting.shape[1] // self._block * self._block
-        found = [self._denoised(self._waiting[:, at : at + self._block]) for at in range(0, ready, self._block)]
+        blocks = [self._denoised(self._waiting[:, at : at + self._block]) for at in range(0, ready, self._block)]
         self._waiting = self._waiting[:, ready:]
-        return np.concatenate([self._waiting[:, :0], *found], 1)
+        return np.concatenate([self._waiting[:, :0], *blocks], 1)
 
     def flush(self) -> Array:
         """wave [C, N'] of what is left; the sound is at its end."""
@@ -86,13 +86,13 @@ class StreamDenoiser:
         return self._denoised(pad(tail, self._step))[:, :left]
 
     def _denoised(self, waves: Array) -> Array:
-        found = np.empty_like(waves)
+        clean = np.empty_like(waves)
         for index, wave in enumerate(waves):
-            found[index], self._states[index] = denoise_frames(
+            clean[index], self._states[index] = denoise_frames(
                 self._denoiser, self._states[index], wave, self._rate_hz, self._strength
             )
         late, self._late = self._late, 0
-        return found[:, late:]
+        return clean[:, late:]
 
 
 def check_strength(strength: float) -> float:

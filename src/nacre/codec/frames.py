@@ -78,8 +78,8 @@ class Frames:
     @property
     def values(self) -> Array:
         """The tokens or latents themselves."""
-        found: Array = getattr(self, self.VALUES)
-        return found
+        values: Array = getattr(self, self.VALUES)
+        return values
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,8 +112,8 @@ class Frames:
         return int((self.gains == LOST).sum())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        found = self.values if dtype is None else self.values.astype(dtype, copy=False)
-        return found.copy() if copy else found
+        values = self.values if dtype is None else self.values.astype(dtype, copy=False)
+        return values.copy() if copy else values
 
     def __len__(self) -> int:
         return self.length
@@ -224,10 +224,10 @@ class Batch(Generic[Item]):
 
 def _stacked(parts: Sequence[Array], filler: int) -> Array:
     """parts [n, ...] of different lengths -> [B, N, ...], filled up at the end."""
-    found = np.full((len(parts), max(map(len, parts)), *parts[0].shape[1:]), filler, parts[0].dtype)
-    for row, part in zip(found, parts, strict=True):
+    stacked = np.full((len(parts), max(map(len, parts)), *parts[0].shape[1:]), filler, parts[0].dtype)
+    for row, part in zip(stacked, parts, strict=True):
         row[: len(part)] = part
-    return found
+    return stacked
 
 
 def batch_of(

@@ -19,8 +19,8 @@ def denoise_latents(
     """Spectra of a group, and what the plain level makes of them [T, X] -> ([T, X], state)."""
     assert model.cleaning_span
     clean, past = model.encoder_net.step(spectra, level + model.config.levels, state.past)
-    found = distance(clean, plain)
-    mean = found if state.distance is None else 0.5 * (state.distance + found)
+    apart = distance(clean, plain)
+    mean = apart if state.distance is None else 0.5 * (state.distance + apart)
     low, high = model.cleaning_span
     share = np.float32(np.clip((mean - low) / (high - low), 0, 1))
     mixed: Array = plain + share * (clean - plain)

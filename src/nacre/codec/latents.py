@@ -81,10 +81,10 @@ class _LatentEncoder(StreamEncoder):
     def channel_packet(self, channel: int, wave: Array, level: int) -> Packet:
         """Keep the latents of one channel of a group; the packet says nothing."""
         analyse = analyse_audible if self._code_given is None else analyse_frames
-        found, state = analyse(self.model, self.states[channel], wave, level, self._code_given)
-        latents = self.model.quantiser.unrounded(found.latents, level)
-        self.rows[channel].append(np.zeros_like(latents) if found.silent else latents)
-        self.gains[channel].append(SILENT if found.silent else state.code or 0)
+        analysed, state = analyse(self.model, self.states[channel], wave, level, self._code_given)
+        latents = self.model.quantiser.unrounded(analysed.latents, level)
+        self.rows[channel].append(np.zeros_like(latents) if analysed.silent else latents)
+        self.gains[channel].append(SILENT if analysed.silent else state.code or 0)
         self.states[channel] = state
         return Packet(level, b"")
 

@@ -220,10 +220,10 @@ class PayloadCoder:
 
     def _decoding(self, level: int, frames: int, history: History | None) -> Generator[SymbolRequest, Ints, Array]:
         if self.model.context_prior:
-            (found,) = yield from self.model.context_prior.decoding([level], [frames], [history])
+            (symbols,) = yield from self.model.context_prior.decoding([level], [frames], [history])
         else:
-            (found,) = yield from self.model.static_prior.decoding([level], [frames])
-        return found
+            (symbols,) = yield from self.model.static_prior.decoding([level], [frames])
+        return symbols
 
     def _after(self, p: Payload, context: Context | None) -> Context | None:
         """What the packet behind p may be read by."""

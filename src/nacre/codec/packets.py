@@ -122,12 +122,12 @@ class PacketCoder:
 
         `histories` are what the context prior goes by before each, by default nothing.
         """
-        found: list[Group | StreamError] = []
+        groups: list[Group | StreamError] = []
         histories = histories or len(packets) * [None]
         for start in range(0, len(packets), SIDE_BY_SIDE):
             part = slice(start, start + SIDE_BY_SIDE)
-            found += self._side_by_side(packets[part], frames[part], histories[part])
-        return found
+            groups += self._side_by_side(packets[part], frames[part], histories[part])
+        return groups
 
     def after(self, symbols: Array | None, level: int, history: History | None) -> History | None:
         """What the context prior goes by in the packet behind symbols [T, K]; silence changes nothing."""
@@ -146,16 +146,16 @@ class PacketCoder:
         if self.context:
             return self.context.costs(symbols, level)
         costs = self.static.costs(level)  # [K, A]
-        found: Array = costs[np.arange(symbols.shape[1]), symbols + costs.shape[1] // 2]
-        return found
+        bits: Array = costs[np.arange(symbols.shape[1]), symbols + costs.shape[1] // 2]
+        return bits
 
     @one_thread
     def residual_costs(self, residual: Array | None, frames: int) -> Array:
         """Ideal bits [T] float32 of each frame of the symbols of a residual layer [S, size]; 0 where there is none."""
         if residual is None or self.residual is None:
             return np.zeros(frames, np.float32)
-        found: Array = self.residual.costs(residual).reshape(frames, -1).sum(1)
-        return found
+        bits: Array = self.residual.costs(residual).reshape(frames, -1).sum(1)
+        return bits
 
     @one_thread
     def band_costs(self, band: Array | None, frames: int) -> Array:
@@ -168,20 +168,20 @@ class PacketCoder:
     def _side_by_side(
         self, packets: Sequence[Packet | None], frames: Sequence[int], histories: Sequence[History | None]
     ) -> list[Group | StreamError]:
-        found: list[Group | StreamError] = [StreamError(LOST) for _ in packets]
+        groups: list[Group | StreamError] = [StreamError(LOST) for _ in packets]
         complete: list[_Written] = []
         for index, (packet, count) in enumerate(zip(packets, frames, strict=True)):
             if packet is not None and packet.level >= len(self.static.counts):
                 wanted = f"below {len(self.static.counts)}"
-                found[index] = StreamError("quality level", found=packet.level, wanted=wanted)
+                groups[index] = StreamError("quality level", found=packet.level, wanted=wanted)
             elif packet is not None and not packet.payload:
-                found[index] = Group(packet.level, count, None)
+                groups[index] = Group(packet.level, count, None)
             elif packet is not None:
                 complete.append(_Written(index, packet, count, histories[index]))
         for written, symbols in zip(complete, self._symbols(complete), strict=True):
             held = symbols if isinstance(symbols, StreamError) else _checked(written.packet, symbols)
-            found[written.place] = held
-        return found
+            groups[written.place] = held
+        return groups
 
     def _symbols(self, complete: list[_Written]) -> list[Symbols | StreamError]:
         if len(complete) > 1 and self.context:
@@ -189,13 +189,13 @@ class PacketCoder:
                 return list(self._decoded(complete))
             except StreamError:
                 pass  # one of them is no code at all: each by itself
-        found: list[Symbols | StreamError] = []
+        symbols: list[Symbols | StreamError] = []
         for written in complete:
             try:
-                found += self._decoded([written])
+                symbols += self._decoded([written])
             except StreamError as error:
-                found.append(error)
-        return found
+                symbols.append(error)
+        return symbols
 
     def _decoded(self, complete: list[_Written]) -> list[Symbols]:
         if not (self.context or self.bands or any(self._has_residual(written.packet.level) for written in complete)):
@@ -203,9 +203,9 @@ class PacketCoder:
         more = self.residual.size * self.residual.per_frame if self.residual else 0
         more += self.bands + 1 if self.bands else 0
         for written in complete:
-            found, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
-            if found > longest:
-                raise StreamError("payload bytes", found=found, wanted=f"at most {longest}")
+            size, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
+            if size > longest:
+                raise StreamError("payload bytes", found=size, wanted=f"at most {longest}")
         return list(range_coder.serve([_data(written.packet) for written in complete], self._requests(complete)))
 
     def _by_tables(self, written: _Written) -> Array:
@@ -224,13 +224,13 @@ class PacketCoder:
         if layered := [stream for stream, level in enumerate(levels) if self._has_residual(level)]:
             assert self.residual
             blocks = [frames[stream] * self.residual.per_frame for stream in layered]
-            found = yield from self.residual.decoding(layered, blocks)
-            residual = dict(zip(layered, found, strict=True))
+            coefficients = yield from self.residual.decoding(layered, blocks)
+            residual = dict(zip(layered, coefficients, strict=True))
         bands: dict[int, Array] = {}
         if self.bands:
             layers = yield from band_tables().decoding(range(len(complete)), frames, self.bands)
             bands = dict(enumerate(layers))
-        return [Symbols(found, residual.get(stream), bands.get(stream)) for stream, found in enumerate(symbols)]
+        return [Symbols(latents, residual.get(at), bands.get(at)) for at, latents in enumerate(symbols)]
 
 
 def _data(packet: Packet) -> bytes:
@@ -240,12 +240,12 @@ def _data(packet: Packet) -> bytes:
 
 def _checked(packet: Packet, symbols: Symbols) -> Group | StreamError:
     code = packet.payload[0]
-    found = range_coder.check_value(symbols.latents, packet.level, code, symbols.residual, symbols.band)
-    if found == packet.check and code < GAIN_CODES:
+    check = range_coder.check_value(symbols.latents, packet.level, code, symbols.residual, symbols.band)
+    if check == packet.check and code < GAIN_CODES:
         return Group(packet.level, len(symbols.latents), symbols.latents, code, symbols.residual, symbols.band)
     return StreamError(
         "symbol check failed",
-        found=f"{found:04x}",
+        found=f"{check:04x}",
         wanted=f"{packet.check:04x}",
         next="damaged bytes or another model, see `nacre info`",
     )

@@ -79,10 +79,11 @@ class RatePlan:
         self.spent_bytes += size_bytes
         self.duration_s += duration_s
         cost = kbps(size_bytes, duration_s) / float(self.rates_kbps[self.level])
-        found = float(np.clip(0.5 * self.activity[self.level] + 0.5 * cost, 0.2, 3.0))
+        activity = float(np.clip(0.5 * self.activity[self.level] + 0.5 * cost, 0.2, 3.0))
         alike = (np.arange(len(self.rates_kbps)) < self.plain_levels) == (self.level < self.plain_levels)
         self._known |= alike
-        self.activity[alike | ~self._known] = found  # levels of the other sort are thought alike until they are tried
+        untried = ~self._known  # levels of the other sort are thought alike until they are tried
+        self.activity[alike | untried] = activity
 
 
 def plan_rate(

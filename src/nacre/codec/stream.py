@@ -113,11 +113,11 @@ class StreamEncoder:
         return packets
 
     def _code(self, waves: Array) -> list[Packet]:
-        hop, found = self.model.config.hop_samples, []
+        hop, coded = self.model.config.hop_samples, []
         for channel, wave in enumerate(waves):
             ready, self._offsets[channel] = without_offset(self._offsets[channel], wave, hop)
-            found.append(ready)
-        waves = np.stack(found)
+            coded.append(ready)
+        waves = np.stack(coded)
         if self._band:
             self._powers = list(self._band.take(waves.shape[1] // hop))
         level, balance = self._level(waves), self._balance(waves)
@@ -140,8 +140,8 @@ class StreamEncoder:
         """The packet of one channel of a group wave [N] at the model's rate."""
         state, size_bytes = self.states[channel], self._settings.packet_bytes
         if size_bytes is not None:
-            found = encode_sized(self.model, state, wave, self._levels[channel], size_bytes, self._options)
-            packet, self.states[channel] = found
+            sized = encode_sized(self.model, state, wave, self._levels[channel], size_bytes, self._options)
+            packet, self.states[channel] = sized
             self._levels[channel] = packet.level
             return packet
         mute = SEPARATE if self._intensity and channel else None  # silent, not a copy
@@ -154,8 +154,8 @@ class StreamEncoder:
         """Of a group waves [C, N]: SEPARATE, or the balance at which one packet does for both channels."""
         if self._intensity is None:
             return SEPARATE
-        found = self._intensity.balance(waves)
-        return SEPARATE if any(is_silent(wave, self.model.config.hop_samples) for wave in waves) else found
+        balance = self._intensity.balance(waves)
+        return SEPARATE if any(is_silent(wave, self.model.config.hop_samples) for wave in waves) else balance
 
     def _once(self, waves: Array, level: int, balance: int) -> list[Packet]:
         """Packets of a group waves [2, N] that are alike."""
@@ -250,18 +250,18 @@ class StreamDecoder:
             packets = self.contents.packets[first * channels : (first + most) * channels]
             packets = packets + [None] * (-len(packets) % channels)
             places = [first + index // channels for index in range(len(packets))]
-            found = self.coder.unpack(packets, [self.group_frames(group) for group in places])
+            held = self.coder.unpack(packets, [self.group_frames(group) for group in places])
             for at in range(0, len(packets), channels):
-                yield places[at], packets[at : at + channels], found[at : at + channels]
+                yield places[at], packets[at : at + channels], held[at : at + channels]
 
     def waves(self) -> Iterator[Array]:
         """Groups of samples [C, N] at the model's rate, lagging by the codec's delay."""
-        for group, packets, found in self.groups():
+        for group, packets, decoded in self.groups():
             self._balance = balance_of(self.header, packets, self._balance)
             if self._balance == SEPARATE:
-                waves = [self._wave(index, group, held) for index, held in enumerate(found)]
+                waves = [self._wave(index, group, held) for index, held in enumerate(decoded)]
             else:
-                waves = self._both(group, packets, found[0])
+                waves = self._both(group, packets, decoded[0])
             yield np.stack(waves)
 
     def _both(self, group: int, packets: list[Packet | None], held: Group | StreamError) -> list[Array]:
@@ -349,9 +349,9 @@ def verify(model: Model, contents: Contents) -> list[Damage]:
     """The damaged groups of a file, found from the symbols alone, without rendering sound."""
     stream = StreamDecoder(model, contents)
     channels, joined = contents.header.channels, contents.header.coupling == Coupling.INTENSITY
-    for group, packets, found in stream.groups():
+    for group, packets, decoded in stream.groups():
         written = len(contents.packets) - group * channels  # a cut file may end inside a group
-        for channel, (packet, held) in enumerate(zip(packets[:written], found[:written], strict=True)):
+        for channel, (packet, held) in enumerate(zip(packets[:written], decoded[:written], strict=True)):
             copy = joined and channel and packet is not None and not packet.payload
             if isinstance(held, StreamError) and not copy:
                 stream.note_damage(channel, group, str(held))

@@ -113,10 +113,10 @@ def tokens_in(model: Model, contents: Contents) -> Tokens:
     sizes = [stream.group_frames(group) for group in range(count)]
     table = _Table(model, channels, sizes)
     balance, balances = SEPARATE, np.zeros(count, np.uint8)
-    for group, packets, found in stream.groups():
+    for group, packets, held in stream.groups():
         balance = balances[group] = balance_of(contents.header, packets, balance)
         for channel in range(channels):
-            table.put(group, channel, found[0] if balance else found[channel])
+            table.put(group, channel, held[0] if balance else held[channel])
             if packets[channel] is None:
                 table.gains[channel, group] = LOST
     c, rate_hz = model.config, contents.header.rate_hz

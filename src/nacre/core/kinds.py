@@ -35,14 +35,14 @@ class Registry(Generic[Item]):
 
     def find(self, fits: Callable[[Item], bool]) -> Item | None:
         """The first item that fits."""
-        found = next(filter(fits, self._items.values()), None)
-        return found if found or self._asked else next(filter(fits, map(self.__getitem__, self)), None)
+        item = next(filter(fits, self._items.values()), None)
+        return item if item or self._asked else next(filter(fits, map(self.__getitem__, self)), None)
 
     def __getitem__(self, name: str) -> Item:
-        found = self.get(name)
-        if found is None:
+        item = self.get(name)
+        if item is None:
             raise KeyError(name)
-        return found
+        return item
 
     def __iter__(self) -> Iterator[str]:
         self._ask_packages()

@@ -117,9 +117,9 @@ def _frames(making: Making) -> Coder:
 
     def row(sound: Sound) -> Row:
         wave = _mono(sound, sound.rate_hz, making)
-        found = made(wave, sound.rate_hz, level)
-        rows = np.asarray(found, values.dtype)
-        return {values.name: rows, "gains": found.gains, "levels": found.levels, "frames": found.frames}
+        coded = made(wave, sound.rate_hz, level)
+        rows = np.asarray(coded, values.dtype)
+        return {values.name: rows, "gains": coded.gains, "levels": coded.levels, "frames": coded.frames}
 
     return Coder((values, Column("gains", "int8", (None,)), Column("levels", "uint8", (None,)), FRAMES), row)
 

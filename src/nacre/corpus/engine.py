@@ -95,8 +95,8 @@ class RayEngine:
     @property
     def workers(self) -> int:
         """Cores of the cluster as it is now, or as many of them as were asked for."""
-        found = int(self._ray.cluster_resources().get("CPU", 1))
-        return max(1, min(found, self._most) if self._most else found)
+        count = int(self._ray.cluster_resources().get("CPU", 1))
+        return max(1, min(count, self._most) if self._most else count)
 
     @property
     def under_way(self) -> int:

@@ -137,17 +137,17 @@ def _check_same(folder: str, there: dict[str, Any], asked: dict[str, Any]) -> No
 def read_description(folder: str | Path) -> dict[str, Any]:
     """corpus.json of a destination. Raises UsageError."""
     try:
-        found = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
+        description = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(str(folder), found=error, wanted="a folder of `nacre corpus`") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UsageError(f"{folder}: {DESCRIPTION}", found="another format", wanted=f"format {FORMAT}")
-    return found
+    return description
 
 
 def read_records(folder: str | Path) -> list[Record]:
     """The whole shards by number; a last line that was cut off counts for nothing. Raises UsageError."""
-    found: dict[int, Record] = {}
+    records: dict[int, Record] = {}
     with suppress(FileNotFoundError):
         lines = Path(folder, MANIFEST).read_bytes().split(b"\n")
         for number, line in enumerate(lines[:-1]):
@@ -156,8 +156,8 @@ def read_records(folder: str | Path) -> list[Record]:
             except (ValueError, TypeError, LookupError) as error:
                 place = f"{folder}: {MANIFEST}, line {number + 1}"
                 raise UsageError(place, found=error, wanted="a record of a shard") from error
-            found[record.shard] = record
-    return [found[number] for number in sorted(found)]
+            records[record.shard] = record
+    return [records[number] for number in sorted(records)]
 
 
 def check(folder: str | Path) -> Iterator[tuple[Record, str]]:

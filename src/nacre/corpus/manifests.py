@@ -179,10 +179,10 @@ def _cut(path: str, row: Row) -> Place:
 def _metadata(row: Row, keep: tuple[str, ...]) -> dict[str, str]:
     """Kept columns of a cut as text: of its first supervision, its custom fields, or the cut itself."""
     supervision = (row.get("supervisions") or [{}])[0]
-    found = {}
+    metadata = {}
     for name in keep:
         for held in (supervision, supervision.get("custom") or {}, row.get("custom") or {}, row):
             if isinstance(held, dict) and held.get(name) is not None:
-                found[name] = str(held[name])
+                metadata[name] = str(held[name])
                 break
-    return found
+    return metadata

@@ -163,15 +163,15 @@ class _TarRows:
 
     def row(self, index: int) -> Row:
         """One row."""
-        facts, found = json.loads(self._read(index, "json")), Row()
+        facts, made = json.loads(self._read(index, "json")), Row()
         for column in self._columns:
             if not column.is_array:
-                found[column.name] = facts[column.name]
+                made[column.name] = facts[column.name]
             elif column.dtype == "bytes":
-                found[column.name] = self._read(index, column.name)
+                made[column.name] = self._read(index, column.name)
             else:
-                found[column.name] = _npy(self._read(index, f"{column.name}.npy"), column)
-        return found
+                made[column.name] = _npy(self._read(index, f"{column.name}.npy"), column)
+        return made
 
     def _read(self, index: int, ending: str) -> bytes:
         offset, size = self._samples[index][ending]
@@ -182,10 +182,10 @@ class _TarRows:
 def _npy(data: bytes, column: Column) -> Array:
     import io
 
-    found: Array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    if found.dtype != column.dtype:
-        raise ValueError(f"{column.name} of type {found.dtype}")
-    return found
+    array: Array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    if array.dtype != column.dtype:
+        raise ValueError(f"{column.name} of type {array.dtype}")
+    return array
 
 
 class _SafetensorsRows:
@@ -210,18 +210,18 @@ class _SafetensorsRows:
 
     def row(self, index: int) -> Row:
         """One row."""
-        found = Row()
+        made = Row()
         for column in self._columns:
             if not column.is_array:
-                found[column.name] = self._rows[index][column.name]
+                made[column.name] = self._rows[index][column.name]
                 continue
             ends = self._tensors[f"{column.name}.ends"]
             value = np.array(self._tensors[column.name][int(ends[index - 1]) if index else 0 : int(ends[index])])
             if column.dtype == "bytes":
-                found[column.name] = value.tobytes()
+                made[column.name] = value.tobytes()
             else:
-                found[column.name] = value if column.shape[0] is None else value[0]
-        return found
+                made[column.name] = value if column.shape[0] is None else value[0]
+        return made
 
 
 class _TreeRows:
@@ -236,15 +236,15 @@ class _TreeRows:
 
     def row(self, index: int) -> Row:
         """One row."""
-        found = Row()
+        made = Row()
         for column in self._columns:
             if column.is_array:
-                found[column.name] = (self._folder / self._rows[index]["file"]).read_bytes()
+                made[column.name] = (self._folder / self._rows[index]["file"]).read_bytes()
                 continue
             text = self._rows[index][column.name]
             make = next((make for make, kinds in self.KINDS if column.dtype in kinds), str)
-            found[column.name] = (text == "True" if column.dtype == "bool" else make(text)) if text else None
-        return found
+            made[column.name] = (text == "True" if column.dtype == "bool" else make(text)) if text else None
+        return made
 
 
 _OPENERS: dict[str, Any] = {

@@ -86,11 +86,11 @@ class Shard:
 
     def plan(self) -> str:
         """SHA-256 of what is asked of it: another one where the source has changed."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for item in self.recordings:
             part = (item.place.start_s, item.place.duration_s) if isinstance(item.place, InFile) else ()
-            found.update(json.dumps([item.row, item.key, item.size_bytes, item.kept, part]).encode())
-        return found.hexdigest()
+            digest.update(json.dumps([item.row, item.key, item.size_bytes, item.kept, part]).encode())
+        return digest.hexdigest()
 
 
 def shards_of(recordings: Iterable[Recording], most_rows: int, most_mb: float) -> Iterator[Shard]:

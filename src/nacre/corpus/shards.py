@@ -72,11 +72,11 @@ def sync_folder(folder: str) -> None:
 
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(COPY_BYTES):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def writer_of(to: str, file: BinaryIO, columns: tuple[Column, ...], facts: dict[str, str], folder: str) -> Writer:
@@ -231,8 +231,8 @@ def _numbers(column: Column, value: Any) -> Any:
     """[T, ...] of a cell, or [1, P] of a vector."""
     if isinstance(value, bytes):
         return np.frombuffer(value, np.uint8)
-    found = np.ascontiguousarray(value, column.dtype)
-    return found if column.shape[0] is None else found[None]
+    values = np.ascontiguousarray(value, column.dtype)
+    return values if column.shape[0] is None else values[None]
 
 
 class _Tree:

@@ -57,15 +57,15 @@ class Source:
 
     def recordings(self) -> Iterator[Recording]:
         """Every row, from the first."""
-        for row, found in enumerate(self.read()):
-            place, kept = found.place, list[Value]()
+        for row, recording in enumerate(self.read()):
+            place, kept = recording.place, list[Value]()
             for name, kind in self.types.items():
-                value = found.values.get(name)
+                value = recording.values.get(name)
                 if not _fits(value, kind):
                     place = Unreadable(f"column {name}: found {type(value).__name__}, wanted {kind} as in earlier rows")
                     value = None
                 kept.append(_plain(value, kind))
-            yield Recording(row, _text(found.key), place, found.size_bytes, tuple(kept))
+            yield Recording(row, _text(recording.key), place, recording.size_bytes, tuple(kept))
 
 
 def _fits(value: object, kind: str) -> bool:
@@ -79,8 +79,8 @@ def _fits(value: object, kind: str) -> bool:
 def _plain(value: Any, kind: str) -> Value:
     if isinstance(value, str):
         return _text(value)
-    found: Value = float(value) if kind == "float64" and value is not None else value
-    return found
+    plain: Value = float(value) if kind == "float64" and value is not None else value
+    return plain
 
 
 def _text(value: str) -> str:

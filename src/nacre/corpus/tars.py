@@ -88,10 +88,10 @@ def _values(held: list[tuple[tarfile.TarInfo, bytes | None]]) -> dict[str, Any]:
         text, suffix = data.decode(errors="replace"), _suffix(member.name)
         if suffix == ".json":
             try:
-                found = json.loads(text)
+                read = json.loads(text)
             except ValueError:
                 continue
-            values |= found if isinstance(found, dict) else {}
+            values |= read if isinstance(read, dict) else {}
         else:
             values[suffix[1:]] = text.strip()
     return values

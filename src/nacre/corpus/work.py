@@ -132,15 +132,15 @@ def _row(job: Job, record: Record, recording: Recording, opener: Opener) -> Row 
     row: Row | None = None
     if not error:
         try:
-            with opener.open(recording) as found:
-                sound = _Counted(found)
+            with opener.open(recording) as opened:
+                sound = _Counted(opened)
                 making = coder(job.making)
                 made = making.row(sound)
                 assert all(column.holds(made[column.name]) for column in making.columns)
                 row = sound.facts(recording) | made | dict(zip(job.kept, recording.kept, strict=True))
                 record.seconds += sound.samples / sound.rate_hz
                 record.payload_bytes += sum(map(size_of, made.values()))
-                if loss := found.loss():
+                if loss := opened.loss():
                     status, error = PART, str(loss)
         except (NacreError, UnicodeError) as failure:
             error = str(failure)

@@ -39,11 +39,11 @@ def extended(past: Array, samples: int, rate_hz: int) -> Array:
     """
     known = past[-round(PAST_S * rate_hz) :].astype(np.float64)
     order = min(round(AHEAD_ORDER_S * rate_hz), MOST_AHEAD_ORDER, len(known) // 2)
-    found = np.concatenate([known, np.zeros(samples)])
+    extended = np.concatenate([known, np.zeros(samples)])
     weights = -_foretelling(known, order)[:0:-1]
-    for at in range(len(known), len(found)):
-        found[at] = weights @ found[at - order : at]
-    return found[len(known) :].astype(np.float32)
+    for at in range(len(known), len(extended)):
+        extended[at] = weights @ extended[at - order : at]
+    return extended[len(known) :].astype(np.float32)
 
 
 def _foretelling(wave: Array, order: int) -> Array:
@@ -60,15 +60,15 @@ def _foretelling(wave: Array, order: int) -> Array:
 def _interpolated(near: Array, start: int, stop: int, order: int) -> Array:
     """The samples start to stop of near [N]."""
     order, window = min(order, MOST_ORDER, len(near) - 1), np.hanning(len(near) + 2)[1:-1]
-    kept, found = near.copy(), near.copy()
+    kept, filled = near.copy(), near.copy()
     kept[start:stop] = 0
     for _ in range(ROUNDS):
-        errors = _prediction(found * window, order)
+        errors = _prediction(filled * window, order)
         weights = np.correlate(np.convolve(kept, errors), errors, "valid")[start:stop]
         correlation = np.zeros(stop - start)
         correlation[: order + 1] = _autocorrelation(errors, order)[: stop - start]
-        found[start:stop] = -_solved(correlation, weights)
-    return found[start:stop]
+        filled[start:stop] = -_solved(correlation, weights)
+    return filled[start:stop]
 
 
 def _prediction(wave: Array, order: int) -> Array:
@@ -87,12 +87,12 @@ def _autocorrelation(wave: Array, lags: int) -> Array:
 
 def _solved(column: Array, right: Array) -> Array:
     """x [N] where T x = right [N]; T is symmetric, the same along diagonals, with this first column (Levinson 1946)."""
-    behind, found = np.zeros(len(right)), np.zeros(len(right))
-    behind[0], found[0], left = 1.0, right[0] / column[0], column[0]
+    behind, solution = np.zeros(len(right)), np.zeros(len(right))
+    behind[0], solution[0], left = 1.0, right[0] / column[0], column[0]
     for at in range(1, len(right)):
         past = column[at:0:-1]
         turn = -(past @ behind[:at]) / left
         behind[: at + 1] += turn * behind[at::-1]
         left *= 1 - turn * turn
-        found[: at + 1] += (right[at] - past @ found[:at]) / left * behind[at::-1]
-    return found
+        solution[: at + 1] += (right[at] - past @ solution[:at]) / left * behind[at::-1]
+    return solution

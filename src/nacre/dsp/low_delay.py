@@ -24,8 +24,8 @@ def windows(size: int, step: int) -> tuple[Array, Array]:
 
 def _half_cosine(size: int) -> Array:
     """A quarter of a sine [size], from 0 to 1: its square and that of its mirror image make up one."""
-    found: Array = np.sin(0.5 * np.pi * (np.arange(size) + 0.5) / size)
-    return found
+    slope: Array = np.sin(0.5 * np.pi * (np.arange(size) + 0.5) / size)
+    return slope
 
 
 class LowDelay:
@@ -56,7 +56,7 @@ class LowDelay:
 
 def follow_level(levels: Array, before: float, fall: float) -> Array:
     """levels [T] -> the loudest so far [T], as it fades by the factor `fall` a frame; `before` is that of the last."""
-    found = np.empty(len(levels), np.float32)
+    followed = np.empty(len(levels), np.float32)
     for index, level in enumerate(levels):
-        found[index] = before = max(float(level), before * fall)
-    return found
+        followed[index] = before = max(float(level), before * fall)
+    return followed

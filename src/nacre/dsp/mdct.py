@@ -20,8 +20,8 @@ class Lapped:
 
     def forward(self, wave: Floats) -> Floats:
         """wave [N], N a multiple of the size -> coefficients [N / size, size]."""
-        found: Floats = self._turned(wave.reshape(-1, self.size), 1) @ self._cosines
-        return found
+        coefficients: Floats = self._turned(wave.reshape(-1, self.size), 1) @ self._cosines
+        return coefficients
 
     def backward(self, coefficients: Floats) -> Floats:
         """Coefficients [B, size] -> wave [B * size]."""
@@ -29,8 +29,8 @@ class Lapped:
 
     def _turned(self, blocks: Floats, sign: int) -> Floats:
         """Pairs of samples at equal distances from the border of two blocks, turned into each other."""
-        half, found = self.size // 2, blocks.astype(np.float32)
+        half, turned = self.size // 2, blocks.astype(np.float32)
         before, after = blocks[:-1, : half - 1 : -1], blocks[1:, :half]  # both outwards from the border
-        found[:-1, : half - 1 : -1] = self._cos * before - sign * self._sin * after
-        found[1:, :half] = self._cos * after + sign * self._sin * before
-        return found
+        turned[:-1, : half - 1 : -1] = self._cos * before - sign * self._sin * after
+        turned[1:, :half] = self._cos * after + sign * self._sin * before
+        return turned

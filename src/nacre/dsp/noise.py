@@ -41,15 +41,15 @@ def noise_cycle(config: CodecConfig) -> Array:
     """Spectra [CYCLE_STEPS, bins] complex64 of even white noise, of unit power in each bin, in overlapping windows."""
     size, step = config.window_samples, config.step_samples
     wave = np.random.Generator(np.random.Philox(SEED)).standard_normal(CYCLE_STEPS * step, np.float32)
-    found = cycle_spectra(wave, size, step)
+    cycle = cycle_spectra(wave, size, step)
     edges = np.arange(0, config.bins, EVEN_BINS)
     counts = np.diff(edges, append=config.bins)
     for _ in range(EVEN_ROUNDS):
-        power = np.add.reduceat(np.square(np.abs(found)), edges, axis=1) / counts
-        wave = _wave(config, found / np.repeat(np.sqrt(power), counts, axis=1))
-        found = cycle_spectra(wave, size, step)
-    power = np.square(np.abs(found)).mean()
-    whole: Array = (found / np.sqrt(power)).astype(np.complex64)
+        power = np.add.reduceat(np.square(np.abs(cycle)), edges, axis=1) / counts
+        wave = _wave(config, cycle / np.repeat(np.sqrt(power), counts, axis=1))
+        cycle = cycle_spectra(wave, size, step)
+    power = np.square(np.abs(cycle)).mean()
+    whole: Array = (cycle / np.sqrt(power)).astype(np.complex64)
     return whole
 
 
@@ -58,16 +58,16 @@ def _wave(config: CodecConfig, spectra: Array) -> Array:
     size, step = config.window_samples, config.step_samples
     frames = np.fft.irfft(spectra, n=size, norm="ortho") * hann_root(size) * np.float32(2 * step / size)
     pieces = frames.reshape(len(spectra), size // step, step)
-    found = np.zeros((len(spectra), step), np.float32)
+    wave = np.zeros((len(spectra), step), np.float32)
     for lag in range(size // step):
-        found += np.roll(pieces[:, lag], lag, axis=0)
-    return found.reshape(-1)
+        wave += np.roll(pieces[:, lag], lag, axis=0)
+    return wave.reshape(-1)
 
 
 def noise(config: CodecConfig, first_step: int, steps: int) -> Array:
     """Spectra [S, bins] complex64 of the cycle from step `first_step` on."""
-    found: Array = noise_cycle(config)[(first_step + np.arange(steps)) % CYCLE_STEPS]
-    return found
+    spectra: Array = noise_cycle(config)[(first_step + np.arange(steps)) % CYCLE_STEPS]
+    return spectra
 
 
 class NoiseSynthesiser(Synthesiser):

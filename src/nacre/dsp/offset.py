@@ -40,5 +40,5 @@ def without_offset(state: OffsetState, wave: Array, hop_samples: int) -> tuple[A
         ends.append(offset)
     share = np.arange(hop_samples) / hop_samples
     line = np.array(starts)[:, None] + np.subtract(ends, starts)[:, None] * share
-    found: Array = (hops - line).astype(np.float32).reshape(-1)
-    return found, OffsetState(offset, count)
+    level: Array = (hops - line).astype(np.float32).reshape(-1)
+    return level, OffsetState(offset, count)

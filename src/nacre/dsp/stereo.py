@@ -34,15 +34,15 @@ def factor_of(balance: int) -> float:
 def factors(before: float, after: float, samples: int, hop_samples: int) -> Array:
     """From one factor to the next over the first hop of a group: [samples] float32."""
     share = np.minimum(1, np.arange(samples, dtype=np.float32) / hop_samples)
-    found: Array = before + (after - before) * share
-    return found
+    ramp: Array = before + (after - before) * share
+    return ramp
 
 
 def downmix(waves: Array, balance: int) -> Array:
     """waves [2, N] -> the wave [N] from which both come back with the least error."""
     factor = np.float32(factor_of(balance))
-    found: Array = (waves[0] + factor * waves[1]) / (1 + factor * factor)
-    return found
+    mixed: Array = (waves[0] + factor * waves[1]) / (1 + factor * factor)
+    return mixed
 
 
 class IntensityStereo:
@@ -59,7 +59,7 @@ class IntensityStereo:
         angle = 0.5 * math.atan2(2 * cross, left - right)  # of the line along which left and right lie
         wanted_db = 20 * math.log10(max(math.tan(angle), 1e-3)) if 0 < angle < math.pi / 2 else -math.inf
         best = round(wanted_db) + EVEN if abs(wanted_db) <= MOST_DB + 0.5 else SEPARATE
-        self._last = next((found for found in (self._last, best) if self._fits(found, left, cross, right)), SEPARATE)
+        self._last = next((choice for choice in (self._last, best) if self._fits(choice, left, cross, right)), SEPARATE)
         return self._last
 
     def _fits(self, balance: int, left: float, cross: float, right: float) -> bool:

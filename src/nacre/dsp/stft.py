@@ -27,8 +27,8 @@ def cycle_spectra(wave: Array, size: int, step: int) -> Array:
     """wave [S * step] float32 that begins again at its end -> spectra [S, size / 2 + 1] under `hann_root`."""
     joined = np.concatenate([wave, wave[: size - step]])
     frames = np.lib.stride_tricks.sliding_window_view(joined, size)[::step]
-    found: Array = np.fft.rfft(frames * hann_root(size), norm="ortho")
-    return found
+    spectra: Array = np.fft.rfft(frames * hann_root(size), norm="ortho")
+    return spectra
 
 
 class Analyser:
@@ -56,8 +56,8 @@ class Analyser:
 
 def expanded(magnitude: Array) -> Array:
     """Compressed magnitudes as they are."""
-    found: Array = np.expm1(np.minimum(magnitude, np.float32(LARGEST_LOG))) / np.float32(COMPRESSION)
-    return found
+    linear: Array = np.expm1(np.minimum(magnitude, np.float32(LARGEST_LOG))) / np.float32(COMPRESSION)
+    return linear
 
 
 class Synthesiser:
@@ -92,9 +92,9 @@ class Synthesiser:
         real, imag = spectra[:, : c.bins], spectra[:, c.bins : c.step_width]
         magnitude = np.sqrt(real * real + imag * imag) + np.float32(1e-5)
         scale = expanded(magnitude) / magnitude
-        found = np.empty(real.shape, np.complex64)
-        found.real, found.imag = real * scale, imag * scale
-        return found
+        spectrum = np.empty(real.shape, np.complex64)
+        spectrum.real, spectrum.imag = real * scale, imag * scale
+        return spectrum
 
     def overlapped(self, spectrum: Array, tail: Array) -> tuple[Array, Array]:
         """spectrum [S, bins] complex64, tail [overlap - 1, step] -> (wave [S * step] float32, tail)."""

@@ -74,44 +74,44 @@ class BandTables:
     ) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of groups side by side, of so many frames each, and returns them, [T, B + 1] each."""
         turn = sorted(range(len(streams)), key=lambda group: -frames[group])  # longest first
-        found = np.zeros((len(turn), max(frames, default=0), bands + 1), np.int32)
-        for frame in range(found.shape[1]):
+        symbols = np.zeros((len(turn), max(frames, default=0), bands + 1), np.int32)
+        for frame in range(symbols.shape[1]):
             live = [streams[group] for group in turn if frames[group] > frame]
-            before = found[: len(live), frame - 1] if frame else None
-            now = found[: len(live), frame]
+            before = symbols[: len(live), frame - 1] if frame else None
+            now = symbols[: len(live), frame]
             for band in range(bands):
                 expected, rows = _expected(before, now, band)
                 distances = yield from request_symbols(live, self._levels[rows][:, None], _LOWEST)
                 now[:, band] = np.clip(expected + distances[:, 0], 0, LEVELS - 1)
-        for frame in range(found.shape[1]):
-            sounding = np.flatnonzero(found[:, frame, :-1].any(1))
+        for frame in range(symbols.shape[1]):
+            sounding = np.flatnonzero(symbols[:, frame, :-1].any(1))
             if len(sounding):
-                rows = _shape_rows(found[sounding, frame - 1] if frame else None, found[sounding, frame])
+                rows = _shape_rows(symbols[sounding, frame - 1] if frame else None, symbols[sounding, frame])
                 answers = yield SymbolRequest(
                     [streams[turn[row]] for row in sounding.tolist()], self._shapes[rows][:, None]
                 )
-                found[sounding, frame, -1] = answers[:, 0]
-        return [found[turn.index(group), : frames[group]] for group in range(len(turn))]
+                symbols[sounding, frame, -1] = answers[:, 0]
+        return [symbols[turn.index(group), : frames[group]] for group in range(len(turn))]
 
     def costs(self, symbols: Ints) -> Floats:
         """Ideal bits [T] of each frame of symbols [T, B + 1], about: escapes count as 9 bits."""
         distances, rows = level_rows(symbols)
         columns = np.where(np.abs(distances) > REACH, 2 * REACH + 1, distances + REACH)
         bits = -np.log2(self._levels[rows, columns]) + 9 * (columns == 2 * REACH + 1)
-        found: Floats = bits.reshape(len(symbols), -1).sum(1).astype(np.float32)
+        costs: Floats = bits.reshape(len(symbols), -1).sum(1).astype(np.float32)
         shapes, rows = shape_rows(symbols)
-        found[symbols[:, :-1].any(1)] -= np.log2(self._shapes[rows, shapes]).astype(np.float32)
-        return found
+        costs[symbols[:, :-1].any(1)] -= np.log2(self._shapes[rows, shapes]).astype(np.float32)
+        return costs
 
     @cached_property
     def _levels(self) -> Shares:
-        found: Shares = self.arrays["levels"].reshape(BANDS * CLASSES, -1) / np.float64(TOTAL)
-        return found
+        shares: Shares = self.arrays["levels"].reshape(BANDS * CLASSES, -1) / np.float64(TOTAL)
+        return shares
 
     @cached_property
     def _shapes(self) -> Shares:
-        found: Shares = self.arrays["shapes"].reshape(RISES * SHAPES, -1) / np.float64(TOTAL)
-        return found
+        shares: Shares = self.arrays["shapes"].reshape(RISES * SHAPES, -1) / np.float64(TOTAL)
+        return shares
 
 
 @cache
@@ -157,5 +157,5 @@ def _shape_rows(before: Ints | None, now: Ints) -> Ints:
     if before is None:
         return np.full(len(now), RISES // 2 * SHAPES, np.int32)
     rise = np.clip((now[:, :-1] - before[:, :-1]).sum(1), -(RISES // 2), RISES // 2) + RISES // 2
-    found: Ints = (rise * SHAPES + before[:, -1]).astype(np.int32)
-    return found
+    rows: Ints = (rise * SHAPES + before[:, -1]).astype(np.int32)
+    return rows

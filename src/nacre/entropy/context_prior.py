@@ -270,7 +270,7 @@ class ContextPrior:
 
     def costs(self, symbols: Ints, level: int) -> Floats:
         """Ideal bits [T, D] of symbols [T, D] as one group; those of an escape go to the symbol that escaped."""
-        found = np.zeros(symbols.shape, np.float32)
+        costs = np.zeros(symbols.shape, np.float32)
         rows, order = np.arange(len(symbols)) * self.sizes.dims, self.arrays["order"].astype(np.intp)
         blocks = [row + order[block.dims] for row in rows for block in self._blocks]
         places = iter([*blocks, np.add.outer(rows, self._others).ravel()])
@@ -278,10 +278,10 @@ class ContextPrior:
         for answers, shares in self.encoding(symbols, level):
             at = next(places) if escaped is None else escaped
             bits = -np.log2(np.maximum(shares[np.arange(len(answers)), answers], 2.0**-24))
-            np.add.at(found.reshape(-1), at, bits.astype(np.float32))
+            np.add.at(costs.reshape(-1), at, bits.astype(np.float32))
             outside = answers == shares.shape[-1] - 1
             escaped = at[outside] if escaped is None and outside.any() else None
-        return found
+        return costs
 
     def bits(self, symbols: Ints, level: int) -> float:
         """Ideal bits of symbols [T, D] as one group."""
@@ -296,8 +296,8 @@ class ContextPrior:
         logs: Floats = np.empty(before.shape, np.float32)
         for block in self._blocks:
             lowest, shares = self._shares(block, hidden, logs, base, level)
-            now[:, block.dims] = found = yield from request_symbols(streams, shares, lowest)
-            logs[:, block.dims] = self._logs(found, level.ratio[:, block.dims])
+            now[:, block.dims] = answers = yield from request_symbols(streams, shares, lowest)
+            logs[:, block.dims] = self._logs(answers, level.ratio[:, block.dims])
         return now, logs
 
     def _level(self, levels: Sequence[int], histories: Sequence[History | None] = ()) -> tuple[_Level, Ints]:

@@ -126,8 +126,8 @@ class ResidualLayer:
         larger = np.maximum(np.rint(sizes), 1).astype(np.int32)
         bits = self._prices[rows, larger] - self._prices[rows, larger - 1]
         chosen = np.where(BIT * bits < 2 * (sizes - larger) + 1, larger, larger - 1)
-        found: Ints = np.copysign(chosen, values).astype(np.int32)
-        return found
+        symbols: Ints = np.copysign(chosen, values).astype(np.int32)
+        return symbols
 
     @one_thread
     def enhanced(self, symbols: Ints, predicted: Floats, noise: Floats | None, level: int) -> Floats:
@@ -143,10 +143,8 @@ class ResidualLayer:
         if noise is not None:
             most = np.float32(UNSENT) * steps
             coefficients += np.where(symbols == 0, np.clip(self._lapped.forward(noise), -most, most), 0)
-        found: Floats = decoded + self._fades(len(decoded)) * (
-            predicted + self._lapped.backward(coefficients) - decoded
-        )
-        return found
+        wave: Floats = decoded + self._fades(len(decoded)) * (predicted + self._lapped.backward(coefficients) - decoded)
+        return wave
 
     def encoding(self, symbols: Ints) -> Iterator[tuple[Ints, Shares]]:
         """What `decoding` asks for in one group [S, K], as (answers [n], shares [n, A]) in the same order."""
@@ -167,7 +165,7 @@ class ResidualLayer:
     def decoding(self, streams: Sequence[int], blocks: Sequence[int]) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of groups side by side, of so many blocks each, and returns them, [S, K] each."""
         turn = sorted(range(len(streams)), key=lambda group: -blocks[group])  # longest first
-        found = [np.zeros((count, self.size), np.int32) for count in blocks]
+        coefficients = [np.zeros((count, self.size), np.int32) for count in blocks]
         past = np.zeros((len(turn), 2 * self.size), np.float32)
         for block in range(max(blocks, default=0)):
             live = [group for group in turn if blocks[group] > block]
@@ -176,9 +174,9 @@ class ResidualLayer:
                 [streams[group] for group in live], self._shares[self._row(past)], self._lowest
             )
             for row, group in enumerate(live):
-                found[group][block] = symbols[row]
+                coefficients[group][block] = symbols[row]
             past = np.concatenate([_sizes(symbols), past[:, : self.size]], 1)
-        return found
+        return coefficients
 
     def costs(self, symbols: Ints) -> Floats:
         """Ideal bits [S] of each block of symbols [S, K]."""
@@ -203,9 +201,9 @@ class ResidualLayer:
         """Shares [N] of the residual layer: rising over half a block, less in short groups, and falling at the end."""
         edge = min(self.size // 2, samples // 8)
         rising = np.square(np.sin(np.pi / 2 * (np.arange(edge, dtype=np.float32) + np.float32(0.5)) / max(1, edge)))
-        found: Floats = np.ones(samples, np.float32)
-        found[:edge], found[samples - edge :] = rising, rising[::-1]
-        return found
+        fades: Floats = np.ones(samples, np.float32)
+        fades[:edge], fades[samples - edge :] = rising, rising[::-1]
+        return fades
 
     @cached_property
     def _lapped(self) -> Lapped:
@@ -218,18 +216,18 @@ class ResidualLayer:
     @cached_property
     def _spread(self) -> Floats:
         """Kernels as one matrix [2 * K, K]: sizes of the two blocks before to activities."""
-        found = np.zeros((2, self.size, self.size), np.float32)
-        for row, kernel in zip(found, self.arrays["kernel"], strict=True):
+        spread = np.zeros((2, self.size, self.size), np.float32)
+        for row, kernel in zip(spread, self.arrays["kernel"], strict=True):
             for tap, value in enumerate(kernel.tolist()):
                 np.fill_diagonal(row[max(0, tap - TAPS // 2) :, max(0, TAPS // 2 - tap) :], value)
-        return found.reshape(-1, self.size)
+        return spread.reshape(-1, self.size)
 
     @cached_property
     def _shares(self) -> Shares:
         """Shares [zones * classes, A]."""
         tables = self.arrays["tables"]
-        found: Shares = tables.reshape(-1, tables.shape[2]) / np.float64(TOTAL)
-        return found
+        shares: Shares = tables.reshape(-1, tables.shape[2]) / np.float64(TOTAL)
+        return shares
 
     @cached_property
     def _prices(self) -> Floats:
@@ -243,21 +241,21 @@ class ResidualLayer:
     def _zones(self) -> NDArray[np.intp]:
         """The first row of each coefficient's zone [K]."""
         zones, classes, _ = self.arrays["tables"].shape
-        found: NDArray[np.intp] = np.arange(self.size) * zones // self.size * classes
-        return found
+        rows: NDArray[np.intp] = np.arange(self.size) * zones // self.size * classes
+        return rows
 
     def _row(self, past: Floats) -> NDArray[np.intp]:
         """Sizes of the block before, then of the one before that, [M, 2 * K] -> rows of the tables [M, K]."""
         activity = past @ self._spread  # whole numbers below 2^24, in whatever order they are added up
-        found: NDArray[np.intp] = np.searchsorted(self.arrays["edges"], activity.astype(np.uint32), "right")
-        return found + self._zones
+        rows: NDArray[np.intp] = np.searchsorted(self.arrays["edges"], activity.astype(np.uint32), "right")
+        return rows + self._zones
 
     def _steps(self, decoded: Floats, level: int) -> Floats:
         """Quantiser steps [S, K] that follow the spectrum of the decoded sound [N]."""
         a = self.arrays
         power = _smoothed(_smoothed(np.square(self._lapped.forward(decoded)), ACROSS, 1), ALONG, 0)
-        found: Floats = a["steps"][level] * a["weights"] * np.sqrt(power + np.float32(FLOOR**2)) ** a["exponent"]
-        return found
+        steps: Floats = a["steps"][level] * a["weights"] * np.sqrt(power + np.float32(FLOOR**2)) ** a["exponent"]
+        return steps
 
 
 def _sizes(symbols: Ints) -> Floats:
@@ -269,7 +267,7 @@ def _smoothed(values: Floats, kernel: Array, axis: int) -> Floats:
     reach, count = len(kernel) // 2, values.shape[axis]
     edges = [(reach, reach) if axis == index else (0, 0) for index in range(2)]
     padded = np.moveaxis(np.pad(values, edges, "edge"), axis, 0)
-    found = np.zeros_like(padded[:count])
+    smoothed = np.zeros_like(padded[:count])
     for at, weight in enumerate(kernel):
-        found += weight * padded[at : at + count]
-    return np.moveaxis(found, 0, axis)
+        smoothed += weight * padded[at : at + count]
+    return np.moveaxis(smoothed, 0, axis)

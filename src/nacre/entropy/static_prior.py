@@ -135,15 +135,15 @@ class StaticPrior:
 
     def decoding(self, levels: Sequence[int], frames: Sequence[int]) -> Generator[SymbolRequest, Ints, list[Ints]]:
         """Asks for the symbols of groups, one after the other, and returns them, [T, D] each."""
-        found = []
+        decoded = []
         for stream, (level, count) in enumerate(zip(levels, frames, strict=True)):
             lowest, _ = self.ranges(level)
             symbols = np.zeros((count, len(lowest)), np.int32)
             for dim, shares in self._shares(level):
                 answers = yield SymbolRequest([stream], np.tile(shares, (1, count, 1)))
                 symbols[:, dim] = answers[0] + lowest[dim]
-            found.append(symbols)
-        return found
+            decoded.append(symbols)
+        return decoded
 
     def _shares(self, level: int) -> Iterator[tuple[int, Shares]]:
         """(dim, shares [A] of the symbols that have a code) of the dims that cost bits."""
@@ -176,10 +176,10 @@ class StaticPrior:
     @classmethod
     def load(cls, path: str | Path) -> StaticPrior:
         """Read what `save` wrote; anything else, hostile sizes included, ends in BundleError."""
-        found = read_arrays(path, MEMBERS, 2 * MOST_COUNTS + 10_000)
-        if found["alphabet"].shape != (1,):
-            raise BundleError(f"{path}: alphabet", found=found["alphabet"].shape, wanted="one number")
-        return cls(_spread(int(found["alphabet"][0]), found["below"], found["above"], found["inside"]))
+        arrays = read_arrays(path, MEMBERS, 2 * MOST_COUNTS + 10_000)
+        if arrays["alphabet"].shape != (1,):
+            raise BundleError(f"{path}: alphabet", found=arrays["alphabet"].shape, wanted="one number")
+        return cls(_spread(int(arrays["alphabet"][0]), arrays["below"], arrays["above"], arrays["inside"]))
 
 
 def _reaches(tables: Ints) -> tuple[Ints, Ints]:

@@ -42,10 +42,10 @@ def answered_requests(symbols: Ints, lowest: Ints, shares: Shares) -> list[list[
     escape, answers = shares.shape[-1] - 1, (symbols - lowest).astype(np.int32)
     outside = (answers < 0) | (answers >= escape)
     answers[outside] = escape
-    found = [[pair] for pair in zip(answers, shares, strict=True)]
+    requests = [[pair] for pair in zip(answers, shares, strict=True)]
     if not outside.any():
-        return found
+        return requests
     for row in np.flatnonzero(outside.any(1)).tolist():
         escaped = symbols[row, outside[row]].astype(np.int32) + ESCAPED // 2
-        found[row].append((escaped, np.tile(_ESCAPES, (len(escaped), 1))))
-    return found
+        requests[row].append((escaped, np.tile(_ESCAPES, (len(escaped), 1))))
+    return requests

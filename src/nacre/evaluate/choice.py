@@ -134,5 +134,5 @@ def releases(plan: Plan) -> str:
     """Packages behind the figures."""
     used = [package for name in plan.metrics for package in METRICS[name].packages]
     wanted = dict.fromkeys(["numpy", "onnxruntime", *used])
-    found = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in wanted}
-    return ", ".join(f"{name} {version}" for name, version in ({"nacre": __version__} | found).items())
+    versions = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in wanted}
+    return ", ".join(f"{name} {version}" for name, version in ({"nacre": __version__} | versions).items())

@@ -67,13 +67,13 @@ PEERS: dict[str, tuple[str, str, Denoiser]] = {  # by name: module, package
 
 def installed(notes: list[str]) -> dict[str, Denoiser]:
     """Those that are here; of the others `notes` get what to install."""
-    found = {}
+    denoisers = {}
     for name, (module, package, denoiser) in PEERS.items():
         if importlib.util.find_spec(module):
-            found[name] = denoiser
+            denoisers[name] = denoiser
         else:
             notes.append(f"{name} left out: not installed, pip install {package}")
-    return found
+    return denoisers
 
 
 def _steps(wave: Array) -> Array:

@@ -60,15 +60,15 @@ class Row:
 
 def snrs_of(text: str) -> list[str]:
     """'0,5,clean' -> ['0', '5', 'clean']. Raises UsageError."""
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    for part in found:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
         try:
             fits = part == CLEAN or -50 <= float(part) <= 100
         except ValueError:
             fits = False
         if not fits:
             raise UsageError("snrs", found=part, wanted=f"dB from -50 to 100, or {CLEAN}, with commas between")
-    return found
+    return parts
 
 
 def mixtures(speech: Path, noise: Path, snrs: Sequence[str], limit: int | None) -> Iterator[Mixed]:
@@ -139,15 +139,15 @@ def evaluate_denoising(
 def means_of(rows: list[Row], names: Sequence[str]) -> dict[tuple[str, str], dict[str, list[float]]]:
     """By (noise, SNR), the mean of all noises last, and by way: a mean of each measure, nan where there is none."""
     noises = [*dict.fromkeys(row.noise for row in rows), ALL]
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    by_way: dict[tuple[str, str], dict[str, list[float]]] = {}
     for noise in noises:
         for snr in dict.fromkeys(row.snr for row in rows):
             mine = [row for row in rows if row.snr == snr and noise in (row.noise, ALL)]
             for way in dict.fromkeys(row.way for row in mine):
                 figures = [row.figures for row in mine if row.way == way]
                 means = [float(np.mean([one[name] for one in figures if name in one] or [np.nan])) for name in names]
-                found.setdefault((noise, snr), {})[way] = means
-    return found
+                by_way.setdefault((noise, snr), {})[way] = means
+    return by_way
 
 
 def table_of(rows: list[Row], names: Sequence[str]) -> Table:

@@ -61,10 +61,10 @@ def release() -> str:
 
 def libopus() -> str:
     """The library in PyAV's wheel, which is newer than most systems' own; '' where there is none."""
-    found = importlib.util.find_spec("av")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("av")
+    if spec is None or not spec.submodule_search_locations:
         return ""
-    package = Path(found.submodule_search_locations[0])
+    package = Path(spec.submodule_search_locations[0])
     places = (package.parent / "av.libs", package / ".dylibs")  # Linux and Windows, macOS
     return next((str(path) for place in places for path in sorted(place.glob("*opus[-.]*"))), "")
 

@@ -24,10 +24,10 @@ LEAST_FRAMES, LEAST_PAIRS = 5, 3
 
 def repeat(original: Sound, decoded: Sound) -> float:
     """Mean correlation of the decoded band with itself 20 ms later. Raises NothingToMeasure."""
-    found = again(decoded.wave, _enough(hissing(band_db(original.wave)), LEAST_FRAMES), LATER)
-    if not found:
+    correlation = again(decoded.wave, _enough(hissing(band_db(original.wave)), LEAST_FRAMES), LATER)
+    if not correlation:
         raise NothingToMeasure("no hiss 20 ms before the end")
-    return float(np.mean(found))
+    return float(np.mean(correlation))
 
 
 def gain_db(original: Sound, decoded: Sound) -> float:
@@ -82,12 +82,12 @@ def again(wave: Array, hisses: Array, later: int) -> list[float]:
     from scipy.signal import sosfiltfilt
 
     high = sosfiltfilt(_high_pass(), wave.astype(np.float64))
-    found = []
+    correlations = []
     for start in np.flatnonzero(hisses) * WINDOW:
         here, there = high[start : start + WINDOW], high[start + later : start + later + WINDOW]
         if len(there) == WINDOW:
-            found.append(float(here @ there / np.sqrt((here @ here) * (there @ there) + 1e-12)))
-    return found
+            correlations.append(float(here @ there / np.sqrt((here @ here) * (there @ there) + 1e-12)))
+    return correlations
 
 
 @functools.cache

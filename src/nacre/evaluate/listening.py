@@ -117,21 +117,21 @@ def pairs(shown: list[Example]) -> dict[str, object]:
         for example in shown
         for sound in example.sounds
     }
-    found = [pair for example in shown for pair in _pairs_of(example)]
+    pairs = [pair for example in shown for pair in _pairs_of(example)]
     key = zlib.crc32("".join(sound.uri for example in shown for sound in example.sounds).encode())
-    return {"key": f"{key:08x}", "sounds": sounds, "pairs": found}
+    return {"key": f"{key:08x}", "sounds": sounds, "pairs": pairs}
 
 
 def _pairs_of(example: Example) -> list[dict[str, object]]:
     original, *coded = example.sounds
-    found: list[dict[str, object]] = []
+    pairs: list[dict[str, object]] = []
     for ours in (sound for sound in coded if is_nacre(sound.system)):
         peers = dict.fromkeys(sound.system for sound in coded if not is_nacre(sound.system))
         others = [_nearest([s for s in coded if s.system == peer], ours.rate_kbps) for peer in peers]
         for other in [original, *filter(None, others)]:
             group = f"{ours.system} with {'the original' if other is original else other.system}"
-            found.append({"one": ours.id, "two": other.id, "group": group, "rate": f"{ours.target_kbps:g}"})
-    return found
+            pairs.append({"one": ours.id, "two": other.id, "group": group, "rate": f"{ours.target_kbps:g}"})
+    return pairs
 
 
 def _nearest(sounds: list[Sound], rate_kbps: float) -> Sound | None:

@@ -110,10 +110,10 @@ def speechmos_network(folder: str, name: str) -> Any:
     """A network in the package `speechmos`, whose own code asks for more packages than it names."""
     import onnxruntime
 
-    found = importlib.util.find_spec("speechmos")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    path = Path(found.submodule_search_locations[0], folder, name)
+    package = importlib.util.find_spec("speechmos")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    path = Path(package.submodule_search_locations[0], folder, name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

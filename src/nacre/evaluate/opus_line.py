@@ -19,10 +19,10 @@ BITRATE, COMPLEXITY, FEC, LOSS, LOOKAHEAD = 4002, 4010, 4012, 4014, 4027
 
 def library(path: str | None = None) -> ctypes.CDLL:
     """The libopus of this system, or another. Raises NacreError where there is none."""
-    found = path or find_library("opus")
-    if found is None:
+    library = path or find_library("opus")
+    if library is None:
         raise NacreError("libopus", found="not installed", wanted="Opus to compare with", next="install libopus0")
-    opus = ctypes.CDLL(found)
+    opus = ctypes.CDLL(library)
     opus.opus_encoder_create.restype = opus.opus_decoder_create.restype = ctypes.c_void_p
     opus.opus_get_version_string.restype = ctypes.c_char_p
     opus.opus_encode.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int32]

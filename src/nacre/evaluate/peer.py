@@ -201,7 +201,7 @@ def fitted(wave: Array, length: int) -> Array:
 def near_rates(asked_kbps: list[float], known_kbps: list[float]) -> list[float]:
     """Of the known rates those nearest to the asked ones by ratio, each once; none where all are far off."""
     pairs = [(kbps, min(known_kbps, key=lambda known: abs(np.log(known / kbps)))) for kbps in asked_kbps]
-    return sorted({found for kbps, found in pairs if 1 / FAR <= found / kbps <= FAR})
+    return sorted({near for kbps, near in pairs if 1 / FAR <= near / kbps <= FAR})
 
 
 def fill(command: str, source: Path, target: Path, mode: Mode, rate_hz: int) -> list[str]:

@@ -100,9 +100,9 @@ def custom_object(text: str) -> PythonPeer:
 def _codec(place: str) -> PythonCodec:
     """The object at a place. Raises UsageError, ModuleNotFoundError."""
     module, _, attribute = place.rpartition(":")
-    found: Any = getattr(_module(module), attribute, None)
-    makes = isinstance(found, type) or (callable(found) and not hasattr(found, "encode"))
-    codec = found() if makes else found
+    target: Any = getattr(_module(module), attribute, None)
+    makes = isinstance(target, type) or (callable(target) and not hasattr(target, "encode"))
+    codec = target() if makes else target
     if not all(hasattr(codec, name) for name in ("rates_kbps", "encode", "decode")):
         wanted = "an object with rates_kbps, encode and decode, or what makes one"
         raise UsageError(f"peer-py {place}", found=type(codec).__name__, wanted=wanted)

@@ -144,13 +144,13 @@ class View:
         return self._panels(lambda point: point.rate_kbps)
 
     def _panels(self, rate_of: Callable[[Point], float]) -> list[charts.Panel]:
-        found = []
+        panels = []
         for metric in self.measured:
             curves = [
                 charts.Curve(system, self.looks[system], self._curve(system, metric, rate_of)) for system in self.order
             ]
-            found.append(charts.panel(metric.label, words.better(metric), curves))
-        return [panel for panel in found if panel is not None]
+            panels.append(charts.panel(metric.label, words.better(metric), curves))
+        return [panel for panel in panels if panel is not None]
 
     def _curve(self, system: str, metric: Metric, rate_of: Callable[[Point], float]) -> list[charts.Point]:
         mine = [point for point in self.points if point.system == system and metric.name in point.metrics]
@@ -220,23 +220,23 @@ class View:
 
     def _saving(self, system: str) -> Grid:
         kinds = ("", self.savings_payload), (", whole files", self.savings_file)
-        found = {
+        saving = {
             (rate.peer + kind, rate.metric): rate for kind, rates in kinds for rate in rates if rate.system == system
         }
         peers = [peer + kind for peer in self.order for kind, _ in kinds]
         measured = [metric for metric in self.measured if metric.aim is None]
         rows = [
-            [Cell(peer), *(_saved(metric, found.get((peer, metric.name))) for metric in measured)]
+            [Cell(peer), *(_saved(metric, saving.get((peer, metric.name))) for metric in measured)]
             for peer in peers
-            if any(name == peer for name, _ in found)
+            if any(name == peer for name, _ in saving)
         ]
         return Grid(f"Bits of {system} at equal quality", ["against", *(metric.title for metric in measured)], rows)
 
     @cached_property
     def differences(self) -> list[Grid]:
         """A table for each nacre: minus a peer, clip by clip."""
-        found = stats.differences(self.run.scores)
-        return [self._difference(system, found) for system in dict.fromkeys(one.system for one in found)]
+        differences = stats.differences(self.run.scores)
+        return [self._difference(system, differences) for system in dict.fromkeys(one.system for one in differences)]
 
     def _difference(self, system: str, found: list[stats.Difference]) -> Grid:
         rows: dict[tuple[float, str], dict[str, stats.Difference]] = {}

@@ -53,15 +53,15 @@ def evaluate(options: Options, say: Console) -> bool:
     journal = Journal(_journal_path(options), choice.plan_facts(plan))
     known = journal.start(options.resume, options.force)
     results = measure(clips, plan, options, journal, known, say)
-    found = gather(results, plan, options, notes)
+    outcome = gather(results, plan, options, notes)
     if options.quiet:
-        tables.show_failures(say, found)
+        tables.show_failures(say, outcome)
     else:
-        tables.show(tables.wide_console(), found)
-    written = write_all(options, plan, found, say)
+        tables.show(tables.wide_console(), outcome)
+    written = write_all(options, plan, outcome, say)
     if written:
         journal.close()
-    return written and all_there and not found.skipped and all(map(stats.coded, found.scores))
+    return written and all_there and not outcome.skipped and all(map(stats.coded, outcome.scores))
 
 
 # ---------------------------------------------------------------- measuring
@@ -146,9 +146,9 @@ def measure_memory(results: list[Result], plan: Plan) -> list[Memory]:
     """Peak memory of every system's programs on the longest clip, at its highest rate; none where it is not told."""
     good = [score for result in results for score in result.scores if stats.coded(score)]
     longest = max(good, key=lambda score: (score.seconds, score.clip), default=None)
-    found: list[Memory] = []
+    peaks: list[Memory] = []
     if longest is None:
-        return found
+        return peaks
     for system in (system for system in plan.systems if system.name in {score.system for score in good}):
         kbps = system.rates_kbps[-1]
         try:
@@ -158,8 +158,8 @@ def measure_memory(results: list[Result], plan: Plan) -> list[Memory]:
         except (NacreError, OSError):  # it coded, so this is about the machine
             continue
         if all(peaks_mb):
-            found.append(Memory(system.name, kbps, longest.seconds, *peaks_mb))
-    return found
+            peaks.append(Memory(system.name, kbps, longest.seconds, *peaks_mb))
+    return peaks
 
 
 def _memory_fact(memory: list[Memory], results: list[Result]) -> str:

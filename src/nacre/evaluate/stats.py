@@ -175,7 +175,7 @@ def differences(scores: Iterable[Score]) -> list[Difference]:
     """nacre minus each peer, clip by clip, where the peer has a rate within a factor of NEAR."""
     groups = by_point(scores)
     rates = {key: _rate_kbps([score for score in rows if coded(score)]) for key, rows in groups.items()}
-    found = []
+    differences = []
     for key in (key for key in groups if is_nacre(key[0])):
         for peer in sorted({system for system, _ in groups if not is_nacre(system)}):
             others = [other for other in groups if other[0] == peer and rates[other] > 0]
@@ -183,13 +183,13 @@ def differences(scores: Iterable[Score]) -> list[Difference]:
                 continue
             other = min(others, key=lambda other: abs(math.log(rates[other] / rates[key])))
             if abs(math.log(rates[other] / rates[key])) <= math.log(NEAR):
-                found += _differences(key, other, rates, groups)
-    return found
+                differences += _differences(key, other, rates, groups)
+    return differences
 
 
 def _differences(key: Key, other: Key, rates: dict[Key, float], groups: dict[Key, list[Score]]) -> list[Difference]:
     theirs = {score.clip: score.metrics for score in groups[other]}
-    found = []
+    differences = []
     for metric in METRICS:
         values = [
             score.metrics[metric] - theirs[score.clip][metric]
@@ -198,8 +198,8 @@ def _differences(key: Key, other: Key, rates: dict[Key, float], groups: dict[Key
         ]
         if values:
             place = (*key, rates[key], other[0], rates[other], metric)
-            found.append(Difference(*place, interval(values)))
-    return found
+            differences.append(Difference(*place, interval(values)))
+    return differences
 
 
 def bd_rates(scores: Iterable[Score]) -> list[BdRate]:
@@ -210,15 +210,15 @@ def bd_rates(scores: Iterable[Score]) -> list[BdRate]:
     groups = by_point(scores)
     systems = sorted({system for system, _ in groups})
     pairs = [(a, b) for a in systems if is_nacre(a) for b in systems if not is_nacre(b)]
-    found = []
+    rates = []
     for metric in (name for name in METRICS if METRICS[name].aim is None):
         clips = sorted(common_clips(groups, metric))
         curves = {system: _Curves.of(groups, system, metric, clips) for system in systems}
         for a, b in pairs:
             mine, theirs = curves[a], curves[b]
             if mine is not None and theirs is not None:
-                found.append(_bd_rate(a, b, metric, mine, theirs))
-    return found
+                rates.append(_bd_rate(a, b, metric, mine, theirs))
+    return rates
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _bd_rate(system: str, peer: str, metric: str, mine: _Curves, theirs: _Curves
     clips, random = len(mine.seconds), np.random.default_rng(0)
     draws = [random.integers(0, clips, clips) for _ in range(BD_RESAMPLES)]
     again = [log_ratio(*mine.draw(chosen), *theirs.draw(chosen)) for chosen in draws]
-    ratios = [found.log_ratio for found in again if found is not None]
+    ratios = [saving.log_ratio for saving in again if saving is not None]
     low, high = np.percentile(ratios, [2.5, 97.5]) if ratios else (whole.log_ratio, whole.log_ratio)
     ends = sorted(METRICS[metric].better * end for end in (whole.low, whole.high))
     percent, low, high = (100 * math.expm1(value) for value in (whole.log_ratio, low, high))
@@ -263,8 +263,8 @@ def _bd_rate(system: str, peer: str, metric: str, mine: _Curves, theirs: _Curves
 
 def bd_rate(rates: Array, quality: Array, other_rates: Array, other_quality: Array) -> float | None:
     """Percent of bits that the first curve takes more (or less) than the other; None where no quality is shared."""
-    found = log_ratio(rates, quality, other_rates, other_quality)
-    return None if found is None else 100 * math.expm1(found.log_ratio)
+    ratio = log_ratio(rates, quality, other_rates, other_quality)
+    return None if ratio is None else 100 * math.expm1(ratio.log_ratio)
 
 
 def log_ratio(rates: Array, quality: Array, other_rates: Array, other_quality: Array) -> Overlap | None:

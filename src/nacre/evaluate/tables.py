@@ -52,8 +52,8 @@ def write_json(path: Path, run: Run, force: bool) -> None:
     whole = asdict(run) | {
         "metrics": {metric.name: _about(metric.name) for metric in METRICS.values()},
         "points": [asdict(point) for point in stats.points(run.scores)],
-        "differences": [asdict(found) for found in stats.differences(run.scores)],
-        "bd_rates": [asdict(found) for found in stats.bd_rates(run.scores)],
+        "differences": [asdict(difference) for difference in stats.differences(run.scores)],
+        "bd_rates": [asdict(difference) for difference in stats.bd_rates(run.scores)],
     }
     _write(path, json.dumps(whole, indent=1, allow_nan=False) + "\n", force)
 
@@ -135,12 +135,12 @@ def _way(metric: Metric) -> str:
 
 
 def _figure(point: Point, name: str) -> str:
-    found = point.metrics.get(name)
-    if found is None:
+    interval = point.metrics.get(name)
+    if interval is None:
         return "-"
     digits = DIGITS.get(name, 1)
-    half = max(found.high - found.mean, found.mean - found.low)
-    return f"{found.mean:.{digits}f} ±{half:.{digits}f}"
+    half = max(interval.high - interval.mean, interval.mean - interval.low)
+    return f"{interval.mean:.{digits}f} ±{half:.{digits}f}"
 
 
 def savings_table(savings: list[BdRate]) -> Table:
@@ -148,15 +148,15 @@ def savings_table(savings: list[BdRate]) -> Table:
     table = Table("system", "against", "at equal", box=None, title="bits at equal quality (BD-rate)")
     for head in ("bits", "95 %", "over", "of its span"):
         table.add_column(head, justify="right")
-    for found in sorted(savings, key=lambda found: (found.system, found.peer)):
-        names = (found.system, found.peer, METRICS[found.metric].label)
-        if found.percent is None:
+    for saving in sorted(savings, key=lambda saving: (saving.system, saving.peer)):
+        names = (saving.system, saving.peer, METRICS[saving.metric].label)
+        if saving.percent is None:
             table.add_row(*names, "-", "", "no shared quality", "")
             continue
-        digits = DIGITS.get(found.metric, 1)
-        span = f"{found.from_quality:.{digits}f} to {found.to_quality:.{digits}f}"
+        digits = DIGITS.get(saving.metric, 1)
+        span = f"{saving.from_quality:.{digits}f} to {saving.to_quality:.{digits}f}"
         table.add_row(
-            *names, f"{found.percent:+.0f} %", f"{found.low:+.0f} to {found.high:+.0f}", span, f"{found.share:.0%}"
+            *names, f"{saving.percent:+.0f} %", f"{saving.low:+.0f} to {saving.high:+.0f}", span, f"{saving.share:.0%}"
         )
     return table
 

@@ -148,10 +148,10 @@ def _basis(rate: BdRate, metric: Metric) -> str:
 def _whole_files(rate: BdRate, files: list[BdRate]) -> list[str]:
     """The same with the peer's container, which weighs much in short files."""
     same = [one for one in files if (one.system, one.peer, one.metric) == (rate.system, rate.peer, rate.metric)]
-    found = next((one.percent for one in same if one.percent is not None), None)
-    if found is None or round(found) == round(_percent_of(rate)):
+    saved = next((one.percent for one in same if one.percent is not None), None)
+    if saved is None or round(saved) == round(_percent_of(rate)):
         return []
-    return [f"That is without the paging and headers of {rate.peer}'s files; with them it is {percent(found)}."]
+    return [f"That is without the paging and headers of {rate.peer}'s files; with them it is {percent(saved)}."]
 
 
 def _lead(rate: BdRate, metric: Metric, points: list[Point]) -> int:
@@ -204,7 +204,5 @@ def _troubles(run: Run) -> str:
         f"codings without some of the scores: {partly}" if partly else "",
         f"clips left out: {len(run.skipped)}" if run.skipped else "",
     ]
-    found = "; ".join(filter(None, sentences))
-    return (
-        f"{found[0].upper()}{found[1:]}. They are listed below." if found else "Nothing failed, no clip was left out."
-    )
+    text = "; ".join(filter(None, sentences))
+    return f"{text[0].upper()}{text[1:]}. They are listed below." if text else "Nothing failed, no clip was left out."

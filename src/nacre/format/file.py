@@ -270,7 +270,7 @@ def _hop(data: bytes, end: int, expected: int | None) -> np.ndarray | None:
 def _all_heads(data: bytes, end: int, block_bytes: int = 1 << 20) -> np.ndarray:
     """Starts and stops [2, P] of the file's header and of every valid head whose packet fits."""
     checks = np.frombuffer(_head_checks(), np.uint8)
-    pairs, found = [np.array([[0], [HEADER_BYTES]])], 0
+    pairs, total = [np.array([[0], [HEADER_BYTES]])], 0
     for first in range(HEADER_BYTES, end - HEAD_BYTES + 1, block_bytes):
         octets = np.frombuffer(data[first : min(first + block_bytes + 2, end)], np.uint8).astype(np.uint32)
         words = octets[:-2] | octets[1:-1] << 8 | octets[2:] << 16
@@ -279,8 +279,8 @@ def _all_heads(data: bytes, end: int, block_bytes: int = 1 << 20) -> np.ndarray:
         stops = first + at + HEAD_BYTES + np.where(lengths > 0, lengths + CHECK_BYTES, 0)
         fits = (lengths != END_LENGTH) & (stops <= end)
         pairs.append(np.stack((first + at[fits], stops[fits])))
-        found += len(pairs[-1][0])
-        if found > MOST_PACKETS + end // FALSE_HEADS_IN:  # no sound is like that, and all of them would not fit
+        total += len(pairs[-1][0])
+        if total > MOST_PACKETS + end // FALSE_HEADS_IN:  # no sound is like that, and all of them would not fit
             raise _too_many()
     return np.concatenate(pairs, axis=1)
 

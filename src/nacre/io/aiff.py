@@ -49,16 +49,16 @@ def plan(file: BinaryIO) -> Plan | None:
         return None
     same = [s for s in sounds if s.extents and _form(s) == _form(first)]
     sizes = [sum(extent.size for extent in sound.extents) for sound in same]
-    found = Plan(parts=[Part(_whole(sound)) for sound in same])
+    plan = Plan(parts=[Part(_whole(sound)) for sound in same])
     for sound, size in zip(same, sizes, strict=True):
         if sound.stated is not None and size < sound.stated:
-            found.cut = True
-            found.losses.append(f"{size} of {sound.stated} bytes of sound")
+            plan.cut = True
+            plan.losses.append(f"{size} of {sound.stated} bytes of sound")
     if any(s.extents and _form(s) != _form(first) for s in sounds):
-        found.losses.append("another recording of another kind behind it")
+        plan.losses.append("another recording of another kind behind it")
     frames = struct.unpack(">I", first.comm[2:6])[0]
     regular = len(sounds) == 1 and not first.odd and len(first.extents) == 1 and first.stated == sizes[0]
-    return None if regular and frames == sizes[0] // first.frame_bytes else found
+    return None if regular and frames == sizes[0] // first.frame_bytes else plan
 
 
 def _form(sound: Sound) -> bytes:

@@ -184,8 +184,8 @@ class Resampler:
 def resampled(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """A whole wave [N] as float32 at another rate, `resampled_count` samples."""
     resampler = Resampler(from_hz, to_hz, 1)
-    found: np.ndarray = np.concatenate([resampler.push(wave[None]), resampler.flush()], axis=1)[0]
-    return found
+    resampled_wave: np.ndarray = np.concatenate([resampler.push(wave[None]), resampler.flush()], axis=1)[0]
+    return resampled_wave
 
 
 def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[np.ndarray]:
@@ -214,8 +214,8 @@ class Recording:
 
 def read(path: Name) -> tuple[np.ndarray, int]:
     """A whole small file: float32 [C, N] and its rate in Hz."""
-    found = read_with_facts(path)
-    return found.wave, found.rate_hz
+    recording = read_with_facts(path)
+    return recording.wave, recording.rate_hz
 
 
 def read_with_facts(path: Name) -> Recording:

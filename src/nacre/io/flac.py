@@ -111,13 +111,13 @@ def _good_frames(file: BinaryIO, done: int, info: bytes) -> list[tuple[Frame, in
     heads = [frame for frame in _heads(file, size) if frame.start + frame.samples > done]
     heads = [frame for frame in heads if _fits(frame, info, heads)]
     stops = [*(frame.offset for frame in heads[1:]), size_of(file)]
-    found, at = [], 0
+    frames, at = [], 0
     while at < len(heads):
         stop = _stop(file, heads[at].offset, stops[at : at + TRIES])
         if stop:
-            found.append((heads[at], stop))
+            frames.append((heads[at], stop))
         at += max(1, sum(offset < stop for offset in stops[at : at + TRIES]) + 1 if stop else 1)
-    return found
+    return frames
 
 
 def _fits(frame: Frame, info: bytes, frames: list[Frame]) -> bool:

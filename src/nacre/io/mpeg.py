@@ -50,13 +50,13 @@ def plan(file: BinaryIO) -> Plan | None:
 
 def _beginnings(file: BinaryIO, tags: dict[int, Tag], end: int) -> list[int]:
     """Where frames go on behind a recording that has stated its end."""
-    found = []
+    beginnings = []
     for tag, limit in pairwise([*sorted(tags), end]):
         stop = _stop(file, tags[tag], limit)
         following = first_frame(file, stop) if stop < limit else None
         if following is not None and following < limit and _lasts(file, following, limit):
-            found.append(following)
-    return found
+            beginnings.append(following)
+    return beginnings
 
 
 def _stop(file: BinaryIO, tag: Tag, limit: int) -> int:
@@ -92,12 +92,12 @@ def first_frame(file: BinaryIO, at: int) -> int | None:
     while (head := read_at(file, at, ID3V2_BYTES))[:3] == b"ID3" and len(head) == ID3V2_BYTES:
         at += ID3V2_BYTES + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
     block = read_at(file, at, SEARCHED_BYTES)
-    found = block.find(b"\xff")
-    while found >= 0:
-        frame = frame_at(file, at + found)
-        if frame and (frame_at(file, at + found + frame.size) or at + found + frame.size >= size_of(file)):
-            return at + found
-        found = block.find(b"\xff", found + 1)
+    place = block.find(b"\xff")
+    while place >= 0:
+        frame = frame_at(file, at + place)
+        if frame and (frame_at(file, at + place + frame.size) or at + place + frame.size >= size_of(file)):
+            return at + place
+        place = block.find(b"\xff", place + 1)
     return None
 
 
@@ -118,15 +118,15 @@ def frame_at(file: BinaryIO, at: int) -> Frame | None:
 
 def _tags(file: BinaryIO, start: int) -> list[Tag]:
     """Every first frame that states a length, from `start` on."""
-    found = []
+    tags = []
     for tag in TAGS:
         for at in find_all(file, tag, start):
             for back in (VBRI_AT,) if tag == b"VBRI" else (36, 21, 13):
                 frame = frame_at(file, at - back) if at >= back else None
                 if frame and (tag == b"VBRI" or frame.tag_at == back):
-                    found.append(_tag(at - back, read_at(file, at, 20)))
+                    tags.append(_tag(at - back, read_at(file, at, 20)))
                     break
-    return found
+    return tags
 
 
 def _tag(start: int, data: bytes) -> Tag:

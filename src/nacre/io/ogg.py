@@ -71,21 +71,21 @@ def plan(file: BinaryIO) -> Plan | None:
     if not links:
         return None
     first = links[0]
-    found = Plan(parts=[])
-    found.losses = [f"another recording in {link.codec} behind it" for link in links if link.codec != first.codec]
+    plan = Plan(parts=[])
+    plan.losses = [f"another recording in {link.codec} behind it" for link in links if link.codec != first.codec]
     if len(links) < len(every):
-        found.losses.append("a recording whose first page is damaged")
+        plan.losses.append("a recording whose first page is damaged")
     for link in links:
         if link.codec == first.codec == "flac":
-            found.parts.append(Part(_native_flac(file, link), kind="flac"))
+            plan.parts.append(Part(_native_flac(file, link), kind="flac"))
         elif link.codec == first.codec:
-            _add(file, link, found)
+            _add(file, link, plan)
     if first.codec != "flac":
         head = read_at(file, first.pages[0].body, 19)
         channels = head[11] if first.codec == "vorbis" else head[9]
         if first.codec == "vorbis" or head[18:19] == b"\1":
-            found.order = ORDERS.get(channels)
-    return found if found.parts else None
+            plan.order = ORDERS.get(channels)
+    return plan if plan.parts else None
 
 
 def _links(file: BinaryIO) -> list[Link]:
@@ -202,15 +202,15 @@ def _from_zero(file: BinaryIO, page: Page, before: int) -> tuple[bytes, int]:
 
 def _opus_packets(page: Page, data: bytes) -> list[int]:
     """Samples at 48 kHz of each packet that begins on a page."""
-    at, begins, found = HEAD_BYTES + len(page.laces), not page.flags & CONTINUED, []
+    at, begins, packets = HEAD_BYTES + len(page.laces), not page.flags & CONTINUED, []
     for lace in page.laces:
         if begins and lace:
             config, code = data[at] >> 3, data[at] & 3
             size = OPUS_SILK[config % 4] if config < 12 else OPUS_HYBRID[config % 2]
             size = OPUS_CELT[config % 4] if config > 15 else size
-            found.append(size * (data[at + 1] & 63 if code == 3 and lace > 1 else 1 + (code > 0)))
+            packets.append(size * (data[at + 1] & 63 if code == 3 and lace > 1 else 1 + (code > 0)))
         at, begins = at + lace, lace < 255
-    return found
+    return packets
 
 
 def _sealed(data: bytearray) -> bytes:

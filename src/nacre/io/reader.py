@@ -203,18 +203,18 @@ class AudioReader:
         """What is missing of a file that was read to its end, as an error to raise or to tell; None for nothing."""
         if not self.is_cut:
             return None
-        read_s, found = self.samples_read / self.rate_hz, list(self.losses)
+        read_s, losses = self.samples_read / self.rate_hz, list(self.losses)
         if self._holes:
             places = f"{self._holes} place{'s' * (self._holes > 1)}"
-            found.append(f"{self._missing / self.rate_hz:.2f} s lost in {places}, silent there")
-        if self._ends_early and not found:
-            found.append(
+            losses.append(f"{self._missing / self.rate_hz:.2f} s lost in {places}, silent there")
+        if self._ends_early and not losses:
+            losses.append(
                 f"{clock(read_s)} of {clock((self.samples or 0) / self.rate_hz)}" if self.samples else "no end"
             )
         what = f"cut off after {clock(read_s)}, less than the file states"
         place = what if self._ends_early else f"not all could be read, {clock(read_s)} of sound came out"
         wanted = "a whole file of one recording"
-        return AudioError(f"{self.name}: {place}", found="; ".join(found), wanted=wanted, next=AGAIN)
+        return AudioError(f"{self.name}: {place}", found="; ".join(losses), wanted=wanted, next=AGAIN)
 
     def _read(self, block_samples: int) -> np.ndarray:
         """[N, C] float32 of the next samples, none at the end."""
@@ -277,10 +277,10 @@ class AudioReader:
     def _salvage(self, part: Part, stated: int) -> bool:
         """Put whole frames of FLAC behind a bad spot in front of the parts that are left; -> whether there are any."""
         pieces, done = part.pieces or (Extent(0, size_of(self._file)),), self._part_read
-        found = flac.salvage(cast(BinaryIO, View(self._file, pieces)), done)
-        self._parts.extendleft(replace(item, within=pieces) for item in reversed(found))
-        self._ends_early |= ((found[-1].ends_at or 0) if found else done) < stated
-        return bool(found)
+        salvaged = flac.salvage(cast(BinaryIO, View(self._file, pieces)), done)
+        self._parts.extendleft(replace(item, within=pieces) for item in reversed(salvaged))
+        self._ends_early |= ((salvaged[-1].ends_at or 0) if salvaged else done) < stated
+        return bool(salvaged)
 
     def _scale_of(self, plan: Plan) -> float:
         """What float samples must be divided by: 1, but for those that were left on the scale of integers."""
@@ -310,18 +310,18 @@ class AudioReader:
 
 def _plan(file: BinaryIO, head: bytes, path: Name) -> Plan:
     """How a file that begins so is read."""
-    found: Plan | None = None
+    plan: Plan | None = None
     if riff.is_riff(head):
-        found = riff.plan(file)
+        plan = riff.plan(file)
     elif aiff.is_aiff(head):
-        found = aiff.plan(file)
+        plan = aiff.plan(file)
     elif head[:4] == b"OggS":
-        found = ogg.plan(file)
+        plan = ogg.plan(file)
     elif head[:4] == flac.MAGIC or Path(path).suffix.lower() == ".flac":
-        found = flac.plan(file) or Plan(parts=[Part(kind="flac")])
+        plan = flac.plan(file) or Plan(parts=[Part(kind="flac")])
     elif head[:3] == b"ID3" or mpeg.frame_at(file, 0) or Path(path).suffix.lower() == ".mp3":
-        found = mpeg.plan(file)
-    return found or Plan()
+        plan = mpeg.plan(file)
+    return plan or Plan()
 
 
 def _feed(source: View) -> int:

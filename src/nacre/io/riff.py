@@ -69,18 +69,18 @@ def plan(file: BinaryIO) -> Plan | None:
     first = next((sound for sound in sounds if sound.form and sound.size), None)
     if first is None:
         return None
-    found = Plan(parts=[])
+    plan = Plan(parts=[])
     same = [sound for sound in sounds if sound.form == first.form and sound.size]
-    found.parts = [Part(whole(sound)) for sound in same]
+    plan.parts = [Part(whole(sound)) for sound in same]
     for sound in sounds:
         if sound.form and sound.form != first.form and sound.size:
-            found.losses.append(f"another recording of {sound.size} bytes behind it, of another kind")
+            plan.losses.append(f"another recording of {sound.size} bytes behind it, of another kind")
     for sound in same:
         if sound.stated is not None and sound.size < sound.stated:
-            found.cut = True
-            found.losses.append(f"{sound.size} of {sound.stated} bytes of sound")
+            plan.cut = True
+            plan.losses.append(f"{sound.size} of {sound.stated} bytes of sound")
     regular = len(sounds) == 1 and not first.odd and len(first.extents) == 1 and first.stated == first.size
-    return None if regular and not found.cut else found
+    return None if regular and not plan.cut else plan
 
 
 def _sounds(file: BinaryIO) -> Iterator[Sound]:

@@ -57,13 +57,13 @@ class View(io.RawIOBase):
             wanted = min(len(target) - done, _size(piece) - inside)
             if isinstance(piece, Extent):
                 self._below.seek(piece.offset + inside)
-                found = self._below.read(wanted)
+                block = self._below.read(wanted)
             else:
-                found = piece[inside : inside + wanted]
-            if not found:  # the file became shorter meanwhile
+                block = piece[inside : inside + wanted]
+            if not block:  # the file became shorter meanwhile
                 break
-            target[done : done + len(found)] = found
-            done, self._at = done + len(found), self._at + len(found)
+            target[done : done + len(block)] = block
+            done, self._at = done + len(block), self._at + len(block)
         return done
 
 
@@ -115,10 +115,10 @@ def find_all(file: BinaryIO, pattern: bytes, start: int = 0, stop: int | None = 
     end, at, keep = size_of(file) if stop is None else stop, start, len(pattern) - 1
     while at + len(pattern) <= end:
         block = read_at(file, at, min(STEP_BYTES, end - at))
-        found = block.find(pattern)
-        while found >= 0:
-            yield at + found
-            found = block.find(pattern, found + 1)
+        place = block.find(pattern)
+        while place >= 0:
+            yield at + place
+            place = block.find(pattern, place + 1)
         if len(block) <= keep:
             return
         at += len(block) - keep
@@ -126,8 +126,8 @@ def find_all(file: BinaryIO, pattern: bytes, start: int = 0, stop: int | None = 
 
 def first_bytes(extents: list[Extent], size: int) -> list[Extent]:
     """The first `size` bytes of extents."""
-    found = []
+    blocks = []
     for extent in extents:
-        found.append(Extent(extent.offset, min(size, extent.size)))
-        size -= found[-1].size
-    return found
+        blocks.append(Extent(extent.offset, min(size, extent.size)))
+        size -= blocks[-1].size
+    return blocks

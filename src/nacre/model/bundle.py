@@ -127,11 +127,11 @@ def _hash(path: Path) -> str:
     """SHA-256 of a part. Raises BundleError for one that is far too large, before it is read."""
     if path.stat().st_size > LARGEST_PART_BYTES:
         raise BundleError(str(path), found="a huge file", wanted=f"at most {LARGEST_PART_BYTES >> 20} MB")
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def parts_of(kind: int, known: Container[str]) -> tuple[str, ...]:
@@ -178,10 +178,10 @@ def load(folder: Path) -> Bundle:
             raise BundleError(
                 str(newer), found=f"this beside {part}", wanted=f"{part} alone", next="copy the model again"
             )
-        found = _hash(path) if path.is_file() else "nothing"
-        if found != hashes.get(part):
+        digest = _hash(path) if path.is_file() else "nothing"
+        if digest != hashes.get(part):
             wanted = str(hashes.get(part))[:12]
-            raise BundleError(str(path), found=found[:12], wanted=wanted, next="copy the model again")
+            raise BundleError(str(path), found=digest[:12], wanted=wanted, next="copy the model again")
     return bundle
 
 

@@ -110,9 +110,9 @@ def _denoiser(value: Any) -> DenoiserConfig | None:
 
 def _reads(value: Any) -> dict[str, tuple[bytes, ...]]:
     try:
-        found = {prior: tuple(bytes.fromhex(each) for each in listed) for prior, listed in value.items()}
-        if all(len(each) == 4 for listed in found.values() for each in listed):
-            return found
+        reads = {prior: tuple(bytes.fromhex(each) for each in listed) for prior, listed in value.items()}
+        if all(len(each) == 4 for listed in reads.values() for each in listed):
+            return reads
     except (TypeError, ValueError, AttributeError):
         pass
     raise BundleError("reads", found=value, wanted="fingerprints of 8 hexadecimal digits, by prior")

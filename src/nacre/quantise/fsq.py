@@ -82,7 +82,7 @@ class FiniteScalar(Quantiser):
     @classmethod
     def load(cls, folder: Path, facts: dict[str, Any]) -> FiniteScalar:
         """Read what `save` wrote. Raises BundleError."""
-        found = read_arrays(folder / FILE, cls.MEMBERS, MOST_BYTES)
-        if found["sizes"].shape != (2,):
-            raise BundleError(f"{folder / FILE}: sizes", found=found["sizes"].shape, wanted="two numbers")
-        return cls(int(found["sizes"][0]), int(found["sizes"][1]), found["dims"])
+        arrays = read_arrays(folder / FILE, cls.MEMBERS, MOST_BYTES)
+        if arrays["sizes"].shape != (2,):
+            raise BundleError(f"{folder / FILE}: sizes", found=arrays["sizes"].shape, wanted="two numbers")
+        return cls(int(arrays["sizes"][0]), int(arrays["sizes"][1]), arrays["dims"])

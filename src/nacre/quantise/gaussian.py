@@ -62,8 +62,8 @@ class GaussianQuantiser(Quantiser):
         bits = costs[np.arange(self.columns), choices + costs.shape[1] // 2]
         away = (choices * steps - mean) * np.exp(-np.clip(log_sd, -20, 20))
         best = (away * away / 2 + weight * bits).argmin(0)
-        found: Ints = np.take_along_axis(choices, best[None], 0)[0]
-        return found
+        symbols: Ints = np.take_along_axis(choices, best[None], 0)[0]
+        return symbols
 
     def unrounded(self, latents: Floats, level: int) -> Floats:
         """The means."""

@@ -90,7 +90,7 @@ class ResidualVQ(Quantiser):
     def symbols(self, latents: Floats, level: int, limits: Ints, costs: Floats | None = None) -> Ints:
         """latents [T, D] -> symbols [T, K], in every codebook the code nearest to what is left, for its bits."""
         check_finite(latents)
-        found = np.zeros((len(latents), self.columns), np.int32)
+        symbols = np.zeros((len(latents), self.columns), np.int32)
         left, weight = latents, self.rate_weight[0]
         for book in range(self.used(level)):
             codes = self.codes[book]
@@ -100,8 +100,8 @@ class ResidualVQ(Quantiser):
             near = (left @ self.inward[book]) @ codes.T - against  # [T, A]
             index = near.argmax(1)
             left = left - self._vectors[book, index]
-            found[:, book] = index - len(codes) // 2
-        return found
+            symbols[:, book] = index - len(codes) // 2
+        return symbols
 
     def latents(self, symbols: Ints, level: int) -> Floats:
         """symbols [T, K] -> latents [T, D]: the sum of the codes."""

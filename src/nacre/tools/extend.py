@@ -93,8 +93,8 @@ def guessed(powers: Floats) -> Floats:
     wanted = np.where(there < wanted * 10 ** (-ROOM_DB / 10), wanted, 0)
     below = inner[..., REFERENCE].sum(-1)
     quarters = below / (below.mean(1, keepdims=True) + 1e-20)  # [T, STEPS]
-    found: Floats = (quarters[..., None] * wanted[:, None]).astype(np.float32)
-    return found
+    spectra: Floats = (quarters[..., None] * wanted[:, None]).astype(np.float32)
+    return spectra
 
 
 def terms_of(powers: Floats) -> tuple[Floats, Floats]:
@@ -112,5 +112,5 @@ def terms_of(powers: Floats) -> tuple[Floats, Floats]:
 @cache
 def weights() -> Floats:
     """Of the terms, [TERMS, BANDS]. Raises BundleError."""
-    found: Floats = read_arrays(MAP, {"weights": ("<f4", 2)}, 1 << 16)["weights"]
-    return found
+    weights: Floats = read_arrays(MAP, {"weights": ("<f4", 2)}, 1 << 16)["weights"]
+    return weights

@@ -67,8 +67,8 @@ def extract(
     rate_hz = check_shape(rate_hz, len(sound))
     if kind in CODED:
         codec = _codec(str(model))
-        found = codec.latents(sound, rate_hz, level) if kind == "latent" else codec.tokens(sound, rate_hz, level)
-        frames = found.sounding
+        rows = codec.latents(sound, rate_hz, level) if kind == "latent" else codec.tokens(sound, rate_hz, level)
+        frames = rows.sounding
         if kind == "tokens" and pool is not None:
             _check_order(codec)
     else:

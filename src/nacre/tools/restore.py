@@ -37,15 +37,15 @@ SECTION_S = 20.0  # gaps worked on together, at most; bounds the memory
 
 def stretches(text: str) -> Stretches:
     """'1.20-1.28,3.4-3.5' -> [(1.2, 1.28), (3.4, 3.5)], seconds. Raises UsageError."""
-    found = []
+    stretches = []
     for part in text.split(","):
         start, _, stop = part.strip().partition("-")
         try:
-            found.append((float(start), float(stop)))
+            stretches.append((float(start), float(stop)))
         except ValueError as error:
             wanted = "START-STOP in seconds, with commas between, such as 1.20-1.28,3.4-3.5"
             raise UsageError("lost", found=part.strip() or "nothing", wanted=wanted) from error
-    return found
+    return stretches
 
 
 def spans(lost: Iterable[tuple[float, float]], samples: int, rate_hz: int) -> Spans:
@@ -53,7 +53,7 @@ def spans(lost: Iterable[tuple[float, float]], samples: int, rate_hz: int) -> Sp
 
     A stretch may run over the end of the sound, where it is cut, but must begin in it. None is shorter than a sample.
     """
-    duration_s, found = samples / rate_hz, []
+    duration_s, spans = samples / rate_hz, []
     for start_s, stop_s in lost:
         name = f"lost {start_s:g}-{stop_s:g}"
         if not 0 <= start_s < stop_s < math.inf:
@@ -61,9 +61,9 @@ def spans(lost: Iterable[tuple[float, float]], samples: int, rate_hz: int) -> Sp
         start = round(start_s * rate_hz)
         if start >= samples:
             raise UsageError(name, found=f"a sound of {duration_s:.3f} s", wanted="a stretch that begins in it")
-        found.append((start, min(samples, max(start + 1, round(min(stop_s, duration_s) * rate_hz)))))
+        spans.append((start, min(samples, max(start + 1, round(min(stop_s, duration_s) * rate_hz)))))
     merged: Spans = []
-    for start, stop in sorted(found):
+    for start, stop in sorted(spans):
         if merged and start <= merged[-1][1]:
             merged[-1] = merged[-1][0], max(merged[-1][1], stop)
         else:

@@ -159,8 +159,8 @@ class NacreCodec(nn.Module):
         """tokens [B, T, K] of one level -> latents [B, T, D] for the decoder."""
         chosen, given = self._level(level), tokens.detach().cpu().numpy()
         symbols = symbols_of(self.model, given.reshape(-1, given.shape[2]), chosen)
-        found = self.model.latents(symbols, chosen).reshape(*given.shape[:2], -1)
-        return torch.from_numpy(found).to(tokens.device)
+        latents = self.model.latents(symbols, chosen).reshape(*given.shape[:2], -1)
+        return torch.from_numpy(latents).to(tokens.device)
 
     def decode(self, encoded: Encoded, latents: Tensor | None = None) -> Tensor:
         """The wave [B, N] of what was encoded, or of other latents [B, T, D] with its gains; see `render`."""
@@ -208,10 +208,10 @@ class NacreCodec(nn.Module):
         return sizes
 
     def _counts(self, lengths: Lengths, items: int) -> list[int]:
-        found = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths or [])
-        if len(found) != items or not all(isinstance(size, int) and size > 0 for size in found):
-            raise UsageError("lengths", found=found, wanted=f"{items} whole numbers above 0")
-        return found
+        counts = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths or [])
+        if len(counts) != items or not all(isinstance(size, int) and size > 0 for size in counts):
+            raise UsageError("lengths", found=counts, wanted=f"{items} whole numbers above 0")
+        return counts
 
     def _ready(self, wave: Tensor, sizes: list[int], items: list[Levelled], frames: int) -> Tensor:
         """wave [B, N] as the networks are given it, [B, frames * hop]."""
@@ -234,8 +234,8 @@ class NacreCodec(nn.Module):
         """Which frames [B, T] are an item's own and not silent."""
         gains, frames = encoded.gains.cpu().numpy(), encoded.frame_mask.shape[1]
         audible = np.repeat(gains, self.config.group_frames, 1)[:, :frames] != SILENT
-        found: Array = audible & encoded.frame_mask.cpu().numpy()
-        return found
+        sounding: Array = audible & encoded.frame_mask.cpu().numpy()
+        return sounding
 
     def _check(self, latents: Tensor, gains: Tensor, frames: list[int]) -> None:
         c, groups = self.config, [ceil_div(count, self.config.group_frames) for count in frames]
@@ -265,7 +265,7 @@ def _gathered(latents: Tensor, places: Tensor) -> Tensor:
 
 def _padded(rows: list[Array], filler: int, dtype: type[np.generic]) -> Array:
     """rows [n] of different lengths -> [B, N]."""
-    found = np.full((len(rows), max(map(len, rows))), filler, dtype)
-    for row, values in zip(found, rows, strict=True):
+    padded = np.full((len(rows), max(map(len, rows))), filler, dtype)
+    for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = values
-    return found
+    return padded

@@ -22,22 +22,22 @@ from nacre.train.eight_bit import weights
 
 def fill(side: nn.Module, part: str, path: Path) -> bool:
     """Give the "encoder" or "decoder" the weights of a graph; False where not every one of them was found."""
-    found = _weights(onnx.load(path).graph, f"codec.{part}.")
+    weights = _weights(onnx.load(path).graph, f"codec.{part}.")
     blocks = [name.removesuffix("film") for name, _ in side.named_parameters() if name.endswith("film")]
     taps = [int(side.get_parameter(f"{block}depthwise").shape[0]) for block in blocks if _convolves(side, block)]
-    if len(found.films) != len(blocks) or len(taps) != len(blocks) or len(found.taps) != sum(taps):
+    if len(weights.films) != len(blocks) or len(taps) != len(blocks) or len(weights.taps) != sum(taps):
         return False
     at = 0
-    for block, film, count in zip(blocks, found.films, taps, strict=True):
-        found.named[f"{block}film"] = film
-        found.named[f"{block}depthwise"] = np.stack(found.taps[at : at + count])
+    for block, film, count in zip(blocks, weights.films, taps, strict=True):
+        weights.named[f"{block}film"] = film
+        weights.named[f"{block}depthwise"] = np.stack(weights.taps[at : at + count])
         at += count
     wanted = {name: tuple(value.shape) for name, value in side.named_parameters()}
-    if {name: found.named[name].shape for name in wanted.keys() & found.named.keys()} != wanted:
+    if {name: weights.named[name].shape for name in wanted.keys() & weights.named.keys()} != wanted:
         return False
     with torch.no_grad():
         for name, value in side.named_parameters():
-            value.copy_(torch.tensor(found.named[name]))
+            value.copy_(torch.tensor(weights.named[name]))
     return True
 
 
@@ -55,17 +55,17 @@ def _convolves(side: nn.Module, block: str) -> bool:
 
 
 def _weights(graph: GraphProto, prefix: str) -> _Found:
-    found = _Found()
+    gathered = _Found()
     for item in graph.initializer:
         if item.name.startswith(prefix):
-            found.named[item.name.removeprefix(prefix)] = numpy_helper.to_array(item).astype(np.float32)
+            gathered.named[item.name.removeprefix(prefix)] = numpy_helper.to_array(item).astype(np.float32)
     biases = {given: node for node in graph.node if node.op_type == "Add" for given in node.input}
     for operator, output, array in weights(graph):
         if operator == "MatMul" and output in biases:
             bias = next((name for name in biases[output].input if name.startswith(prefix)), "")
-            found.named[bias.removeprefix(prefix).removesuffix("bias") + "weight"] = array.T
+            gathered.named[bias.removeprefix(prefix).removesuffix("bias") + "weight"] = array.T
         elif operator in ("Gather", "GatherND") and array.ndim == 3:
-            found.films.append(array)
+            gathered.films.append(array)
         elif operator == "Mul" and array.ndim == 1:
-            found.taps.append(array)
-    return found
+            gathered.taps.append(array)
+    return gathered

@@ -82,11 +82,11 @@ def sources(config: CodecConfig, gains: Array, frames: int) -> Array:
 
     Sound comes out late, so that its end is made of frames of silence too: there it goes on as it was.
     """
-    found, last = np.arange(frames), -1
+    sources, last = np.arange(frames), -1
     for at, code in zip(range(0, frames, config.group_frames), gains.tolist(), strict=True):
         stop = min(at + config.group_frames, frames)
         if code == SILENT:
-            found[at:stop] = -1
-            found[at : min(stop, at + ceil_div(config.delay_samples, config.hop_samples))] = last
-        last = int(found[stop - 1])
-    return found
+            sources[at:stop] = -1
+            sources[at : min(stop, at + ceil_div(config.delay_samples, config.hop_samples))] = last
+        last = int(sources[stop - 1])
+    return sources

@@ -68,10 +68,10 @@ class NacreProcessor:
         mask = np.zeros(values.shape, bool)
         for index, wave in enumerate(waves):
             values[index, : len(wave)], mask[index, : len(wave)] = wave, True
-        found: dict[str, Any] = {"input_values": values, "padding_mask": mask}
+        inputs: dict[str, Any] = {"input_values": values, "padding_mask": mask}
         if return_tensors == "pt":
-            found = {name: torch.from_numpy(value) for name, value in found.items()}
-        return Features(found)
+            inputs = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        return Features(inputs)
 
     def _ready(self, index: int, item: Any, sampling_rate: int) -> Array:
         """One sound as [N] at the model's rate."""

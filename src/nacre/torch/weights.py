@@ -42,12 +42,12 @@ def networks_of(bundle: Bundle) -> Networks:
     path = bundle.part(FILE)
     if not path.is_file():
         return _from_graphs(bundle, net)
-    found = Networks(net)
+    networks = Networks(net)
     try:
-        found.load_state_dict(_stored(bundle, path))
+        networks.load_state_dict(_stored(bundle, path))
     except RuntimeError as error:
         raise BundleError(str(path), found=str(error)[:200], wanted="weights of this model") from error
-    return found
+    return networks
 
 
 def save(networks: Networks, bundle: Bundle, folder: Path) -> None:

@@ -118,13 +118,13 @@ class Adversary(nn.Module):
         fault, against, right = ours.new_zeros(()), ours.new_zeros(()), []
         for discriminator in self.critics:
             with self.precision.autocast(wave.device):
-                true, found = discriminator(theirs)
+                true, features = discriminator(theirs)
                 false, made = discriminator(ours)
             fault = fault + F.relu(1 - true).mean() + F.relu(1 + false).mean()
             apart = [
                 (a - b.detach()).abs().mean((1, 2, 3), dtype=torch.float32)
                 / b.detach().abs().mean(dtype=torch.float32).clamp(min=1e-3)
-                for a, b in zip(made, found, strict=True)
+                for a, b in zip(made, features, strict=True)
             ]
             against = against - false.mean((1, 2)).sum() + self.config.matching * torch.stack(apart).mean(0).sum()
             right += [(true > 0).float().mean(), (false < 0).float().mean()]

@@ -39,10 +39,10 @@ def optimisers(net: CodecNet, stage: StageConfig) -> list[torch.optim.Optimizer]
         parameter.grad = None  # a frozen part must not count in the norm of the gradient
         if trained:
             (matrices if name.endswith(("up.weight", "down.weight")) else others).append(parameter)
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
     if matrices:
-        found.append(torch.optim.Muon(matrices, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw"))
-    return found
+        optimisers.append(torch.optim.Muon(matrices, weight_decay=0.01, ns_steps=4, adjust_lr_fn="match_rms_adamw"))
+    return optimisers
 
 
 def learning_rate(stage: StageConfig, step: int) -> float:

@@ -198,7 +198,7 @@ class CodecTrainer(Trainer):
             {} if bypass else {"penalty": coded.penalty}
         )
         figures["loss"] = rate + price
-        return Learned(*({name: value.detach() for name, value in found.items()} for found in (costs, figures)))
+        return Learned(*({name: value.detach() for name, value in values.items()} for values in (costs, figures)))
 
     def _pulls(
         self, price: Tensor, leaves: list[Tensor], wanted: Tensor, judged: Tensor | None, share: Tensor, inside: int
@@ -265,10 +265,10 @@ class CodecTrainer(Trainer):
         """Rate and distortion at the lowest, two middle and the highest level, on real bytes."""
         sounds = self.sounds
         self._judge = self._judge or Judge(self.recipe, sounds.speech, sounds.valid or sounds.speech)
-        found = self._judge.figures(self.run, self.loss)
-        figures = {f"kbps_level_{item.level}": item.kbps for item in found}
-        figures |= {f"distortion_level_{item.level}": item.distortion for item in found}
-        pairs = "  ".join(f"{item.kbps:.2f} kb/s: {item.distortion:.3f}" for item in found)
+        points = self._judge.figures(self.run, self.loss)
+        figures = {f"kbps_level_{item.level}": item.kbps for item in points}
+        figures |= {f"distortion_level_{item.level}": item.distortion for item in points}
+        pairs = "  ".join(f"{item.kbps:.2f} kb/s: {item.distortion:.3f}" for item in points)
         return f"validation distortion at  {pairs}", figures
 
     def headline(self, figures: dict[str, float]) -> str:

@@ -79,10 +79,10 @@ def load_corpus(folders: Path | Sequence[Path], cache: Path, rate_hz: int, quiet
         if not folder.is_dir():
             advice = "check the name"
             raise TrainError(str(folder), found="no such folder", wanted="a folder of recordings", next=advice)
-        found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        if not found:
+        sources = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        if not sources:
             raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --help")
-        files += [(_source(path, folder), path) for path in found]
+        files += [(_source(path, folder), path) for path in sources]
     files.sort()  # a source's samples lie in one row
     listing = [[str(path), path.stat().st_size] for _, path in files]
     wanted = {"listing": listing, "rate_hz": rate_hz}
@@ -151,8 +151,8 @@ def _decode(files: list[tuple[str, Path]], data_path: Path, rate_hz: int, quiet:
 def _mono(path: Path, rate_hz: int) -> Array:
     with AudioReader(path) as reader:
         wave = np.concatenate(list(mono_blocks(reader, rate_hz)))
-    found: Array = wave - wave.mean(dtype=np.float64).astype(np.float32)  # an offset is no sound
-    return found
+    centred: Array = wave - wave.mean(dtype=np.float64).astype(np.float32)  # an offset is no sound
+    return centred
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def narrow(wave: Array, lowest_hz: float, highest_hz: float, rate_hz: int) -> Ar
     """wave [N] without what lies below or above, as a line or a small microphone leaves it; edges of 200 Hz."""
     hz = np.fft.rfftfreq(len(wave), 1 / rate_hz)
     kept = np.clip((hz - lowest_hz) / 200 + 1, 0, 1) * np.clip((highest_hz - hz) / 200 + 1, 0, 1)
-    found: Array = np.fft.irfft(np.fft.rfft(wave) * kept, len(wave)).astype(np.float32)
-    return found
+    filtered: Array = np.fft.irfft(np.fft.rfft(wave) * kept, len(wave)).astype(np.float32)
+    return filtered
 
 
 def add_noise(wave: Array, noise: Array, snr_db: float) -> Array:
@@ -135,23 +135,23 @@ def recoloured(wave: Array, rng: np.random.Generator) -> Array:
     """wave [N] through a random equaliser of six bands of equal width."""
     size = len(wave) // 2 + 1
     gain_db = np.interp(np.linspace(0, 5, size), np.arange(6), rng.normal(0, 8, 6))
-    found: Array = np.fft.irfft(np.fft.rfft(wave) * 10 ** (gain_db / 20), len(wave)).astype(np.float32)
-    return found
+    filtered: Array = np.fft.irfft(np.fft.rfft(wave) * 10 ** (gain_db / 20), len(wave)).astype(np.float32)
+    return filtered
 
 
 def gusts(wave: Array, rng: np.random.Generator) -> Array:
     """wave [N] that swells and falls, as wind and traffic do."""
     count = int(rng.integers(3, 10))
     gain = np.interp(np.linspace(0, count - 1, len(wave)), np.arange(count), 10 ** rng.normal(0, 0.5, count))
-    found: Array = (wave * gain).astype(np.float32)
-    return found
+    gusty: Array = (wave * gain).astype(np.float32)
+    return gusty
 
 
 def clipped(wave: Array, share: float) -> Array:
     """wave [N] cut off at this share of its peak."""
     peak = np.abs(wave).max() * np.float32(share)
-    found: Array = np.clip(wave, -peak, peak)
-    return found
+    clipped: Array = np.clip(wave, -peak, peak)
+    return clipped
 
 
 def tones(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:

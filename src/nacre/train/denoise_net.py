@@ -61,8 +61,8 @@ class Inward(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """features [B, T, 3, bins] -> [B, T, count, width]."""
         near = features[..., self.index].unflatten(-1, (self.count, -1)).transpose(2, 3).flatten(3)
-        found: Tensor = torch.einsum("btnk,nkc->btnc", near, self.weight)
-        return found
+        mixed: Tensor = torch.einsum("btnk,nkc->btnc", near, self.weight)
+        return mixed
 
 
 class Outward(nn.Module):
@@ -175,8 +175,8 @@ class DenoiseLoss(nn.Module):
     def spectra(self, wave: Tensor) -> Tensor:
         """wave [B, N] -> [B, T, 2, bins]."""
         size, step = self.denoiser.window_samples, self.denoiser.step_samples
-        found = torch.fft.rfft(F.pad(wave, (size - step, 0)).unfold(-1, size, step) * self.window)
-        return torch.stack([found.real, found.imag], 2)
+        spectra = torch.fft.rfft(F.pad(wave, (size - step, 0)).unfold(-1, size, step) * self.window)
+        return torch.stack([spectra.real, spectra.imag], 2)
 
     def ready(self, spectra: Tensor) -> Tensor:
         """What the network is given [B, T, 2 * bins]: spectra over the loudest level so far, as it falls."""

@@ -107,16 +107,16 @@ class _Rows:
 def _last(graph: GraphProto) -> set[str]:
     """What the products give from which no other one leads to the first output."""
     makers = {name: node for node in graph.node for name in node.output}
-    found, names = set(), [graph.output[0].name]
+    last, names = set(), [graph.output[0].name]
     while names:
         name = names.pop()
         if name not in makers:
             continue
         if makers[name].op_type == "MatMul":
-            found.add(name)
+            last.add(name)
         else:
             names += makers[name].input
-    return found
+    return last
 
 
 def _is_large(tensor: TensorProto) -> bool:

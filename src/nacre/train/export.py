@@ -156,9 +156,9 @@ def export_run(folder: Path, out: Path, name: str | None = None, bits: int = BIT
     samples = TABLE_GROUPS * recipe.codec.group_samples
     items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
     waves = sampler.batch(items, samples, (recipe.seed, 1 << 30))
-    found = export(run, waves, out, name or recipe.name, making(recipe, run, corpus), bits)
-    (out / "README.md").write_text(card(found, recipe))
-    return found
+    bundle = export(run, waves, out, name or recipe.name, making(recipe, run, corpus), bits)
+    (out / "README.md").write_text(card(bundle, recipe))
+    return bundle
 
 
 def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
@@ -223,14 +223,14 @@ def cleaning_span(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
 
     At the highest level without residual layer: what is denoised has none.
     """
-    model, found = codec.model, []
+    model, distances = codec.model, []
     level, start = model.plain_levels - 1, start_encoder(model)
     for wave in waves:
         plain = analysed_groups(model, start, wave, level)
         clean = analysed_groups(model, start, wave, level + model.config.levels)
         pairs = zip(clean, plain, strict=True)
-        found += [distance(denoised.latents, kept.latents) for (denoised, _), (kept, _) in pairs]
-    low, high = np.percentile(found, [50, 90]).tolist()
+        distances += [distance(denoised.latents, kept.latents) for (denoised, _), (kept, _) in pairs]
+    low, high = np.percentile(distances, [50, 90]).tolist()
     return [round(low, 4), round(max(high, low + 1e-3), 4)]
 
 
@@ -294,16 +294,16 @@ def export(
         write_graph(net, "decoder", part / "decoder.onnx", bits)
         prior, quantiser = fit_prior(net, waves), net.quantiser.export_quantiser()
         prior.save(part / bundles.PRIOR)
-        found: dict[str, Any] = {}
-        found |= quantiser.save(part)
-        found["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
+        measured: dict[str, Any] = {}
+        measured |= quantiser.save(part)
+        measured["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
         if net.codec.cleans:
-            found["cleaning_span"] = [0.0, 1.0]  # until there is a codec to measure it with
-        draft = bundles.save(part, name, quantiser.code, net.codec, found | facts)
+            measured["cleaning_span"] = [0.0, 1.0]  # until there is a codec to measure it with
+        draft = bundles.save(part, name, quantiser.code, net.codec, measured | facts)
         codec = Codec(Model.load(draft))
-        found["rates_kbps"] = measured_rates(codec, waves)
+        measured["rates_kbps"] = measured_rates(codec, waves)
         if net.codec.cleans:
-            found["cleaning_span"] = cleaning_span(codec, waves)
-        found |= use(codec, waves) | kl_rates(net, waves)
-        bundles.save(part, name, quantiser.code, net.codec, found | facts)
+            measured["cleaning_span"] = cleaning_span(codec, waves)
+        measured |= use(codec, waves) | kl_rates(net, waves)
+        bundles.save(part, name, quantiser.code, net.codec, measured | facts)
     return bundles.load(out)

@@ -85,25 +85,25 @@ def features(spectra: Tensor, scales: Scales) -> Features:
     power = spectra.square().sum(0) + 1e-7
     log_power, exponent = power.log(), scales.exponent  # exp of a scaled log is far cheaper than pow
     unit = ((exponent / 2 - 0.5) * log_power).exp()
-    found = [(exponent / 2 * log_power).exp(), torch.log(power @ scales.mel + 1e-6), spectra * unit]
+    views = [(exponent / 2 * log_power).exp(), torch.log(power @ scales.mel + 1e-6), spectra * unit]
     if scales.wide is not None:
         near, count = (power @ scales.wide).transpose(1, 2), scales.frames
         near = F.avg_pool1d(near, count, 1, count // 2, count_include_pad=False)
-        found.append(torch.log(near.transpose(1, 2) + 1e-6))
-    return tuple(found)
+        views.append(torch.log(near.transpose(1, 2) + 1e-6))
+    return tuple(views)
 
 
 def apart(ours: Features, theirs: Features, density: Tensor, root: bool) -> dict[str, Tensor]:
     """Each view's distortion [B, T]; `root` takes the complex values' distance itself, in place of its square."""
     squared = (ours[2] - theirs[2]).square().sum(0)
-    found = {
+    views = {
         "magnitude": ((ours[0] - theirs[0]).abs() * density).sum(2),
         "log_mel": 0.5 * (ours[1] - theirs[1]).abs().mean(2),
         "complex": (((squared + 1e-8).sqrt() if root else squared) * density).sum(2),
     }
     if len(ours) > 3:
-        found["power"] = 0.5 * (ours[3] - theirs[3]).abs().mean(2)
-    return found
+        views["power"] = 0.5 * (ours[3] - theirs[3]).abs().mean(2)
+    return views
 
 
 def views(ours: Tensor, theirs: Tensor, scales: Scales) -> dict[str, Tensor]:
@@ -195,8 +195,8 @@ class MelLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """decoded, frames [B, S, bands], lengths [B] in samples -> (distortion [B], its parts); `other` is None."""
         away = (decoded - frames).abs().mean(2)
-        found = away.mean(1)
+        loss = away.mean(1)
         if lengths is not None:
             inside = length_mask(lengths, self.step_samples, away.shape[1])
-            found = (away * inside).sum(1) / inside.sum(1)
-        return found, {"log_mel": found}
+            loss = (away * inside).sum(1) / inside.sum(1)
+        return loss, {"log_mel": loss}

@@ -72,9 +72,9 @@ def calibrate(trainer: CodecTrainer, items: int = 32) -> None:
     run.net.eval()
     for level in first:
         coded = run.net(wave, torch.full((items,), level, device=wave.device))
-        found, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound), None, coded.other)
+        losses, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound), None, coded.other)
         bits.append(float(coded.hard_bits.mean()))
-        distortion.append(float(found.mean()))
+        distortion.append(float(losses.mean()))
     run.net.train()
     slope = -np.gradient(distortion, np.maximum.accumulate(bits) + 1e-3 * np.arange(len(bits)))
     weights = np.minimum.accumulate(np.maximum(slope, recipe.rate.start_weight / 100))

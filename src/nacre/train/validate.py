@@ -62,8 +62,8 @@ def _tables(net: CodecNet, waves: Array, prior: StaticPrior | None) -> StaticPri
 
 
 def _latents(net: CodecNet, wave: Array, level: int) -> Array:
-    found: Array = net.latents(torch.from_numpy(wave[None]).to(device_of(net)), level)[0].float().cpu().numpy()
-    return found
+    latents: Array = net.latents(torch.from_numpy(wave[None]).to(device_of(net)), level)[0].float().cpu().numpy()
+    return latents
 
 
 def device_of(net: CodecNet) -> torch.device:
@@ -74,7 +74,7 @@ def device_of(net: CodecNet) -> torch.device:
 @torch.no_grad()
 def validate(net: CodecNet, loss: nn.Module, prior: StaticPrior, waves: Array, levels: list[int]) -> list[Validation]:
     """Figures at these levels for waves [B, N] float32, each coded as one group."""
-    quantiser, device, found = net.quantiser.export_quantiser(), device_of(net), []
+    quantiser, device, points = net.quantiser.export_quantiser(), device_of(net), []
     for level in levels:
         size_bytes, distortion = 0, 0.0
         for wave in waves:
@@ -84,8 +84,8 @@ def validate(net: CodecNet, loss: nn.Module, prior: StaticPrior, waves: Array, l
             sound = net.decoded(torch.from_numpy(quantiser.latents(symbols, level)[None]).to(device), level)
             distortion += float(loss(sound, net.target(torch.from_numpy(wave[None]).to(device), sound))[0])
         rate = kbps(size_bytes, waves.size / net.codec.rate_hz)
-        found.append(Validation(level, round(rate, 3), round(distortion / len(waves), 4)))
-    return found
+        points.append(Validation(level, round(rate, 3), round(distortion / len(waves), 4)))
+    return points
 
 
 class Judge:
@@ -96,8 +96,8 @@ class Judge:
         samples = seconds * codec.rate_hz // codec.hop_samples * codec.hop_samples
         self.recipe = recipe
         self.fitted, self.judged = (
-            Sampler(found, codec, NOTHING, None, 1.0).batch(items, samples, (recipe.seed, 1 << 30))
-            for found in (corpus, validation)
+            Sampler(sounds, codec, NOTHING, None, 1.0).batch(items, samples, (recipe.seed, 1 << 30))
+            for sounds in (corpus, validation)
         )
 
     def figures(self, run: CodecRun, loss: nn.Module) -> list[Validation]:

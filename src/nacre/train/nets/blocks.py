@@ -147,7 +147,7 @@ class RecurrentBlock(nn.Module):
         frames = hidden.transpose(0, 1)
         inputs = [frames, parts[0][None], parts[1][None], torch.cat(parts[2:])[None], None, *state.split(1)]
         settings: dict[str, Any] = {"hidden_size": width} if lstm else {"hidden_size": width, "linear_before_reset": 1}
-        found = torch.onnx.ops.symbolic_multi_out(
+        outputs = torch.onnx.ops.symbolic_multi_out(
             "LSTM" if lstm else "GRU",
             inputs,
             settings,
@@ -155,7 +155,7 @@ class RecurrentBlock(nn.Module):
             shapes=[[frames.shape[0], 1, 1, width], *[[1, 1, width]] * self.rows],
             version=14,
         )
-        return found[0].squeeze(1).transpose(0, 1), torch.cat(list(found[1:]))
+        return outputs[0].squeeze(1).transpose(0, 1), torch.cat(list(outputs[1:]))
 
 
 BLOCKS: Registry[Callable[[NetConfig, int], nn.Module]] = Registry(

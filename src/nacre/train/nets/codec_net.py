@@ -118,14 +118,14 @@ class CodecNet(nn.Module):
         valid = None if lengths is None else length_mask(lengths, self.codec.hop_samples, latents.shape[1])
         if bypass:
             nothing = latents.new_zeros(latents.shape[:2], dtype=torch.float32)
-            found = Quantised(self.quantiser.bypass(latents, level), nothing, nothing, nothing)
+            quantised = Quantised(self.quantiser.bypass(latents, level), nothing, nothing, nothing)
         else:
             with torch.autocast(wave.device.type, enabled=False):  # codes in bf16 would be neighbours mistaken
-                found = self.quantiser(latents.float(), level, valid)
-        spectra, _ = self.decoder(self.quantiser.from_latent(found.latents, level), level)
+                quantised = self.quantiser(latents.float(), level, valid)
+        spectra, _ = self.decoder(self.quantiser.from_latent(quantised.latents, level), level)
         sound, *others = self.analysis.sounds(spectra, 2 if self.codec.noise else 1)
         other = others[0] if others else None
-        costs = (found.soft_bits, found.hard_bits, found.penalty)
+        costs = (quantised.soft_bits, quantised.hard_bits, quantised.penalty)
         if valid is None:
             return Coded(sound, other, *(cost.mean(1) for cost in costs))
         return Coded(sound, other, *((cost * valid).sum(1) / valid.sum(1) for cost in costs))
@@ -144,8 +144,8 @@ class CodecNet(nn.Module):
     def latents(self, wave: Tensor, level: int) -> Tensor:
         """wave [B, N] -> latents [B, T, X] for the codec's quantiser, at one quality level."""
         chosen = torch.full((len(wave),), level, device=wave.device)
-        found, _ = self.encoder(self.analysis.spectra(wave), chosen)
-        return self.quantiser.to_latent(found, chosen % self.codec.levels)
+        latents, _ = self.encoder(self.analysis.spectra(wave), chosen)
+        return self.quantiser.to_latent(latents, chosen % self.codec.levels)
 
     @torch.no_grad()
     def decoded(self, latents: Tensor, level: int) -> Tensor:

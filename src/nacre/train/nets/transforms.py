@@ -43,10 +43,10 @@ class Analysis(nn.Module):
     def sounds(self, spectra: Tensor, draws: int) -> list[Tensor]:
         """As `sound`, as often as asked, each with noise of its own where the codec has any."""
         predicted = self.expanded(spectra[..., : self.codec.step_width])
-        found = [predicted] * draws
+        summed = [predicted] * draws
         if self.noise:
-            found = self.noise(predicted, spectra[..., self.codec.step_width :], draws)
-        return [self.wave(parts)[:, self.codec.delay_samples :] for parts in found]
+            summed = self.noise(predicted, spectra[..., self.codec.step_width :], draws)
+        return [self.wave(parts)[:, self.codec.delay_samples :] for parts in summed]
 
     def target(self, wave: Tensor) -> Tensor:
         """What `sound` should be: wave [B, N] itself."""
@@ -120,8 +120,8 @@ class NoiseSubstitution(nn.Module):
         self.codec = codec
         for name, factors in zip(("predicted_fade", "noise_fade"), fades(codec), strict=True):
             self.register_buffer(name, torch.from_numpy(factors), persistent=False)
-        found = noise_cycle(codec)
-        parts = torch.from_numpy(np.stack([found.real, found.imag], 1))  # [CYCLE_STEPS, 2, bins]
+        cycle = noise_cycle(codec)
+        parts = torch.from_numpy(np.stack([cycle.real, cycle.imag], 1))  # [CYCLE_STEPS, 2, bins]
         self.register_buffer("cycle", parts, persistent=False)
 
     def forward(self, predicted: Tensor, levels: Tensor, draws: int) -> list[Tensor]:

@@ -36,12 +36,12 @@ RATE_SECONDS = 300  # of speech that the rates are measured on
 
 def symbols_of(model: Model, waves: Array, level: int) -> Array:
     """Symbols [B, T, D] int16 of waves [B, N] at the model's rate, N a multiple of a group."""
-    found = []
+    coded = []
     for wave in waves:
         groups = analysed_groups(model, start_encoder(model), wave, level)
         symbols = [model.symbols(analysed.latents, level) for analysed, _ in groups]
-        found.append(np.concatenate(symbols).astype(np.int16))
-    return np.stack(found)
+        coded.append(np.concatenate(symbols).astype(np.int16))
+    return np.stack(coded)
 
 
 def add_context(
@@ -68,9 +68,9 @@ def add_context(
             learned, rates = _learned(Codec(Model.load(bundle)), data, noise, Path(cache), hours, config, quiet, part)
         facts = bundle.metadata
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
-        found = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
+        saved = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
         if made := facts.get("training", {}).get("recipe"):
-            (part / "README.md").write_text(card(found, build(Recipe, made)))
+            (part / "README.md").write_text(card(saved, build(Recipe, made)))
     return bundles.load(out)
 
 

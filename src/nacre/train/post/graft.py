@@ -56,8 +56,8 @@ def export_networks(
         facts |= rates_of(model, speech)
         if "encoder" in trained and model.config.cleans:
             facts["cleaning_span"] = cleaning_span(Codec(model), speech)
-        found = bundles.save(part, draft.name, bundle.kind, recipe.codec, facts)
-        (part / "README.md").write_text(card(found, recipe))
+        saved = bundles.save(part, draft.name, bundle.kind, recipe.codec, facts)
+        (part / "README.md").write_text(card(saved, recipe))
     return bundles.load(out)
 
 

@@ -165,7 +165,7 @@ def spread_graph(source: Path, target: Path, config: CodecConfig, side: str, lev
 
 def _symbols(model: Model, sampler: Sampler, plain: int, hours: float, quiet: bool) -> list[Array]:
     """Symbols [S, size] of groups at all residual levels."""
-    size, found = model.config.group_samples, []
+    size, coded = model.config.group_samples, []
     excerpts = max(1, ceil_div(round(3600 * hours * model.config.rate_hz), EXCERPT_GROUPS * size))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=quiet) as bar:
@@ -179,9 +179,9 @@ def _symbols(model: Model, sampler: Sampler, plain: int, hours: float, quiet: bo
                     symbols = model.symbols(analysed.latents, level)
                     residual, state = encode_residual(model, state, analysed.ready, symbols, level)
                     assert residual is not None
-                    found.append(residual.astype(np.int16))
+                    coded.append(residual.astype(np.int16))
                 bar.advance(task)
-    return found
+    return coded
 
 
 def memory_of(model: Model, wave: Array, level: int) -> int:
@@ -191,8 +191,8 @@ def memory_of(model: Model, wave: Array, level: int) -> int:
     groups = tuple(Sent(model.symbols(analysed.latents, level), frames, level) for analysed, _ in coded)
     wanted, _ = decoded_groups(model, start_sound(model), groups)
     for memory in (1, 2, 3):
-        found, _ = decoded_groups(model, start_sound(model), groups[-1 - memory :])
-        if np.abs(found.predicted - wanted.predicted).max() < FORGOTTEN:
+        decoded, _ = decoded_groups(model, start_sound(model), groups[-1 - memory :])
+        if np.abs(decoded.predicted - wanted.predicted).max() < FORGOTTEN:
             return memory
     return 0
 
@@ -239,9 +239,9 @@ def fit_kernel(groups: list[Array]) -> Array:
     rows, wanted = np.concatenate(features), np.concatenate(sizes)
     weight = np.ones(len(rows), np.float32)
     for _ in range(2):  # once more with the spread that the first answer lets expect
-        found = np.linalg.lstsq(rows * weight[:, None], wanted * weight, rcond=None)[0].clip(0)
-        weight = 1 / (rows @ found + 0.05)
-    half = np.rint(SCALE * found.reshape(2, reach + 1)).astype(np.uint16)
+        kernel = np.linalg.lstsq(rows * weight[:, None], wanted * weight, rcond=None)[0].clip(0)
+        weight = 1 / (rows @ kernel + 0.05)
+    half = np.rint(SCALE * kernel.reshape(2, reach + 1)).astype(np.uint16)
     if not half.any():
         advice = "smaller steps, or other recordings"
         raise TrainError(
@@ -278,10 +278,10 @@ def rated_speech(sampler: Sampler) -> Array:
 
 def rates_of(model: Model, waves: Array) -> dict[str, list[float]]:
     """Rates of each level on waves [B, N], by each prior that a model has, as model.json holds them."""
-    found = {"rates_kbps": measured_rates(Codec(model), waves)}
+    rates = {"rates_kbps": measured_rates(Codec(model), waves)}
     if model.context_prior:
-        found["static_rates_kbps"] = measured_rates(Codec(replace(model, context_prior=None)), waves)
-    return found
+        rates["static_rates_kbps"] = measured_rates(Codec(replace(model, context_prior=None)), waves)
+    return rates
 
 
 def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> None:
@@ -291,6 +291,6 @@ def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> 
     facts |= rates_of(model, waves)
     if bundle.config.cleans:
         facts["cleaning_span"] = cleaning_span(Codec(model), waves)
-    found = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
+    saved = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
     if made := facts.get("training", {}).get("recipe"):
-        (bundle.folder / "README.md").write_text(card(found, build(Recipe, made)))
+        (bundle.folder / "README.md").write_text(card(saved, build(Recipe, made)))
