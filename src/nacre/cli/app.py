@@ -25,9 +25,9 @@ app = typer.Typer(
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files worked on at the same time.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Work on this many files at once.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
-AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, where the package lacks it.")]
+AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, if the package lacks the model.")]
 BandKhz = Annotated[
     int | None,
     typer.Option(
@@ -35,11 +35,13 @@ BandKhz = Annotated[
         "but 8 with --denoise and packets of one size."
     ),
 ]
-Noise = Annotated[Path | None, typer.Option(help="Folder of noises to mix in.")]
-Valid = Annotated[Path | None, typer.Option(help="Folder of recordings to validate on, by real files.")]
-Resume = Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")]
-Processes = Annotated[int, typer.Option(min=1, help="Processes of this machine, one a GPU where there are GPUs.")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe's, repeatable.")]
+Noise = Annotated[Path | None, typer.Option(help="Mix in noise from this folder.")]
+Valid = Annotated[Path | None, typer.Option(help="Validate on real files of the recordings in this folder.")]
+Resume = Annotated[bool, typer.Option(help="Continue from the run's checkpoint.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes on this machine; one per GPU if there are GPUs.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting of the recipe, key=value; repeatable.")
+]
 Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
 AnyOutput = Annotated[
     str | None,
@@ -58,7 +60,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options without a command."""
@@ -94,11 +96,14 @@ class Inputs:
         list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")
     ] = None
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Take folders, with all in them, and keep their tree.")
+        bool, typer.Option("--recursive", "-r", help="Take all files inside folders, and keep the tree.")
     ] = False
     files_from: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="File with names of inputs, by lines or NULs; '-' is standard input."),
+        typer.Option(
+            metavar="LIST",
+            help="Read names of inputs from a file, separated by newlines or NULs; '-' is standard input.",
+        ),
     ] = None
 
     def find(self, kinds: frozenset[str]) -> list[Source]:
@@ -110,7 +115,9 @@ class Inputs:
 class Batch(Inputs):
     """Options of a command that reads many files."""
 
-    report: Annotated[str | None, typer.Option(metavar="OUT", help="A row for each file: OUT.csv or OUT.json.")] = None
+    report: Annotated[
+        str | None, typer.Option(metavar="OUT", help="Write a row for each file to OUT.csv or OUT.json.")
+    ] = None
     jobs: Jobs = 1
     quiet: Quiet = False
 
@@ -119,9 +126,7 @@ class Batch(Inputs):
 class WritingBatch(Batch):
     """Options of a command that makes a file of each of many."""
 
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out inputs whose output is there already.")
-    ] = False
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Skip inputs whose output exists.")] = False
     force: Force = False
 
     def task(self, work: Work, options: dict[str, Any], prepare: Callable[[], object] | None = None) -> Task:

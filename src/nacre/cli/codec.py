@@ -38,18 +38,21 @@ from nacre.core.errors import NacreError
 def encode(
     output: AnyOutput = None,
     bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
-    quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
+    quality: Annotated[float | None, typer.Option(help="Constant quality, 0..100, instead of a bitrate.")] = None,
     stereo: Annotated[
-        str, typer.Option(help="auto writes what is alike in two channels once; or left-right.")
+        str, typer.Option(help="auto codes a signal that both channels share once; or left-right.")
     ] = "auto",
     prior: Annotated[
-        str, typer.Option(help="context, or static: a quarter more bytes, decoded in half the time.")
+        str, typer.Option(help="context, or static: a quarter more bytes, half the decoding time.")
     ] = "context",
-    denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
+    denoise: Annotated[bool, typer.Option(help="Remove noise before encoding; it cannot be restored.")] = False,
     band: BandKhz = None,
-    packet_bytes: Annotated[int | None, typer.Option(help="One size for all packets, instead of a bitrate.")] = None,
+    packet_bytes: Annotated[int | None, typer.Option(help="Give all packets one size, instead of a bitrate.")] = None,
     raw: Annotated[
-        str | None, typer.Option(metavar="RATE[,CHANNELS[,FORMAT]]", help="Input has no header: 16000,1,s16le say.")
+        str | None,
+        typer.Option(
+            metavar="RATE[,CHANNELS[,FORMAT]]", help="The input has no header; give its form, such as 16000,1,s16le."
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     *,
@@ -73,7 +76,7 @@ def encode(
 def decode(
     output: AnyOutput = None,
     rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
-    raw: Annotated[bool, typer.Option(help="Samples without a header to '-': 16 bits, little-endian.")] = False,
+    raw: Annotated[bool, typer.Option(help="Write 16-bit little-endian samples without a header to '-'.")] = False,
     model: AnyModel = None,
     *,
     batch: WritingBatch,
@@ -90,7 +93,7 @@ def decode(
 @with_options
 def info(
     model: AnyModel = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, of several files a list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list for several files.")] = False,
     *,
     inputs: Inputs,
 ) -> None:

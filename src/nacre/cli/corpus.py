@@ -28,7 +28,7 @@ SourceOf = Annotated[
 ]
 Destination = Annotated[str, typer.Option("--output", "-o", metavar="DEST", help="Folder for the shards.")]
 To = Annotated[str, typer.Option(help="parquet, webdataset, safetensors; encode also to a tree.")]
-Longest = Annotated[float, typer.Option(help="Seconds of a recording; it is in memory at once.")]
+Longest = Annotated[float, typer.Option(help="Longest recording in seconds; each is held in memory.")]
 Level = Annotated[int | None, typer.Option(help="Quality level. Default: the highest without residual layer.")]
 
 
@@ -37,23 +37,21 @@ class Shared:
     """Options of every command that makes shards."""
 
     audio: Annotated[
-        str | None, typer.Option(help="Column of the sound; of tars its suffix. Default: by its name.")
+        str | None, typer.Option(help="Column of the sound, or its suffix in tars. Default: found by name.")
     ] = None
     key: Annotated[str | None, typer.Option(help="Column of names.")] = None
-    keep: Annotated[str | None, typer.Option(metavar="A,B", help="Columns that go into the shards: labels, say.")] = (
-        None
-    )
+    keep: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Copy these columns into the shards, such as labels.")
+    ] = None
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Workers. Default: all cores.")] = None
     engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a cluster.")] = "local"
     address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster. Default: RAY_ADDRESS, else one is started here.")
+        str | None, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, or a new one on this machine.")
     ] = None
-    shard_rows: Annotated[int, typer.Option(min=1, help="Recordings in a shard, at most.")] = 1000
-    shard_mb: Annotated[float, typer.Option(help="MB of the source in a shard, about.")] = 256
-    force: Annotated[bool, typer.Option("--force", "-f", help="Make shards again whose recordings have changed.")] = (
-        False
-    )
-    retry: Annotated[bool, typer.Option("--retry", help="Make shards again in which a recording failed.")] = False
+    shard_rows: Annotated[int, typer.Option(min=1, help="Most recordings in a shard.")] = 1000
+    shard_mb: Annotated[float, typer.Option(help="Rough size of a shard in MB of the source.")] = 256
+    force: Annotated[bool, typer.Option("--force", "-f", help="Rewrite shards whose recordings have changed.")] = False
+    retry: Annotated[bool, typer.Option("--retry", help="Rewrite shards in which a recording failed.")] = False
     quiet: Quiet = False
 
 
@@ -64,11 +62,11 @@ def encode(
     output: Destination,
     to: To = "parquet",
     bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
-    quality: Annotated[float | None, typer.Option(help="0..100 at constant quality, instead of a bitrate.")] = None,
+    quality: Annotated[float | None, typer.Option(help="Constant quality, 0..100, instead of a bitrate.")] = None,
     stereo: Annotated[str, typer.Option(help="auto or left-right.")] = "auto",
     prior: Annotated[str, typer.Option(help="context, or static.")] = "context",
     band: BandKhz = None,
-    denoise: Annotated[bool, typer.Option(help="Leave out what is not speech, for good.")] = False,
+    denoise: Annotated[bool, typer.Option(help="Remove noise before encoding; it cannot be restored.")] = False,
     model: Model = DEFAULT_MODEL,
     *,
     shared: Shared,
@@ -128,7 +126,9 @@ def features(
     output: Destination,
     to: To = "parquet",
     kind: Annotated[str, typer.Option("--kind", "-k", help="logmel or mfcc.")] = "logmel",
-    pool: Annotated[str | None, typer.Option(help="One row a recording, not frames: mean, stats or parts.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Write one row per recording instead of frames: mean, stats or parts.")
+    ] = None,
     longest: Longest = 3600,
     *,
     shared: Shared,

@@ -31,7 +31,7 @@ class Others:
     peers: Annotated[
         str | None,
         typer.Option(
-            help="Of opus,codec2,speex,opus-lace,opus-nolace,amr-wb,mp3. Default: the first 3, if here; '' none."
+            help="Of opus,codec2,speex,opus-lace,opus-nolace,amr-wb,mp3. Default: the first 3, if installed; '': none."
         ),
     ] = None
     peer_cmd: Annotated[
@@ -42,7 +42,9 @@ class Others:
         list[str] | None,
         typer.Option(metavar="NAME=PLACE", help="name=module:object or name=file.py:object of Python, repeatable."),
     ] = None
-    peer_bitrates: Annotated[str | None, typer.Option(help="kb/s asked of the others. Default: each its own.")] = None
+    peer_bitrates: Annotated[
+        str | None, typer.Option(help="Bitrates of the other codecs in kb/s. Default: each codec's own.")
+    ] = None
 
     def chosen(self) -> dict[str, Any]:
         """The same as options of `nacre.evaluate`. Raises UsageError."""
@@ -60,33 +62,38 @@ class Lossy:
     """Options of calls over lines that lose packets."""
 
     loss: Annotated[
-        str | None, typer.Option(help="Calls over lines that lose so many %, such as 0,5,10,20,30, not files.")
+        str | None,
+        typer.Option(
+            help="Measure calls over lines that lose this many % of packets, such as 0,5,10,20,30, instead of files."
+        ),
     ] = None
-    burst: Annotated[str, typer.Option(help="Mean runs of lost packets, with --loss.")] = "1,3"
+    burst: Annotated[str, typer.Option(help="Mean lengths of runs of lost packets, with --loss.")] = "1,3"
 
 
 @dataclass(frozen=True)
 class Noisy:
     """Options of denoising."""
 
-    task: Annotated[str, typer.Option(help="codec or denoise.")] = "codec"
-    noise: Annotated[
-        Path | None, typer.Option(help="Folder of noise: speech in it, cleaned, is measured, with --task denoise.")
-    ] = None
-    snrs: Annotated[str, typer.Option(help="dB of speech over noise, or clean, with --task denoise.")] = "0,5,10,clean"
+    task: Annotated[str, typer.Option(help="What to measure: codec or denoise.")] = "codec"
+    noise: Annotated[Path | None, typer.Option(help="Folder of noise to mix into the speech, with --task denoise.")] = (
+        None
+    )
+    snrs: Annotated[str, typer.Option(help="Speech-to-noise ratios in dB, or clean, with --task denoise.")] = (
+        "0,5,10,clean"
+    )
 
 
 @dataclass(frozen=True)
 class Shared:
     """Options of an evaluation that do not say what is measured."""
 
-    report: Annotated[Path | None, typer.Option(help="The page, one HTML file.")] = None
-    csv: Annotated[Path | None, typer.Option(help="A row for each clip, codec and rate.")] = None
-    as_json: Annotated[Path | None, typer.Option("--json", help="Rows, means, intervals and facts.")] = None
-    examples: Annotated[int, typer.Option(min=0, help="Clips to hear on the page.")] = 4
-    limit: Annotated[int | None, typer.Option(min=1, help="So many clips, spread over all.")] = None
+    report: Annotated[Path | None, typer.Option(help="Write the page, one HTML file.")] = None
+    csv: Annotated[Path | None, typer.Option(help="Write a row for each clip, codec and rate.")] = None
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write rows, means, intervals and facts.")] = None
+    examples: Annotated[int, typer.Option(min=0, help="Clips with players on the page.")] = 4
+    limit: Annotated[int | None, typer.Option(min=1, help="Use this many clips, spread over all.")] = None
     jobs: Jobs = 2
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after a run that was stopped.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False
     force: Force = False
     quiet: Quiet = False
 
@@ -94,11 +101,15 @@ class Shared:
 @app.command()
 @with_options
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder of recordings, any depth, format and rate.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of recordings of any depth, format and rate.")],
     models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
-    bitrates: Annotated[str, typer.Option(help="kb/s asked of nacre.")] = "1.5,3,4.5,6,9",
-    metrics: Annotated[str | None, typer.Option(help="Names with commas, or all. Default: the usual ones.")] = None,
-    asr: Annotated[bool, typer.Option("--asr", help="Word error of a recogniser as well; slow, English.")] = False,
+    bitrates: Annotated[str, typer.Option(help="Bitrates of nacre in kb/s.")] = "1.5,3,4.5,6,9",
+    metrics: Annotated[
+        str | None, typer.Option(help="Names of metrics with commas, or all. Default: the usual ones.")
+    ] = None,
+    asr: Annotated[
+        bool, typer.Option("--asr", help="Measure word errors of a recogniser too; slow, English only.")
+    ] = False,
     *,
     others: Others,
     lossy: Lossy,

@@ -26,11 +26,13 @@ from nacre.core.errors import UsageError
 @with_options
 def tokens(
     output: AnyOutput = None,
-    latents: Annotated[bool, typer.Option("--latents", help="Latents, before rounding, instead of tokens.")] = False,
+    latents: Annotated[
+        bool, typer.Option("--latents", help="Write latents, before rounding, instead of tokens.")
+    ] = False,
     level: Annotated[
         int | None, typer.Option(help="Quality level. Default: the highest without residual layer.")
     ] = None,
-    mono: Annotated[bool, typer.Option(help="Average the channels; else each has its own.")] = True,
+    mono: Annotated[bool, typer.Option(help="Average the channels; else write each.")] = True,
     model: AnyModel = None,
     *,
     batch: WritingBatch,
@@ -49,7 +51,7 @@ def tokens(
 @with_options
 def from_tokens(
     output: AnyOutput = None,
-    rate: Annotated[int | None, typer.Option(help="Hz. Default: the rate of what went in.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Output rate in Hz. Default: the original's.")] = None,
     model: AnyModel = None,
     *,
     batch: WritingBatch,

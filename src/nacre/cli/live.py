@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from nacre.core.types import Array
     from nacre.link.line import Call, Line
 
-Bitrate = Annotated[float, typer.Option(help="kb/s of the payloads, copies included.")]
+Bitrate = Annotated[float, typer.Option(help="Bitrate of the payloads in kb/s, copies included.")]
 Frames = Annotated[int, typer.Option(min=1, max=3, help="Frames of 20 ms in a packet.")]
-Expect = Annotated[float, typer.Option(help="Loss in % to be ready for: sets keys and copies.")]
+Expect = Annotated[float, typer.Option(help="Expected loss in %; sets keys and copies.")]
 Reach = Annotated[float | None, typer.Option(help="How far back copies reach, 40 to 1000 ms. Default: as losses ask.")]
 Copies = Annotated[bool, typer.Option(help="Send coarse copies of earlier frames when packets are lost.")]
-Denoise = Annotated[bool, typer.Option(help="Leave out noise, 10 ms later. The model needs a denoiser.")]
-Loss = Annotated[float, typer.Option(help="Packets that the line loses, in %.")]
+Denoise = Annotated[bool, typer.Option(help="Remove noise, at 10 ms more delay. The model needs a denoiser.")]
+Loss = Annotated[float, typer.Option(help="Share of packets that the line loses, in %.")]
 Burst = Annotated[float, typer.Option(min=1, help="Mean length of runs of lost packets.")]
 Jitter = Annotated[float, typer.Option(min=0, help="Mean of a random delay, ms.")]
-Seed = Annotated[int, typer.Option(help="The same gives the same losses.")]
-Depth = Annotated[float | None, typer.Option(help="How long packets wait, ms. Default: follows the line.")]
+Seed = Annotated[int, typer.Option(help="Random seed of the losses.")]
+Depth = Annotated[float | None, typer.Option(help="How long packets wait, in ms. Default: adapted to the line.")]
 Rate = Annotated[int | None, typer.Option(help="Rate in Hz. Default: the model's.")]
 
 stream = typer.Typer(help="Live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.")
@@ -139,13 +139,13 @@ def receive(
     at: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:5004",
     rate: Rate = None,
     depth: Depth = None,
-    idle: Annotated[float, typer.Option(min=0.1, help="Stop after so many seconds without a packet.")] = 5.0,
-    seconds: Annotated[float | None, typer.Option(help="Listen no longer than this.")] = None,
+    idle: Annotated[float, typer.Option(min=0.1, help="Stop after this many seconds without a packet.")] = 5.0,
+    seconds: Annotated[float | None, typer.Option(help="Listen for at most this many seconds.")] = None,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Listen for `nacre send` and write what is heard; figures once a second, reports to the sender.
+    """Receive a call from `nacre send` and write its sound; print figures once a second, report loss to the sender.
 
     nacre receive -o heard.wav --listen 0.0.0.0:5004
     """
@@ -173,25 +173,27 @@ def receive(
 @app.command()
 def simulate(
     source: Annotated[str, typer.Argument(metavar="IN", help="Sound file.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="What is heard at the other end.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Sound at the other end.")],
     loss: Loss = 10.0,
     burst: Burst = 1.0,
     delay: Annotated[float, typer.Option(min=0, help="Delay of the line, ms.")] = 50.0,
     jitter: Jitter = 0.0,
-    drift: Annotated[float, typer.Option(help="How much faster the receiver's clock goes, ppm.")] = 0.0,
+    drift: Annotated[float, typer.Option(help="How much faster the receiver's clock runs, in ppm.")] = 0.0,
     seed: Seed = 0,
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
-    expect_loss: Annotated[float | None, typer.Option(help="Loss in % to be ready for. Default: --loss.")] = None,
+    expect_loss: Annotated[float | None, typer.Option(help="Expected loss in %. Default: --loss.")] = None,
     reach: Reach = None,
     copies: Copies = True,
     depth: Depth = None,
-    figure: Annotated[str | None, typer.Option(help="OUT.png: quality over loss 0 to 30 %. Needs [evaluate].")] = None,
+    figure: Annotated[
+        str | None, typer.Option(help="Draw quality over loss of 0 to 30 % to OUT.png. Needs [evaluate].")
+    ] = None,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """A call over a made-up line: what the other end hears, and what it took.
+    """Simulate a call over a bad line: the sound at the other end, and figures.
 
     nacre simulate talk.wav -o heard.wav --loss 20 --burst 3 --jitter 15 --figure curve.png
     """

@@ -45,14 +45,16 @@ from nacre.core.units import clock
 def features(
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="FILE.npy; for many inputs a folder, or one FILE.npz; '-' is a pipe."),
+        typer.Option("--output", "-o", help="FILE.npy; a folder or one FILE.npz for many inputs; '-' is a pipe."),
     ] = None,
     kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
-    pool: Annotated[str | None, typer.Option(help="One row a file, not frames: mean, stats or parts.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Write one row per file instead of frames: mean, stats or parts.")
+    ] = None,
     level: Annotated[
         int | None, typer.Option(help="Quality level of a model. Default: the highest without residual layer.")
     ] = None,
-    quality: Annotated[float | None, typer.Option(help="0..100, instead of a level.")] = None,
+    quality: Annotated[float | None, typer.Option(help="Quality, 0..100, instead of a level.")] = None,
     model: Model = DEFAULT_MODEL,
     *,
     batch: WritingBatch,
@@ -102,14 +104,16 @@ def _features_in_one(task: Task, pairs: list[Pair], passing: Path, output: str, 
 def inspect(
     file: Annotated[str, typer.Argument(metavar="IN", help="A .nacre file, or a sound file, which is encoded first.")],
     output: Annotated[str, typer.Option("--output", "-o", help="A picture, OUT.png, or a page, OUT.html.")],
-    bitrate: Annotated[float | None, typer.Option(help="kb/s for a sound file. Default: 6 a channel.")] = None,
-    quality: Annotated[float | None, typer.Option(help="0..100, instead of a bitrate.")] = None,
-    channel: Annotated[int, typer.Option(help="Which channel, from 0.")] = 0,
+    bitrate: Annotated[
+        float | None, typer.Option(help="Bitrate in kb/s for a sound file. Default: 6 per channel.")
+    ] = None,
+    quality: Annotated[float | None, typer.Option(help="Quality, 0..100, instead of a bitrate.")] = None,
+    channel: Annotated[int, typer.Option(help="Number of the channel, from 0.")] = 0,
     model: AnyModel = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw what is in a file: sound, bits by frame and dimension, latents, quality levels, damage.
+    """Draw the contents of a file: sound, bits by frame and dimension, latents, quality levels, damage.
 
     A page has a cursor that goes with the sound, and can be zoomed; a picture needs nacre\\[plot].
     Exit code 1 if something is damaged; it is drawn all the same.
@@ -141,13 +145,13 @@ def conceal(
     file: Annotated[str, typer.Argument(metavar="IN", help="Sound, or a .nacre file.")],
     output: Output,
     lost: Annotated[
-        str | None, typer.Option(metavar="START-STOP,...", help="Stretches in seconds, such as 1.20-1.28,3.4-3.5.")
+        str | None, typer.Option(metavar="START-STOP,...", help="Lost stretches in seconds, such as 1.20-1.28,3.4-3.5.")
     ] = None,
     model: AnyModel = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put a guess in place of stretches that are lost, in all channels; every other sample stays as it is.
+    """Conceal lost stretches in all channels; every other sample stays as it is.
 
     Damaged groups of a .nacre file are concealed in any case, and --lost may name more.
     """
@@ -162,13 +166,13 @@ def conceal(
 def denoise(
     output: AnyOutput = None,
     strength: Annotated[
-        float, typer.Option(help="How much of the noise goes, 0..1. Below 1 the model needs a denoiser.")
+        float, typer.Option(help="Share of the noise to remove, 0..1. Below 1 the model needs a denoiser.")
     ] = 1.0,
     model: Model = DEFAULT_MODEL,
     *,
     batch: WritingBatch,
 ) -> None:
-    """Leave only the speech of noisy recordings. `nacre encode --denoise` does it on the way to a small file.
+    """Remove noise from recordings of speech. `nacre encode --denoise` does it on the way to a small file.
 
     nacre denoise street.wav -o clean.wav
     """
@@ -194,9 +198,9 @@ def extend(
 @app.command()
 def interpolate(
     first: Annotated[str, typer.Argument(metavar="A", help="A sound file.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another sound file.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for a file a step, or one file of all.")],
-    steps: Annotated[int, typer.Option(min=2, max=1000, help="How many, A and B among them.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Number of steps, A and B included.")] = 5,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
@@ -212,21 +216,31 @@ def interpolate(
 @app.command()
 def generate(
     output: Output,
-    resynth: Annotated[str | None, typer.Option(metavar="IN", help="Say this sound again.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="0.02 to 600 of sound drawn from the model's prior.")] = None,
-    speed: Annotated[float, typer.Option(help="0.25 to 4 times as fast; the pitch stays.")] = 1.0,
-    pitch: Annotated[float, typer.Option(help="-12 to +12 semitones; the duration stays.")] = 0.0,
+    resynth: Annotated[str | None, typer.Option(metavar="IN", help="Resynthesise this sound.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Sample this many seconds from the model's prior, 0.02 to 600.")
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Change the speed, 0.25 to 4; the pitch stays.")] = 1.0,
+    pitch: Annotated[float, typer.Option(help="Shift the pitch by -12 to +12 semitones; the duration stays.")] = 0.0,
     formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True,
-    prompt: Annotated[str | None, typer.Option(metavar="IN", help="Draw on from this; its last 10 s count.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same gives the same sound. Default: a fresh one.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 to 5; 0: always the likeliest. Default: 1.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Of the likeliest only, up to this share. Default: 0.9.")] = None,
-    level: Annotated[int | None, typer.Option(help="Quality level to draw at. Default: an eighth up.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="IN", help="Continue this sound; its last 10 s are used.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed. Default: a new one each time.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature, 0 to 5; 0 is always the likeliest. Default: 1.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest symbols up to this share. Default: 0.9.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Quality level to sample at. Default: an eighth of the way up.")
+    ] = None,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make sound from latents: a recording resynthesised at another pace or pitch, or babble drawn by lot.
+    """Make sound from latents: a recording resynthesised at another pace or pitch, or babble sampled from the prior.
 
     nacre generate --resynth talk.wav -o quick.wav --speed 1.25 --pitch +2
     nacre generate --seconds 4 -o babble.wav --seed 7 --prompt talk.wav
@@ -259,7 +273,7 @@ def none_of(names: list[str], other: str) -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("nacre-demo"),
-    bitrates: Annotated[str, typer.Option(help="Rates in kb/s.")] = "1.5,3,6,9",
+    bitrates: Annotated[str, typer.Option(help="Bitrates in kb/s.")] = "1.5,3,6,9",
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,

@@ -40,12 +40,12 @@ def recipes() -> None:
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name from `nacre recipes`, or a file.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of recordings, any depth and format; repeatable.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings of any depth and format; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
     noise: Noise = None,
     valid: Valid = None,
     start: Annotated[
-        str | None, typer.Option("--from", help="Start from this model's weights: name or folder.")
+        str | None, typer.Option("--from", help="Start from the weights of this model, a name or a folder.")
     ] = None,
     resume: Resume = False,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
@@ -82,14 +82,16 @@ def finetune(
     out: Annotated[Path, typer.Option(help="Folder of the run, for `nacre export`.")],
     noise: Noise = None,
     valid: Valid = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 2000,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate; it falls over the last 70 %.")] = 5e-4,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps.")] = 2000,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate; it falls over the last 70 % of the steps.")
+    ] = 5e-4,
     resume: Resume = False,
     processes: Processes = 1,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model further on your own recordings, by the recipe that made it and from the rates it has."""
+    """Train a model further on your own recordings, by the recipe that made it."""
     with torch_at_hand():
         from nacre.model import bundle as bundles
         from nacre.train.codec_trainer import train as run
@@ -104,14 +106,14 @@ def finetune(
 @app.command()
 def prior(
     model: Annotated[str, typer.Argument(help="A model: the name of one in the package, or its folder.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings like those it will code; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its prior.")],
-    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Excerpts coded at each level.")] = 2.4,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training; 7000 take a quarter of an hour.")] = 7000,
+    noise: Annotated[Path | None, typer.Option(help="Mix noise from this folder into some excerpts.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=1000, help="Hours of excerpts to code at each level.")] = 2.4,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps; 7000 take a quarter of an hour.")] = 7000,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a model how its latents go on: a context prior, for smaller files of the same sound."""
+    """Add a context prior to a model: smaller files of the same sound."""
     with torch_at_hand():
         from nacre.train.post.adapt import add_context
         from nacre.train.post.context import ContextConfig
@@ -126,10 +128,12 @@ def prior(
 @app.command()
 def refine(
     model: Annotated[str, typer.Argument(help="A model without residual layer: a name in the package, or a folder.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of recordings such as it will code; repeatable.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings like those it will code; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its layer.")],
-    noise: Annotated[Path | None, typer.Option(help="Folder of noises to mix into some.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=1, help="Excerpts coded at each residual level.")] = 0.25,
+    noise: Annotated[Path | None, typer.Option(help="Mix noise from this folder into some excerpts.")] = None,
+    hours: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Hours of excerpts to code at each residual level.")
+    ] = 0.25,
     base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the residual levels use.")] = 9,
     steps: Annotated[str, typer.Option(help="Steps of the residual levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
     quiet: Quiet = False,
@@ -157,7 +161,7 @@ def export(
             "Of a denoiser: the model it shall be part of, by default the one in the package."
         ),
     ] = None,
-    bits: Annotated[int, typer.Option(help="Bits a weight of the large matrices: 8, or 16 for twice the size.")] = 8,
+    bits: Annotated[int, typer.Option(help="Bits per weight of the large matrices: 8, or 16 for twice the size.")] = 8,
     quiet: Quiet = False,
 ) -> None:
     """Turn a training run into a model folder that encodes and decodes without torch."""
