@@ -17,6 +17,7 @@ PACKAGES = [  # whole ranks: a package imports lower ones, files inside a packag
     {"quantise", "entropy"},
     {"model"},
     {"codec"},
+    {"music"},
     {"tools", "train", "link"},
     {"batch", "torch"},
     {"corpus"},

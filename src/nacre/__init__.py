@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
 
 if TYPE_CHECKING:
-    from nacre.codec.codec import Codec, load
+    from nacre.codec.codec import Codec
     from nacre.codec.latents import Latents
     from nacre.codec.tokens import Tokens
+    from nacre.music.codec import MusicCodec, load
     from nacre.tools import features
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "BundleError",
     "Codec",
     "Latents",
+    "MusicCodec",
     "NacreError",
     "StreamError",
     "Tokens",
@@ -36,8 +38,9 @@ __all__ = [
 _LATER = {
     "Codec": "nacre.codec.codec",
     "Latents": "nacre.codec.latents",
+    "MusicCodec": "nacre.music.codec",
     "Tokens": "nacre.codec.tokens",
-    "load": "nacre.codec.codec",
+    "load": "nacre.music.codec",
 }  # imported when asked for: `nacre --help` needs no numpy
 
 

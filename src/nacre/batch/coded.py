@@ -6,47 +6,75 @@ import time
 from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nacre.batch.messages import warn
-from nacre.core.errors import StreamError
+from nacre.core.config import DEFAULT_MODEL
+from nacre.core.errors import StreamError, UsageError
+from nacre.core.kinds import MUSIC
 from nacre.core.units import clock, kbps
 from nacre.io.stdio import begins_coded, standard_input
 
 if TYPE_CHECKING:
     from nacre.codec.codec import Codec
     from nacre.codec.stream import Damage
-    from nacre.format.file import Contents
+    from nacre.format.file import Contents, Header
+    from nacre.music.codec import MusicCodec
 
 LARGEST_FILE_BYTES = 1 << 30
 
 _CODECS: dict[str, Codec] = {}
 
 
+def file_codec_of(model: str) -> Codec | MusicCodec:
+    """A codec of files, of speech or of music, loaded once in each process."""
+    from nacre.music.model import is_music
+
+    if not is_music(model):
+        return codec_of(model)
+    from nacre.music.codec import load_music
+
+    return load_music(model)
+
+
 def codec_of(model: str) -> Codec:
-    """A codec, loaded once in each process."""
+    """A codec with latents, loaded once in each process. Raises UsageError for a model of music, which has none."""
     if model not in _CODECS:
         from nacre.codec.codec import Codec
         from nacre.model import bundle as bundles
         from nacre.model.model import Model
+        from nacre.music.model import is_music
 
+        if is_music(model):
+            raise UsageError(f"model {model}", found="a model of music", wanted="one with latents", next=DEFAULT_MODEL)
         _CODECS[model] = Codec(Model.load(bundles.find(model)))
     return _CODECS[model]
 
 
 def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
-    """Packets and codec of a file; the model is found by its fingerprint. Raises StreamError for several joined."""
+    """Packets and codec of a file of a model with latents, which is found by its fingerprint.
+
+    Raises StreamError for several joined, and for music.
+    """
+    contents, codec = open_one(file, model)
+    if contents.header.kind == MUSIC:
+        raise StreamError(file, found="a file of music, without latents", wanted="a file of speech")
+    return contents, cast("Codec", codec)
+
+
+def open_one(file: str, model: str | None) -> tuple[Contents, Codec | MusicCodec]:
+    """Packets and codec of a file. Raises StreamError for several joined."""
     files = open_all(file, model)
     if len(files) > 1:
         raise StreamError(file, found=f"{len(files)} .nacre files joined", wanted="one", next="decode takes them all")
     return files[0]
 
 
-def open_all(file: str, model: str | None) -> list[tuple[Contents, Codec]]:
+def open_all(file: str, model: str | None) -> list[tuple[Contents, Codec | MusicCodec]]:
     """Packets and codec of a file, or of each of several that were joined."""
     files = []
     for data in _apart(_read(file)):
-        codec = codec_of(model if model is not None else _model_of(file, data))
+        codec = file_codec_of(model if model is not None else _model_of(file, data))
         try:
             files.append((codec.parse(data), codec))
         except StreamError as error:
@@ -58,9 +86,12 @@ def _model_of(file: str, data: bytes) -> str:
     """The model of this package that wrote a file."""
     from nacre.format.file import unpack_header
     from nacre.model import bundle as bundles
+    from nacre.music.model import NAME, find
 
     fingerprint = unpack_header(data).fingerprint
     inside = bundles.by_fingerprint(fingerprint)
+    if inside is None and fingerprint == find().fingerprint:
+        return NAME
     if inside is None:
         known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
         wanted = f"a model of this package ({known})"
@@ -105,24 +136,19 @@ def _read(file: str) -> bytes:
 
 def facts_of(file: str, model: str | None) -> dict[str, Any]:
     """What `nacre info` shows of a file."""
-    from nacre.codec.band import KHZ
-    from nacre.codec.stream import prior_of
-
-    contents, codec = open_coded(file, model)
+    contents, codec = open_one(file, model)
     header, samples = contents.header, contents.samples
     duration_s = (samples or 0) / header.rate_hz
     levels = [packet.level for packet in contents.packets if packet is not None and packet.payload]
     size = contents.size_bytes
     return {
         "file": file,
-        "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
-        "kind": codec.model.quantiser.name,
-        "prior": prior_of(codec.model, header),
+        "model": f"{codec.model.name} ({header.fingerprint.hex()})",
+        **_kind_facts(codec, header),
         "duration_s": round(duration_s, 3),
         "samples": samples,
         "rate_hz": header.rate_hz,
         "channels": header.channels,
-        "band_khz": {band: khz for khz, band in KHZ.items()}[header.band],
         "bytes": size,
         "kbps": round(kbps(size, duration_s), 3),
         "kbps_payload": round(kbps(contents.payload_bytes, duration_s), 3),
@@ -139,8 +165,19 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
         "truncated": contents.truncated,
         **({"tags": contents.tags} if contents.tags else {}),
         **({"modified": _date(contents.modified_s)} if contents.modified_s is not None else {}),
-        **_codebook_facts(codec, levels),
+        **({} if header.kind == MUSIC else _codebook_facts(cast("Codec", codec), levels)),
     }
+
+
+def _kind_facts(codec: Codec | MusicCodec, header: Header) -> dict[str, Any]:
+    if header.kind == MUSIC:
+        return {"kind": "MUSIC", "band_khz": 20}
+    from nacre.codec.band import KHZ
+    from nacre.codec.stream import prior_of
+
+    model = cast("Codec", codec).model
+    band = {band: khz for khz, band in KHZ.items()}[header.band]
+    return {"kind": model.quantiser.name, "prior": prior_of(model, header), "band_khz": band}
 
 
 def _date(then_s: float) -> str:

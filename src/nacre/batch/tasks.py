@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from nacre.batch.coded import codec_of, is_coded, open_all, open_coded, report_damage
+from nacre.batch.choice import AUTO, listened, suiting
+from nacre.batch.coded import codec_of, file_codec_of, is_coded, open_all, open_coded, report_damage
 from nacre.batch.messages import warn
 from nacre.batch.report import Result
 from nacre.batch.run import check_apart
@@ -42,14 +43,19 @@ def encode_file(
 
     if (suffix := Path(target).suffix.lower()) in FORMATS:
         raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
-    codec = codec_of(model)
     started = time.perf_counter()
     with AudioReader(source, Raw.parse(raw) if raw is not None else None) as reader:
-        stream = codec.encoder(reader.rate_hz, reader.channels, **settings)
+        blocks = reader.blocks(reader.rate_hz)
+        if model in (AUTO, DEFAULT_MODEL):
+            music, blocks = listened(blocks, reader.rate_hz)
+            chosen = suiting(music, settings, reader.channels)
+            _tell_choice(source, model, chosen)
+            model = chosen if model == AUTO else model
+        stream = file_codec_of(model).encoder(reader.rate_hz, reader.channels, **settings)
         with output_file(target, force) as file:
             counted = _Counted(file)
             writer = Writer(cast("BinaryIO", counted), stream.header)
-            for block in reader.blocks(reader.rate_hz):
+            for block in blocks:
                 for packet in stream.push(block):
                     writer.add(packet)
                 tick(stream.samples / reader.samples if reader.samples else 0)
@@ -63,6 +69,14 @@ def encode_file(
     _note(reader.notes)
     text = _summary(source, duration_s, counted.size_bytes, started)
     return Result(text, duration_s, bytes_out=counted.size_bytes, error=reader.loss(), kept=True)
+
+
+def _tell_choice(source: str, asked: str, suiting: str) -> None:
+    """Say which model was chosen, or that another one would be the better choice."""
+    if asked == AUTO:
+        warn(f"{source}: coded by {suiting}, by what it sounds like")
+    elif suiting != asked:
+        warn(f"{source}: sounds like music, which {suiting} keeps better; --model auto takes it")
 
 
 def decode_file(

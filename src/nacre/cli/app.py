@@ -27,6 +27,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace output that exists.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Work on this many files at once.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder.")]
+EncodingModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name from `nacre models`, or a folder; auto takes speech-16k or, of music, music-48k.",
+    ),
+]
 AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, if the package lacks the model.")]
 BandKhz = Annotated[
     int | None,

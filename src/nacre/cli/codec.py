@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nacre.batch.coded import codec_of, facts_of
+from nacre.batch.choice import AUTO
+from nacre.batch.coded import facts_of, file_codec_of
 from nacre.batch.messages import complain
 from nacre.batch.run import Task, run_batch
 from nacre.batch.sources import CODED, Pair
@@ -23,8 +24,8 @@ from nacre.cli.app import (
     AnyOutput,
     BandKhz,
     Batch,
+    EncodingModel,
     Inputs,
-    Model,
     WritingBatch,
     app,
     with_options,
@@ -54,20 +55,23 @@ def encode(
             metavar="RATE[,CHANNELS[,FORMAT]]", help="The input has no header; give its form, such as 16000,1,s16le."
         ),
     ] = None,
-    model: Model = DEFAULT_MODEL,
+    model: EncodingModel = DEFAULT_MODEL,
     *,
     batch: WritingBatch,
 ) -> None:
     """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) to .nacre files.
 
     nacre encode talk.wav -o talk.nacre --bitrate 6
+    nacre encode song.flac -o song.nacre --model auto --bitrate 32
     nacre encode --recursive archive -o coded --skip-existing --jobs 2 --report coded.csv
     """
     settings = {"bitrate_kbps": bitrate, "quality": quality, "stereo": stereo, "prior": prior, "denoise": denoise}
     settings |= {"packet_bytes": packet_bytes, "band_khz": band}
+    named = DEFAULT_MODEL if model == AUTO else model
     if packet_bytes is not None and not batch.quiet:
-        advise_size(model, packet_bytes)
-    task = batch.task(encode_file, {"settings": settings, "model": model, "raw": raw}, partial(codec_of, model))
+        advise_size(named, packet_bytes)
+    options = {"settings": settings, "model": model, "raw": raw}
+    task = batch.task(encode_file, options, partial(file_codec_of, named))
     run_batch(task, batch.pairs(output, ".nacre"))
 
 
@@ -138,6 +142,9 @@ def models() -> None:
     from rich.table import Table
 
     from nacre.model import bundle as bundles
+    from nacre.music.model import find as find_music
+    from nacre.music.model import size_bytes
+    from nacre.music.rate import LEAST_KBPS, MOST_KBPS
 
     table = Table("model", "kb/s a channel", "MB", "fingerprint", "licence", box=None)
     for folder in bundles.bundled():
@@ -145,4 +152,7 @@ def models() -> None:
         rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f}"
         row = (bundle.name, rates, f"{bundle.size_bytes / 1e6:.1f}", bundle.fingerprint.hex())
         table.add_row(*row, bundle.facts.licence)
+    music = find_music()
+    row = (music.name, f"{LEAST_KBPS:g} to {MOST_KBPS:g}", f"{size_bytes(music) / 1e6:.1f}", music.fingerprint.hex())
+    table.add_row(*row, str(music.facts.get("licence", "")))
     Console(highlight=False).print(table)

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from nacre.core.errors import NacreError
 
 MAGIC = b"NACR"  # what a .nacre file begins with
+MUSIC = 5  # kind of a file of music, whose symbols are no latents; the other kinds are in nacre.quantise.registry
 
 Item = TypeVar("Item")
 

@@ -1,0 +1,48 @@
+"""Which model suits a recording: one of speech, or the one of music."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from nacre.core.config import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from nacre.core.types import Array
+
+AUTO = "auto"
+LISTENED_S = 20.0  # of the beginning
+SPEECH_ONLY = ("denoise", "packet_bytes")
+
+
+def listened(blocks: Iterator[Array], rate_hz: int) -> tuple[bool, Iterator[Array]]:
+    """(whether the beginning of blocks [C, N] is music, the same blocks again)."""
+    import numpy as np
+
+    from nacre.dsp.steadiness import MUSIC, RATE_HZ, steadiness
+    from nacre.io.audio import Resampler
+
+    first, samples = [], 0
+    for block in blocks:
+        first.append(block)
+        samples += block.shape[1]
+        if samples >= LISTENED_S * rate_hz:
+            break
+    if not first:
+        return False, blocks
+    resampler = Resampler(rate_hz, RATE_HZ, 1)
+    wave = np.concatenate([block.mean(0, keepdims=True) for block in first], 1)
+    ready = np.concatenate([resampler.push(wave), resampler.flush()], 1)[0]
+    return steadiness(ready) >= MUSIC, chain(first, blocks)
+
+
+def suiting(music: bool, settings: dict[str, Any], channels: int) -> str:
+    """The name of the model for sound that is music or not, under what was asked for."""
+    from nacre.music.model import NAME
+    from nacre.music.rate import LEAST_KBPS
+
+    kbps = settings.get("bitrate_kbps")
+    sparse = kbps is not None and kbps < LEAST_KBPS * channels
+    bound = sparse or any(settings.get(name) for name in SPEECH_ONLY)
+    return NAME if music and not bound else DEFAULT_MODEL
