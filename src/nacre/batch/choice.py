@@ -18,10 +18,8 @@ SPEECH_ONLY = ("denoise", "packet_bytes")
 
 def listened(blocks: Iterator[Array], rate_hz: int) -> tuple[bool, Iterator[Array]]:
     """(whether the beginning of blocks [C, N] is music, the same blocks again)."""
-    import numpy as np
-
-    from nacre.dsp.steadiness import MUSIC, RATE_HZ, steadiness
-    from nacre.io.audio import Resampler
+    from nacre.dsp.steadiness import MUSIC, RATE_HZ, mixed, steadiness
+    from nacre.io.audio import resampled
 
     first, samples = [], 0
     for block in blocks:
@@ -31,10 +29,7 @@ def listened(blocks: Iterator[Array], rate_hz: int) -> tuple[bool, Iterator[Arra
             break
     if not first:
         return False, blocks
-    resampler = Resampler(rate_hz, RATE_HZ, 1)
-    wave = np.concatenate([block.mean(0, keepdims=True) for block in first], 1)
-    ready = np.concatenate([resampler.push(wave), resampler.flush()], 1)[0]
-    return steadiness(ready) >= MUSIC, chain(first, blocks)
+    return steadiness(resampled(mixed(first), rate_hz, RATE_HZ)) >= MUSIC, chain(first, blocks)
 
 
 def suiting(music: bool, settings: dict[str, Any], channels: int) -> str:

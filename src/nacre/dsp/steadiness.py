@@ -6,6 +6,8 @@ comes to .08, tonal music to .4 to .8; drums are no steadier than speech.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nacre.core.types import Array, Floats
@@ -32,6 +34,11 @@ def steadiness(wave: Array) -> float:
     both = loud[:-LAG] & loud[LAG:]
     products = (fine[:-LAG] * fine[LAG:]).sum(1)[both]
     return float(products.mean()) if len(products) else 0.0
+
+
+def mixed(blocks: Sequence[Array]) -> Array:
+    """The mean of the channels of blocks [C, N] in a row, as one wave."""
+    return np.concatenate([block.mean(0) for block in blocks])
 
 
 def _fine(logs: Floats) -> Floats:
