@@ -122,7 +122,8 @@ def test_bitrates_are_met_and_bring_quality(codec) -> None:
         data = codec.encode(wave, RATE_HZ, bitrate_kbps=kbps)
         assert len(data) * 8 / 12 / 1000 == pytest.approx(kbps, rel=0.08)
         found.append(ratio_db(wave, codec.decode(data)[0]))
-    assert found == sorted(found) and found[1] > 20
+    assert found == sorted(found)
+    assert found[1] > 20
 
 
 def test_quality_is_no_matter_of_loudness(codec) -> None:
@@ -169,12 +170,14 @@ def test_a_lost_packet_fades_and_harms_no_other(codec) -> None:
     contents.packets[4] = None
     stream = codec.decoder(contents)
     found = stream.whole()
-    assert {item.channel for item in stream.damage} == {0, 1} and len(stream.damage) == 2
+    assert {item.channel for item in stream.damage} == {0, 1}
+    assert len(stream.damage) == 2
     group, lap = 24 * blocks.FRAME, blocks.FRAME
     assert np.array_equal(found[:, : 2 * group - lap], whole[:, : 2 * group - lap])
     assert np.allclose(found[:, 3 * group + lap :], whole[:, 3 * group + lap :], atol=1e-6)
     lost = found[:, 2 * group + lap : 3 * group - lap]
-    assert np.isfinite(lost).all() and np.abs(lost).max() < 1
+    assert np.isfinite(lost).all()
+    assert np.abs(lost).max() < 1
     assert np.square(lost[:, -4800:]).mean() < 1e-4 * np.square(whole).mean()
 
 
@@ -210,7 +213,8 @@ def test_golden_file(codec) -> None:
     contents = codec.parse((DATA / "golden-music.nacre").read_bytes())
     wanted = np.load(DATA / "golden-music.npz")
     held = read_packet(codec.model, contents.packets[0], 24, 2)
-    assert not isinstance(held, StreamError) and held.symbols
+    assert not isinstance(held, StreamError)
+    assert held.symbols
     for name, symbols in held.symbols._asdict().items():
         assert np.array_equal(symbols, wanted[name]), name
 
@@ -221,7 +225,9 @@ def test_what_cannot_be(codec, options) -> None:
         codec.encode(tune(0.2), RATE_HZ, **options)
 
 
-@pytest.mark.parametrize("options", [{"denoise": True}, {"packet_bytes": 100}, {"level": 3}, {"band_khz": 12}])
+@pytest.mark.parametrize(
+    "options", [{"denoise": True}, {"packet_bytes": 100}, {"level": 3}, {"band_khz": 12}, {"prior": "static"}]
+)
 def test_what_is_for_speech_alone(codec, options) -> None:
     with pytest.raises(UsageError, match="speech"):
         codec.encoder(RATE_HZ, 2, **options)
@@ -263,14 +269,18 @@ def test_the_command_line_takes_the_model_that_suits(run, tmp_path) -> None:
 
     soundfile.write(tmp_path / "tune.wav", tune(3).T, RATE_HZ)
     made = run("encode", "tune.wav", "-o", "tune.nacre", "--model", "auto")
-    assert made.rc == 0 and "music-48k" in made.stderr
+    assert made.rc == 0
+    assert "music-48k" in made.stderr
     assert run("verify", "tune.nacre").rc == 0
     assert run("decode", "tune.nacre", "-o", "back.wav").rc == 0
     assert soundfile.info(tmp_path / "back.wav").frames == 3 * RATE_HZ
     facts = json.loads(run("info", "--json", "tune.nacre").stdout)
-    assert facts["model"].startswith("music-48k") and facts["kind"] == "MUSIC"
+    assert facts["model"].startswith("music-48k")
+    assert facts["kind"] == "MUSIC"
     assert "sounds like music" in run("encode", "tune.wav", "-o", "speech.nacre").stderr
     sparse = run("encode", "tune.wav", "-o", "sparse.nacre", "--model", "auto", "--bitrate", "6")
     assert "speech-16k" in sparse.stderr
     refused = run("tokens", "tune.nacre", "-o", "tokens.npz")
-    assert refused.rc == 1 and "music" in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.rc == 1
+    assert "music" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -40,6 +40,7 @@ def shell(tmp_path: Path):
 
     wave, rate_hz = soundfile.read(CLIPS / "dutch.flac")
     soundfile.write(tmp_path / "talk.wav", wave, rate_hz)
+    soundfile.write(tmp_path / "song.flac", wave, rate_hz)
     (tmp_path / "calls").mkdir()
     for name in ("english", "german"):
         shutil.copy(CLIPS / f"{name}.flac", tmp_path / "calls")

@@ -39,5 +39,5 @@ def suiting(music: bool, settings: dict[str, Any], channels: int) -> str:
 
     kbps = settings.get("bitrate_kbps")
     sparse = kbps is not None and kbps < LEAST_KBPS * channels
-    bound = sparse or any(settings.get(name) for name in SPEECH_ONLY)
+    bound = sparse or settings.get("prior") == "static" or any(settings.get(name) for name in SPEECH_ONLY)
     return NAME if music and not bound else DEFAULT_MODEL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nacre.codec.packets import CONTEXT
 from nacre.codec.settings import Settings
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.kinds import MUSIC
@@ -129,8 +130,10 @@ def _check(settings: Settings) -> None:
     """Raise UsageError for what cannot be asked of a model of music."""
     if settings.stereo not in WAYS:
         raise UsageError("stereo", found=settings.stereo, wanted=" or ".join(WAYS))
-    for name in ("denoise", "packet_bytes", "level", "band_khz"):
-        if getattr(settings, name):
+    asked = {name: getattr(settings, name) for name in ("denoise", "packet_bytes", "level", "band_khz")}
+    asked["prior"] = settings.prior != CONTEXT
+    for name, value in asked.items():
+        if value:
             wanted = "none of it: that is for speech"
             raise UsageError(name, found=getattr(settings, name), wanted=wanted, next="--model speech-16k")
 
