@@ -101,8 +101,10 @@ def from_frames(coefficients: Floats, splits: Sequence[int]) -> Floats:
 
 def uniform(wave: Floats, split: int) -> Floats:
     """wave [C, T * FRAME] in blocks of one size, ends unlapped -> coefficients [C, T, FRAME]."""
-    splits = [split] * (wave.shape[1] // FRAME)
-    turned = wave.copy()
-    for place, lap in borders(splits, None, None):
-        turn_border(turned, place, lap, 1)
-    return to_frames(turned, splits)
+    size = block_size(split)
+    cos, sin = _slopes(size)
+    turned = wave.reshape(len(wave), -1, size).copy()
+    before, after = turned[:, :-1, : size // 2 - 1 : -1].copy(), turned[:, 1:, : size // 2].copy()
+    turned[:, :-1, : size // 2 - 1 : -1] = cos * before - sin * after
+    turned[:, 1:, : size // 2] = cos * after + sin * before
+    return to_frames(turned.reshape(wave.shape), [split] * (wave.shape[1] // FRAME))

@@ -192,7 +192,7 @@ class MusicTables:
 
     def _row(self, number: int, classes: Ints, features: list[Ints]) -> Ints:
         activity = sum(int(weight) * feature for weight, feature in zip(self._kernel[number], features, strict=True))
-        found: Ints = (number * RATIOS + classes) * ACTIVITIES + np.searchsorted(self._edges, activity, "right")
+        found: Ints = (number * RATIOS + classes) * ACTIVITIES + self._classes[activity]
         return found
 
     @staticmethod
@@ -270,8 +270,10 @@ class MusicTables:
         return self.arrays["kernel"].astype(np.int32)
 
     @cached_property
-    def _edges(self) -> Ints:
-        return self.arrays["edges"].astype(np.int32)
+    def _classes(self) -> Ints:
+        """Class of every activity there can be."""
+        most = int(self._kernel.sum(1).max()) * 2 * VALUES
+        return np.searchsorted(self.arrays["edges"], np.arange(most + 1), "right").astype(np.int32)
 
 
 PAD = 4
