@@ -45,12 +45,14 @@ def main(
         str, typer.Option(help="Of Opus, AAC, MP3, Vorbis; nacre gets the rate of the first.")
     ] = "Opus,AAC,MP3,Vorbis",
     page: Annotated[Path | None, typer.Option(help="A page with players and spectrograms.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Spectrograms of each clip at that rate, a PNG.")] = None,
     page_kbps: Annotated[float, typer.Option(help="The rate on that page.")] = 32.0,
 ) -> None:
     """A row for each clip and rate, and means."""
     codec, names = nacre.load("music-48k"), peers.split(",")
     rows: dict[float, dict[str, list[Row]]] = {rate: {} for rate in numbers(bitrates)}
     parts: list[str] = []
+    shown: dict[str, list[tuple[str, Array]]] = {}
     table = Table("clip", "kb/s asked", *(f"{name}: kb/s, ViSQOL, log-mel, SNR" for name in ["nacre", *names]))
     for path in find_clips(data, None):
         wave, rate_hz = audio.read(data / path)
@@ -64,6 +66,9 @@ def main(
                 rows[rate].setdefault(name, []).append(row)
             table.add_row(str(path), f"{rate:g}", *(told(row) for row in figures.values()))
             print(path, f"{rate:g}", {name: told(row) for name, row in figures.items()}, flush=True)
+            if rate == page_kbps:
+                columns = [(f"{name}, {kb:.0f} kb/s", sound) for name, (sound, kb) in found.items()]
+                shown[str(path)] = [("original", wave), *columns[:2]]
             if page and rate == page_kbps:
                 sounds = {"original": (wave, 0.0)} | found
                 parts.append(section(str(path), sounds, figures))
@@ -71,6 +76,8 @@ def main(
         means = {name: tuple(np.mean(each, 0)) for name, each in found_rows.items()}
         table.add_row("mean", f"{rate:g}", *(told(row) for row in means.values()), style="bold")
     wide_console().print(table)
+    if figure:
+        draw(figure, shown)
     if page:
         page.write_text(PAGE.replace("$parts", "\n".join(parts)), "utf-8")
 
@@ -200,15 +207,34 @@ def section(name: str, sounds: dict[str, tuple[Array, float]], figures: dict[str
     return f"<h2>{html.escape(name)}</h2><div class=row>{''.join(cells)}</div>"
 
 
+def draw(path: Path, shown: dict[str, list[tuple[str, Array]]]) -> None:
+    """Spectrograms to 24 kHz: a row for each clip."""
+    from matplotlib.figure import Figure
+
+    rows = list(shown.items())
+    figure = Figure(figsize=(11, 1.9 * len(rows)), dpi=60, layout="constrained")
+    for (clip, sounds), row in zip(rows, figure.subplots(len(rows), 3, squeeze=False, sharey=True), strict=True):
+        row[0].set_ylabel(f"{clip.split('.')[0]}, kHz", fontsize=8)
+        for (name, wave), axes in zip(sounds, row, strict=True):
+            axes.set_title(name, loc="left", fontsize=8)
+            spectrum(axes, wave)
+    figure.savefig(path)
+
+
+def spectrum(axes: Any, wave: Array) -> None:
+    """The mean of the channels of wave [2, N] as a picture."""
+    frames = np.lib.stride_tricks.sliding_window_view(wave.mean(0), 2048)[::480] * np.hanning(2048)
+    level_db = 20 * np.log10(np.abs(np.fft.rfft(frames)).T + 1e-6)
+    axes.imshow(level_db, origin="lower", aspect="auto", extent=(0, len(wave[0]) / RATE_HZ, 0, 24), vmin=-50, vmax=40)
+
+
 def picture(wave: Array) -> str:
     """Spectrogram to 24 kHz as an address."""
     from matplotlib.figure import Figure
 
-    frames = np.lib.stride_tricks.sliding_window_view(wave.mean(0), 2048)[::480] * np.hanning(2048)
     figure = Figure(figsize=(4, 2), dpi=80, layout="constrained")
     axes = figure.subplots()
-    level_db = 20 * np.log10(np.abs(np.fft.rfft(frames)).T + 1e-6)
-    axes.imshow(level_db, origin="lower", aspect="auto", extent=(0, len(wave[0]) / RATE_HZ, 0, 24), vmin=-50, vmax=40)
+    spectrum(axes, wave)
     axes.set_ylabel("kHz")
     file = io.BytesIO()
     figure.savefig(file, format="png")
