@@ -77,7 +77,7 @@ class MusicDecoder:
             raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         self.damage: list[Damage] = []
         channels = self.header.channels
-        self._pair = self.header.coupling == Coupling.JOINED
+        self._pair = self.header.coupling == Coupling.INTENSITY
         self._parts = [_Part(2)] if self._pair else [_Part(1) for _ in range(channels)]
         self._resampler = Resampler(RATE_HZ, self.rate_hz, channels)
 

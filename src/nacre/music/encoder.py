@@ -12,7 +12,7 @@ from nacre.core.types import Array, Floats, Ints
 from nacre.core.units import ceil_div
 from nacre.dsp.blas import one_thread
 from nacre.dsp.blocks import FRAME, HALF, borders, to_frames, turn_border
-from nacre.dsp.stereo import AUTO, WAYS
+from nacre.dsp.stereo import AUTO, MODES
 from nacre.dsp.wave import as_sound, check_shape
 from nacre.entropy import range_coder
 from nacre.format import file as container
@@ -41,7 +41,7 @@ class MusicEncoder:
         _check(settings)
         pair = channels == 2 and settings.stereo == AUTO
         self.model, self.plan = model, plan_music(channels, settings.bitrate_kbps, settings.quality)
-        coupling = Coupling.JOINED if pair else Coupling.APART
+        coupling = Coupling.INTENSITY if pair else Coupling.SEPARATE
         self.header = Header(model.fingerprint, rate_hz, channels, None, GROUP_FRAMES, MUSIC, coupling)
         self.samples = 0
         self._resampler = Resampler(rate_hz, RATE_HZ, channels)
@@ -98,7 +98,7 @@ class MusicEncoder:
 
         fineness = self.plan.choose(loudest, duration_s, size_of)
         packets = [self._packet(group, fineness) for group in groups]
-        if self.header.coupling == Coupling.JOINED:
+        if self.header.coupling == Coupling.INTENSITY:
             packets.append(Packet(WITH_FIRST if packets[0].payload else 0, b""))
         self.plan.record(sum(len(container.pack_packet(packet)) for packet in packets), duration_s)
         return packets
@@ -108,7 +108,7 @@ class MusicEncoder:
             return Packet(0, b"")
         while True:
             symbols = quantised(group, fineness)
-            data = range_coder.encode_pieces(self.model.tables.encoding(symbols, fineness))
+            data = range_coder.encode_symbols(self.model.tables.encoding(symbols, fineness))
             if len(data) < MOST_PAYLOAD_BYTES or fineness == STEPS - 1:
                 break
             fineness += 1
@@ -128,8 +128,8 @@ def check_of(symbols: GroupSymbols, level: int, fineness: int) -> int:
 
 def _check(settings: Settings) -> None:
     """Raise UsageError for what cannot be asked of a model of music."""
-    if settings.stereo not in WAYS:
-        raise UsageError("stereo", found=settings.stereo, wanted=" or ".join(WAYS))
+    if settings.stereo not in MODES:
+        raise UsageError("stereo", found=settings.stereo, wanted=" or ".join(MODES))
     asked = {name: getattr(settings, name) for name in ("denoise", "packet_bytes", "level", "band_khz")}
     asked["prior"] = settings.prior != CONTEXT
     for name, value in asked.items():

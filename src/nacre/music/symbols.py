@@ -20,7 +20,7 @@ import numpy as np
 
 from nacre.core.errors import BundleError, StreamError
 from nacre.core.types import Array, Floats, Ints, Shares
-from nacre.entropy.symbols import SymbolRequest, pieces, whole
+from nacre.entropy.symbols import SymbolRequest, answered_requests, request_symbols
 from nacre.io.arrays import read_arrays
 from nacre.music import shape
 from nacre.music.shape import BANDS, CODED, LEVELS, PARTS, SILENT, TOP
@@ -104,7 +104,7 @@ class MusicTables:
                     row = rows[number][channel, frame]
                     if len(kept := row[row >= 0]):
                         chosen = values[channel, frame, part][row >= 0]
-                        yield from pieces(chosen[None], _VALUE_LOWEST, self._values[kept[None]])[0]
+                        yield from answered_requests(chosen[None], _VALUE_LOWEST, self._values[kept[None]])[0]
 
     def decoding(self, frames: int, channels: int, fineness: int) -> Generator[SymbolRequest, Ints, GroupSymbols]:
         """Asks for the symbols of a group and returns them. Raises StreamError for levels that cannot be."""
@@ -126,7 +126,7 @@ class MusicTables:
             for tier in tiers(frames):
                 for odd in (0, 1):
                     expected, rows = self.level_rows(levels, channel, tier, odd)
-                    distances = yield from whole([0], self._levels[rows.reshape(1, -1)], _LEVEL_LOWEST)
+                    distances = yield from request_symbols([0], self._levels[rows.reshape(1, -1)], _LEVEL_LOWEST)
                     now = expected + distances.reshape(expected.shape)
                     if now.size and not 0 <= now.min() <= now.max() < LEVELS:
                         raise StreamError("level of a band", found=now.max(), wanted=f"0 to {LEVELS - 1}")
@@ -134,7 +134,7 @@ class MusicTables:
         values = np.zeros((channels, frames, TOP), np.int32)
         found_so_far = GroupSymbols(splits, shares, angles, levels, values)
         for frame, channel, at, rows in self.value_rows(found_so_far, fineness):
-            answers = yield from whole([0], self._values[rows[None]], _VALUE_LOWEST)
+            answers = yield from request_symbols([0], self._values[rows[None]], _VALUE_LOWEST)
             values[channel, frame, at] = answers[0]
         return found_so_far
 
@@ -241,7 +241,9 @@ class MusicTables:
                 for odd in (0, 1):
                     expected, rows = self.level_rows(levels, channel, tier, odd)
                     distances = levels[channel][tier.frames, odd::2] - expected
-                    yield from pieces(distances.reshape(1, -1), _LEVEL_LOWEST, self._levels[rows.reshape(1, -1)])[0]
+                    yield from answered_requests(
+                        distances.reshape(1, -1), _LEVEL_LOWEST, self._levels[rows.reshape(1, -1)]
+                    )[0]
 
     def _ask(self, shares: Shares) -> Generator[SymbolRequest, Ints, Ints]:
         answers = yield SymbolRequest([0], shares[None])
