@@ -21,6 +21,7 @@ from typing import Annotated
 import av
 import numpy as np
 import typer
+from blind import Sounds, write_blind_page
 from common import numbers, wide_console
 from rich.progress import track
 from rich.table import Table
@@ -47,6 +48,7 @@ def main(
     bitrate: Annotated[float, typer.Option(help="kb/s of nacre's core; the layer comes on top.")] = 6.0,
     opus: Annotated[str, typer.Option(help="Rates of Opus, kb/s; 20 behind a + asks for all of 20 kHz.")] = "12,16,24",
     clips: Annotated[int | None, typer.Option(help="So many of each folder.")] = None,
+    blind: Annotated[Path | None, typer.Option(help="A page for a blind test of all of these.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Spectrograms of the first clip, a PNG.")] = None,
 ) -> None:
     """Means over clips."""
@@ -59,15 +61,19 @@ def main(
     ways |= {f"Opus {rate:g}": partial(by_opus, rate=rate) for rate in numbers(opus)}
     names = [folder / name for folder in data for name in find_clips(folder, clips)]
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in ways}
+    heard: Sounds = {}
     for path in track(names, "coding"):
         wave, rate_hz = audio.read(path)
         wave = audio.resampled(wave[0], rate_hz, RATE_HZ)
         made = {name: way(wave) for name, way in ways.items()}
         for name, (decoded, rate) in made.items():
             rows[name].append((rate, *distances(wave, decoded), repeat(wave, decoded)))
+        heard[path.stem] = {"original": wave[None]} | {name: sound[None] for name, (sound, _) in made.items()}
         if figure:
             draw(figure, {"original": wave} | {name: decoded for name, (decoded, _) in made.items()})
             figure = None
+    if blind:
+        write_blind_page(blind, f"Speech to 20 kHz, core at {bitrate:g} kb/s", heard, RATE_HZ)
     table = Table("codec", "kb/s", "LSD to 20 kHz, dB", "from 8 kHz, dB", "envelope, dB", "level, dB", "repeat")
     for name, found in rows.items():
         rate, *rest = np.nanmean(found, 0)

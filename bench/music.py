@@ -22,6 +22,7 @@ import av
 import numpy as np
 import soundfile
 import typer
+from blind import Sounds, write_blind_page
 from common import numbers, wide_console
 from rich.table import Table
 
@@ -45,6 +46,7 @@ def main(
         str, typer.Option(help="Of Opus, AAC, MP3, Vorbis; nacre gets the rate of the first.")
     ] = "Opus,AAC,MP3,Vorbis",
     page: Annotated[Path | None, typer.Option(help="A page with players and spectrograms.")] = None,
+    blind: Annotated[Path | None, typer.Option(help="A page for a blind test at that rate.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Spectrograms of each clip at that rate, a PNG.")] = None,
     page_kbps: Annotated[float, typer.Option(help="The rate on that page.")] = 32.0,
 ) -> None:
@@ -53,6 +55,7 @@ def main(
     rows: dict[float, dict[str, list[Row]]] = {rate: {} for rate in numbers(bitrates)}
     parts: list[str] = []
     shown: dict[str, list[tuple[str, Array]]] = {}
+    heard: Sounds = {}
     table = Table("clip", "kb/s asked", *(f"{name}: kb/s, ViSQOL, log-mel, SNR" for name in ["nacre", *names]))
     for path in find_clips(data, None):
         wave, rate_hz = audio.read(data / path)
@@ -68,6 +71,7 @@ def main(
             print(path, f"{rate:g}", {name: told(row) for name, row in figures.items()}, flush=True)
             if rate == page_kbps:
                 columns = [(f"{name}, {kb:.0f} kb/s", sound) for name, (sound, kb) in found.items()]
+                heard[str(path)] = {"original": wave} | {name: sound for name, (sound, _) in found.items()}
                 shown[str(path)] = [("original", wave), *columns[:2]]
             if page and rate == page_kbps:
                 sounds = {"original": (wave, 0.0)} | found
@@ -76,6 +80,8 @@ def main(
         means = {name: tuple(np.mean(each, 0)) for name, each in found_rows.items()}
         table.add_row("mean", f"{rate:g}", *(told(row) for row in means.values()), style="bold")
     wide_console().print(table)
+    if blind:
+        write_blind_page(blind, f"Music at {page_kbps:g} kb/s", heard, RATE_HZ)
     if figure:
         draw(figure, shown)
     if page:
