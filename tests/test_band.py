@@ -236,6 +236,20 @@ def test_two_channels_joined_and_apart(tiny, wide):
     assert joined > 5
 
 
+def test_channels_that_are_coded_apart_have_noise_of_their_own(tiny, wide):
+    wave = np.stack([wide, 0.5 * wide[::-1]])
+    apart, alike = (high_of(tiny.decode(tiny.encode(each, 48_000))[0]) for each in (wave, np.stack([wide, wide])))
+    assert abs(np.corrcoef(apart)[0, 1]) < 0.2
+    assert np.corrcoef(alike)[0, 1] > 0.9
+
+
+def high_of(wave: np.ndarray) -> np.ndarray:
+    """What is above 10 kHz of wave [C, N] at 48 kHz."""
+    spectra = np.fft.rfft(wave)
+    spectra[:, np.fft.rfftfreq(wave.shape[1], 1 / 48_000) < 10_000] = 0
+    return np.fft.irfft(spectra)
+
+
 # silence and damage
 
 

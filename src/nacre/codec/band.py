@@ -32,6 +32,7 @@ HOLD = 1.0  # steps by which a level must have changed to be sent
 SHAPE_COST = 2.0  # squared dB that another shape than the even one must gain
 SHAPE_DB = (-20.0, 8.0)
 LOUDEST = 10 ** (-1.2)  # mean square of all bands, -12 dB: noise in place of a loud tone must not clip
+OWN_NOISE = 101  # steps of the cycle from the noise of one channel to that of the next
 FADE_DB = -1.74  # a frame of a lost packet: as the core fades
 
 
@@ -147,10 +148,14 @@ class Overlay:
         self._noise = channels * [np.zeros(0, np.float32)]
         self._sound = np.zeros((channels, 0), np.float32)
 
-    def put(self, channel: int, powers: Floats) -> None:
-        """Mean squares [T, STEPS, B] of the next frames of a channel, one or more."""
+    def put(self, channel: int, powers: Floats, own_noise: bool = False) -> None:
+        """Mean squares [T, STEPS, B] of the next frames of a channel, one or more, with noise of its own or as others.
+
+        Noise that all channels share is heard in the middle.
+        """
         steps = powers.reshape(-1, powers.shape[-1]).astype(np.float32)  # [S, B]
-        wave, self._tails[channel] = air.noise_of(steps, self._steps[channel], self._tails[channel])
+        first = self._steps[channel] + OWN_NOISE * channel * own_noise
+        wave, self._tails[channel] = air.noise_of(steps, first, self._tails[channel])
         self._noise[channel] = np.concatenate([self._noise[channel], wave[self._skip[channel] :]])
         self._steps[channel] += len(steps)
         self._skip[channel] = 0
@@ -182,7 +187,7 @@ class BandDecoder(Overlay):
         super().__init__(CORE_HZ, rate_hz, channels)
         self._last = channels * [np.zeros(BANDS[band], np.float32)]  # powers of the last frame
 
-    def add(self, channel: int, group: Group | None, frames: int, factor: float = 1.0) -> None:
+    def add(self, channel: int, group: Group | None, frames: int, factor: float = 1.0, own_noise: bool = False) -> None:
         """A group of a channel, times `factor`; None is one that was lost: what was last goes on and fades."""
         last = self._last[channel]
         if group is None:
@@ -193,4 +198,4 @@ class BandDecoder(Overlay):
         else:
             powers = band_powers(group.band, group.code) * factor**2
         self._last[channel] = powers[-1].mean(0)
-        self.put(channel, powers)
+        self.put(channel, powers, own_noise)

@@ -284,7 +284,7 @@ class StreamDecoder:
     def _decoded(self, channel: int, group: int, held: Group | None, factor: float = 1.0) -> Array:
         state, frames = self.states[channel], self.group_frames(group)
         if self._band:
-            self._band.add(channel, held, frames, factor)
+            self._band.add(channel, held, frames, factor, own_noise=self._balance == SEPARATE)
         wave, self.states[channel] = decode_frames(self.model, state, held, frames, factor=factor)
         return wave
 
