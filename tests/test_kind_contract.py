@@ -113,7 +113,7 @@ def installed(tmp_path, monkeypatch) -> None:
     (facts / "entry_points.txt").write_text("[nacre.kinds]\nsign = signs:SignQuantiser\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(KINDS, "_items", dict(KINDS._items))
-    monkeypatch.setattr(KINDS, "_asked", False)
+    monkeypatch.setattr(KINDS, "_loaded_packages", False)
 
 
 @pytest.mark.usefixtures("installed")

@@ -25,7 +25,7 @@ def kbps(codec) -> float:
 
 
 @pytest.mark.parametrize(("loss", "burst"), [(0.0, 1), (0.1, 1), (0.3, 1), (0.2, 3), (0.1, 5)])
-def test_a_line_loses_what_it_is_asked_to(loss, burst):
+def test_a_line_loses_its_share(loss, burst):
     lost = np.array([delay is None for delay in islice(arrivals(Line(loss, burst, seed=1)), 40_000)])
     assert abs(lost.mean() - loss) < 0.02
     runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], lost, [0]]))))[::2]

@@ -63,16 +63,16 @@ def train(
         from nacre.train.recipe import load_recipe, read_values
         from nacre.train.start import start_from
 
-        path, asked = recipes_inside.find(recipe), tuple(changes or ())
+        path, overrides = recipes_inside.find(recipe), tuple(changes or ())
         how: Any = {"resume": resume, "max_steps": max_steps, "quiet": quiet, "processes": processes}
         if is_denoiser(read_values(path)):
             if start:
                 raise UsageError("from", found=f"{start} for a denoiser", wanted="a recipe of a codec")
-            chosen = load_denoise_recipe(path, asked)
+            chosen = load_denoise_recipe(path, overrides)
             train_denoiser(chosen, data, out, noise, valid, **how)
             return
         begin = start_from(bundles.find(start)) if start else None
-        run(load_recipe(path, asked), data, out, noise, valid, begin=begin, **how)
+        run(load_recipe(path, overrides), data, out, noise, valid, begin=begin, **how)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a caller may ask of an encoder."""
+"""What a caller may request of an encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nacre.model.model import Model
 
 @dataclass(frozen=True)
 class Settings:
-    """What a caller may ask of an encoder; see `Codec.encode`."""
+    """What a caller may request of an encoder; see `Codec.encode`."""
 
     bitrate_kbps: float | None = None
     quality: float | None = None
@@ -30,7 +30,7 @@ class Settings:
     band_khz: int | None = NARROW
 
     def check(self, model: Model) -> None:
-        """Raise UsageError for what cannot be asked of a model."""
+        """Raise UsageError for what a model cannot do."""
         for name in ("bitrate_kbps", "quality", "packet_bytes"):
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
@@ -41,7 +41,7 @@ class Settings:
         if self.prior not in PRIORS:
             raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
         if self.denoise and not model.denoises:
-            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that was taught to denoise")
+            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that can denoise")
         if self.level is not None:
             self._check_level(model)
 

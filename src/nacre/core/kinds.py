@@ -21,7 +21,7 @@ class Registry(Generic[Item]):
 
     def __init__(self, group: str, **items: Item):
         self.group, self._items = group, dict(items)
-        self._asked = False
+        self._loaded_packages = False
 
     def add(self, name: str, item: Item) -> None:
         """Make an item known; raises NacreError where the name stands for another one."""
@@ -37,7 +37,7 @@ class Registry(Generic[Item]):
     def find(self, fits: Callable[[Item], bool]) -> Item | None:
         """The first item that fits."""
         item = next(filter(fits, self._items.values()), None)
-        return item if item or self._asked else next(filter(fits, map(self.__getitem__, self)), None)
+        return item if item or self._loaded_packages else next(filter(fits, map(self.__getitem__, self)), None)
 
     def __getitem__(self, name: str) -> Item:
         item = self.get(name)
@@ -50,10 +50,10 @@ class Registry(Generic[Item]):
         return iter(list(self._items))
 
     def _ask_packages(self) -> None:
-        if self._asked:
+        if self._loaded_packages:
             return
         from importlib.metadata import entry_points  # takes time, and is seldom needed
 
-        self._asked = True
+        self._loaded_packages = True
         for point in entry_points(group=self.group):
             self.add(point.name, point.load())

@@ -1,6 +1,6 @@
 """The folder that a corpus goes to: its description, the list of whole shards, the table of what failed.
 
-corpus.json     what was asked for; a folder that was made otherwise is refused
+corpus.json     what was request for; a folder that was made otherwise is refused
 manifest.jsonl  a line for each whole shard, with checksum; written as they come, in order when all are there
 errors.csv      recordings that are not, or not all, in their shard
 runs.jsonl      a line for each run: speed, memory, how it was worked
@@ -120,17 +120,17 @@ def describe(facts: dict[str, Any], to: str, columns: tuple[Column, ...], shard_
     return form | facts | {"columns": [column.to_dict() for column in columns]}
 
 
-def _check_same(folder: str, there: dict[str, Any], asked: dict[str, Any]) -> None:
+def _check_same(folder: str, there: dict[str, Any], request: dict[str, Any]) -> None:
     """Raise UsageError that names the first thing which differs."""
-    asked = json.loads(json.dumps(asked))
-    for name in dict.fromkeys([*asked, *there]):
-        if there.get(name) != asked.get(name):
+    request = json.loads(json.dumps(request))
+    for name in dict.fromkeys([*request, *there]):
+        if there.get(name) != request.get(name):
             if name == "columns":
-                differ = [item["name"] for item in asked[name] if item not in there.get(name, [])]
-                differ += [item["name"] for item in there.get(name, []) if item not in asked[name]]
+                differ = [item["name"] for item in request[name] if item not in there.get(name, [])]
+                differ += [item["name"] for item in there.get(name, []) if item not in request[name]]
                 wanted = f"the same schema; it differs in {', '.join(dict.fromkeys(differ)) or 'order'}"
                 raise UsageError(folder, found="columns of another schema", wanted=wanted, next=ANOTHER)
-            found, wanted = f"{name} {there.get(name)}", f"{name} {asked.get(name)}"
+            found, wanted = f"{name} {there.get(name)}", f"{name} {request.get(name)}"
             raise UsageError(f"{folder} was made otherwise", found=found, wanted=wanted, next=ANOTHER)
 
 

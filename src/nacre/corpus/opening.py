@@ -136,7 +136,7 @@ class _Part:
             raise AudioError(self._place.path, found=end, wanted=f"sound from {self._place.start_s:g} s on")
 
     def loss(self) -> AudioError | None:
-        """What lacks at its end; of the rest of the file nothing is asked."""
+        """What lacks at its end; of the rest of the file nothing is said."""
         lacks_s = (self._stop - self._reader.samples_read) / self.rate_hz
         if self._stop == 1 << 62 or lacks_s <= SLACK_S:
             return None

@@ -85,7 +85,7 @@ class Shard:
         return f"shard-{self.number:06d}"
 
     def plan(self) -> str:
-        """SHA-256 of what is asked of it: another one where the source has changed."""
+        """SHA-256 of what is requested of it: another one where the source has changed."""
         digest = hashlib.sha256()
         for item in self.recordings:
             part = (item.place.start_s, item.place.duration_s) if isinstance(item.place, InFile) else ()

@@ -128,12 +128,12 @@ def size_of(path: str) -> int:
         return 0
 
 
-def column_of(path: str, names: list[str], asked: str | None, known: tuple[str, ...], what: str) -> str:
-    """The column that is asked for, or the first that is known. Raises UsageError where there is none."""
-    for name in [asked] if asked else known:
+def column_of(path: str, names: list[str], named: str | None, known: tuple[str, ...], what: str) -> str:
+    """The column that is named for, or the first that is known. Raises UsageError where there is none."""
+    for name in [named] if named else known:
         if name in names:
             return name
-    wanted = asked or f"one of {', '.join(known)}"
+    wanted = named or f"one of {', '.join(known)}"
     raise UsageError(f"{path}: column of {what}", found=", ".join(names), wanted=wanted, next=f"name it with --{what}")
 
 

@@ -65,7 +65,7 @@ def choose_systems(options: Options, notes: list[str]) -> tuple[list[System], bo
             notes.append(f"{peer.name} left out: it needs {missing}")
             complete &= options.peers is None and peer.name in USUAL_PEERS
         elif not (rates := peer.settings(None if wanted is None else list(wanted))):
-            notes.append(f"{peer.name} left out: it has none of the asked rates")
+            notes.append(f"{peer.name} left out: it has none of the target rates")
         else:
             systems.append(System(peer.name, tuple(rates), peer=peer))
     return systems, complete

@@ -1,6 +1,6 @@
 """Results as they come, one line of JSON for each clip, so that a killed run goes on where it stood.
 
-{"plan": {...}}                                     what was asked; a run goes on only with the same
+{"plan": {...}}                                     what was requested; a run goes on only with the same
 {"clip": "a.wav", "sha256": "...", "scores": [...]}  whole lines count; a torn last one is dropped
 """
 

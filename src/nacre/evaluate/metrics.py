@@ -39,7 +39,7 @@ class Metric:
     blind: str  # what it cannot see
     measure: Callable[[Sound, Sound], float]
     packages: tuple[str, ...] = ()  # modules that it imports
-    usual: bool = True  # measured unless asked otherwise
+    usual: bool = True  # measured unless others are chosen
     aim: float | None = None
     install: str = EVALUATE
 

@@ -30,7 +30,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHORTEST_LIMIT_S = 60.0  # a program may take so long, or 20 times the sound
 LENGTH_TOLERANCE = 2  # samples, for codecs that work at another rate
 START_RUNS = 3
-FAR = 1.5  # an asked rate further than this factor from all modes is left out
+FAR = 1.5  # a target rate further than this factor from all modes is left out
 LEAST_S = 1e-3  # processor time is not told more finely once the start of the program is taken off
 
 
@@ -56,7 +56,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Peer:
-    """A codec by two commands. `modes` are the settings that it has; without them any rate may be asked."""
+    """A codec by two commands. `modes` are the settings that it has; without them any rate may be requested."""
 
     name: str
     encode: str
@@ -80,17 +80,17 @@ class Peer:
     about: str = ""
 
     def mode(self, kbps: float) -> Mode:
-        """The setting nearest to an asked rate."""
+        """The setting nearest to a target rate."""
         if not self.modes:
             return Mode(kbps, f"{kbps:g}", self.delay_samples)
         return min(self.modes, key=lambda mode: abs(np.log(mode.kbps / kbps)))
 
-    def settings(self, asked_kbps: list[float] | None) -> list[float]:
-        """Rates to run: the usual ones, or those nearest to the asked ones, each once."""
-        if asked_kbps is None:
+    def settings(self, target_kbps: list[float] | None) -> list[float]:
+        """Rates to run: the usual ones, or those nearest to the target rates, each once."""
+        if target_kbps is None:
             return list(self.usual_kbps)
-        asked_kbps = [kbps for kbps in asked_kbps if kbps >= self.lowest_kbps]
-        return near_rates(asked_kbps, [mode.kbps for mode in self.modes] or asked_kbps)
+        target_kbps = [kbps for kbps in target_kbps if kbps >= self.lowest_kbps]
+        return near_rates(target_kbps, [mode.kbps for mode in self.modes] or target_kbps)
 
     def missing(self) -> str:
         """What has to be installed first, or ''."""
@@ -198,9 +198,9 @@ def fitted(wave: Array, length: int) -> Array:
     return np.pad(wave[:length], (0, max(0, length - len(wave))))
 
 
-def near_rates(asked_kbps: list[float], known_kbps: list[float]) -> list[float]:
-    """Of the known rates those nearest to the asked ones by ratio, each once; none where all are far off."""
-    pairs = [(kbps, min(known_kbps, key=lambda known: abs(np.log(known / kbps)))) for kbps in asked_kbps]
+def near_rates(target_kbps: list[float], known_kbps: list[float]) -> list[float]:
+    """Of the known rates those nearest to the target rates by ratio, each once; none where all are far off."""
+    pairs = [(kbps, min(known_kbps, key=lambda known: abs(np.log(known / kbps)))) for kbps in target_kbps]
     return sorted({near for kbps, near in pairs if 1 / FAR <= near / kbps <= FAR})
 
 

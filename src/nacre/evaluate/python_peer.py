@@ -47,10 +47,10 @@ class PythonPeer:
     name: str
     place: str
 
-    def settings(self, asked_kbps: list[float] | None) -> list[float]:
-        """Rates to run: all, or those nearest to the asked ones, each once. Raises UsageError."""
+    def settings(self, target_kbps: list[float] | None) -> list[float]:
+        """Rates to run: all, or those nearest to the target rates, each once. Raises UsageError."""
         known = [float(kbps) for kbps in _codec(self.place).rates_kbps]
-        return sorted(known) if asked_kbps is None else near_rates(asked_kbps, known)
+        return sorted(known) if target_kbps is None else near_rates(target_kbps, known)
 
     def missing(self) -> str:
         """What has to be installed first, or ''."""

@@ -102,7 +102,7 @@ class View:
     def judges(self) -> Grid:
         """Means of the judges by system and rate, and which way each is good."""
         chosen = self._judges
-        head = ["system", "asked kb/s", "file kb/s", "payload kb/s", *(metric.label for metric in chosen)]
+        head = ["system", "target kb/s", "file kb/s", "payload kb/s", *(metric.label for metric in chosen)]
         rows = [
             [*_setting(point), *(_mean(metric, point.metrics.get(metric.name)) for metric in chosen)]
             for point in self.points
@@ -159,7 +159,7 @@ class View:
     @cached_property
     def quality(self) -> Grid:
         """Means by system and rate."""
-        head = ["asked kb/s", "file kb/s", "payload kb/s", *(metric.label for metric in self.measured)]
+        head = ["target kb/s", "file kb/s", "payload kb/s", *(metric.label for metric in self.measured)]
         rows = [
             [
                 *_setting(point),
@@ -172,7 +172,7 @@ class View:
     @cached_property
     def speed(self) -> Grid:
         """Times real time, and what failed."""
-        head = "system,asked kb/s,file kb/s,payload kb/s,encode,to nacre,decode,to nacre,coded,failed,delay"
+        head = "system,target kb/s,file kb/s,payload kb/s,encode,to nacre,decode,to nacre,coded,failed,delay"
         rows = [[*_setting(point), *self._speed(point)] for point in self.points]
         return Grid("Rate, speed and failures", head.split(","), rows)
 
@@ -195,7 +195,7 @@ class View:
         """Peak memory of each system's programs."""
         peaks = {peak.system: peak for peak in self.run.memory}
         ours = peaks.get(self.reference)
-        head = ["system", "asked kb/s", "encode, MB", "to nacre", "decode, MB", "to nacre"]
+        head = ["system", "target kb/s", "encode, MB", "to nacre", "decode, MB", "to nacre"]
         rows = []
         for peak in (peaks[system] for system in self.order if system in peaks):
             pairs = (peak.encode_mb, ours.encode_mb if ours else 0), (peak.decode_mb, ours.decode_mb if ours else 0)
@@ -272,7 +272,7 @@ class View:
             for score in self.run.scores
             if score.failure
         ]
-        return Grid("Failures", ["clip", "system", "asked kb/s", "what happened"], rows, (1, 3))
+        return Grid("Failures", ["clip", "system", "target kb/s", "what happened"], rows, (1, 3))
 
     @cached_property
     def metrics(self) -> list[tuple[str, str, str]]:

@@ -109,7 +109,7 @@ def points_table(points: list[Point], names: list[str]) -> Table:
     """One row for each system and rate."""
     table = Table("system", box=None)
     titles = [METRICS[name].label + _way(METRICS[name]) for name in names]
-    for head in ("asked", "clips", "kb/s", "file kb/s", *titles, "encode", "decode", "lag"):
+    for head in ("target", "clips", "kb/s", "file kb/s", *titles, "encode", "decode", "lag"):
         table.add_column(head, justify="right")
     before = ""
     for point in points:

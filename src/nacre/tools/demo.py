@@ -54,7 +54,7 @@ class Coded:
     """A clip at one rate: the `.nacre` file, what it decodes to [1, N], and the time both took."""
 
     clip: Clip
-    asked_kbps: float
+    target_kbps: float
     data: bytes
     wave: Array
     encode_s: float
@@ -63,7 +63,7 @@ class Coded:
     @property
     def stem(self) -> str:
         """File name without a suffix."""
-        return f"{self.clip.name}-{self.asked_kbps:g}"
+        return f"{self.clip.name}-{self.target_kbps:g}"
 
     @property
     def rate_kbps(self) -> float:
@@ -196,13 +196,13 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 def _table(coded: list[Coded]) -> Table:
     table = Table("clip", box=None)
-    for name in ("asked kb/s", "bytes", "measured kb/s", "times smaller", "encode", "decode"):
+    for name in ("target kb/s", "bytes", "measured kb/s", "times smaller", "encode", "decode"):
         table.add_column(name, justify="right")
     for before, item in zip([None, *coded], coded, strict=False):
         duration_s = item.clip.duration_s
         table.add_row(
             item.clip.name if before is None or before.clip is not item.clip else "",
-            f"{item.asked_kbps:g}",
+            f"{item.target_kbps:g}",
             str(len(item.data)),
             f"{item.rate_kbps:.2f}",
             f"{item.times_smaller:.0f}",
@@ -242,7 +242,7 @@ def _page(codec: Codec, clips: list[Clip], coded: list[Coded], rivals: list[Opus
         model=escape(codec.bundle.name),
         fingerprint=codec.bundle.fingerprint.hex(),
         count=len(clips),
-        rates=", ".join(dict.fromkeys(f"{item.asked_kbps:g}" for item in coded)),
+        rates=", ".join(dict.fromkeys(f"{item.target_kbps:g}" for item in coded)),
         links=" ".join(f'<a href="#{escape(clip.name)}">{escape(clip.name)}</a>' for clip in clips),
         clips="".join(sections),
     )
@@ -260,7 +260,7 @@ def _original_facts(clip: Clip) -> dict[str, str]:
 
 
 def _coded_facts(item: Coded) -> dict[str, str]:
-    label = f"{item.asked_kbps:g} kb/s"
+    label = f"{item.target_kbps:g} kb/s"
     numbers = f"{len(item.data):,} bytes = {item.rate_kbps:.2f} kb/s, {item.times_smaller:.0f} times smaller"
     return {"label": label, "spoken": f"coded at {label}", "numbers": numbers}
 

@@ -33,12 +33,12 @@ def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, t
 
     `strength` 0 to 1 is how much of the noise goes, 1 all of it. What lies above half the model's rate gets the gain
     that the octave below has every 10 ms. `tick` gets the share done. Raises AudioError, and UsageError for a
-    strength that is none, or where the model was not taught to denoise.
+    strength that is none, or where the model cannot denoise.
     """
     sound = as_sound(wave)
     rate_hz, strength = check_shape(rate_hz, len(sound)), check_strength(strength)
     if not codec.model.denoises:
-        wanted = "a model that was taught to denoise"
+        wanted = "a model that can denoise"
         raise UsageError("denoise", found=f"model {codec.bundle.name}", wanted=wanted)
     if codec.model.denoiser is None and strength != 1:
         wanted = "a model with a denoiser, or strength 1"
