@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +58,18 @@ class Others:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Options that say what is measured."""
+
+    metrics: Annotated[
+        str | None, typer.Option(help="Names of metrics with commas, or all. Default: the usual ones.")
+    ] = None
+    asr: Annotated[bool, typer.Option("--asr", help="Measure word errors of a recogniser too; slow, English only.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
 class Lossy:
     """Options of calls over lines that lose packets."""
 
@@ -104,13 +116,8 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of recordings of any depth, format and rate.")],
     models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
     bitrates: Annotated[str, typer.Option(help="Bitrates of nacre in kb/s.")] = "1.5,3,4.5,6,9",
-    metrics: Annotated[
-        str | None, typer.Option(help="Names of metrics with commas, or all. Default: the usual ones.")
-    ] = None,
-    asr: Annotated[
-        bool, typer.Option("--asr", help="Measure word errors of a recogniser too; slow, English only.")
-    ] = False,
     *,
+    measured: Measured,
     others: Others,
     lossy: Lossy,
     noisy: Noisy,
@@ -128,7 +135,7 @@ def evaluate(
         _evaluate_denoising(folder, named, noisy, shared)
         return
     if lossy.loss is not None:
-        _evaluate_calls(folder, named, numbers(bitrates), numbers(lossy.loss, "loss"), lossy.burst, metrics, shared)
+        _evaluate_calls(folder, named, numbers(bitrates), numbers(lossy.loss, "loss"), lossy.burst, measured, shared)
         return
     from nacre.evaluate.choice import Options
     from nacre.evaluate.run import evaluate as run
@@ -138,10 +145,9 @@ def evaluate(
         folder=folder,
         models=tuple(named),
         bitrates_kbps=tuple(numbers(bitrates)),
-        metrics=metrics,
-        asr=asr,
         json=given.pop("as_json"),
         command=shlex.join(["nacre", *sys.argv[1:]]),
+        **asdict(measured),
         **others.chosen(),
         **given,
     )
@@ -155,7 +161,7 @@ def _evaluate_calls(
     rates_kbps: list[float],
     percents: list[float],
     burst: str,
-    metrics: str | None,
+    measured: Measured,
     shared: Shared,
 ) -> None:
     """Calls by one model at one rate, over lines of these losses in % and mean runs. Raises UsageError."""
@@ -165,7 +171,7 @@ def _evaluate_calls(
         raise UsageError("--loss", found="several bitrates or models", wanted="one of each, such as --bitrates 6")
     shares, runs = [at / 100 for at in percents], numbers(burst, "burst")
     codec, out = codec_of(models[0]), console()
-    chosen: Any = {"metrics": metrics, "limit": shared.limit, "target": shared.as_json, "force": shared.force}
+    chosen: Any = {"metrics": measured.metrics, "limit": shared.limit, "target": shared.as_json, "force": shared.force}
     evaluate_loss(codec, folder, rates_kbps[0], shares, runs, out, **chosen)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -213,29 +214,54 @@ def interpolate(
     run_batch(Task(interpolate_files, options, quiet=quiet), [Pair(first, output)])
 
 
+@dataclass(frozen=True)
+class Resynthesis:
+    """Options of a recording that is resynthesised."""
+
+    speed: Annotated[float, typer.Option(help="Change the speed, 0.25 to 4; the pitch stays.")] = 1.0
+    pitch: Annotated[float, typer.Option(help="Shift the pitch by -12 to +12 semitones; the duration stays.")] = 0.0
+    formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True
+
+    def check_unused(self) -> None:
+        """Raise UsageError where any is given."""
+        usual = Resynthesis()
+        none_of([name for name, value in asdict(self).items() if value != getattr(usual, name)], "--resynth")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Options of sound that is sampled."""
+
+    prompt: Annotated[str | None, typer.Option(metavar="IN", help="Continue this sound; its last 10 s are used.")] = (
+        None
+    )
+    seed: Annotated[int | None, typer.Option(help="Random seed. Default: a new one each time.")] = None
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature, 0 to 5; 0 is always the likeliest. Default: 1.")
+    ] = None
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest symbols up to this share. Default: 0.9.")
+    ] = None
+    level: Annotated[int | None, typer.Option(help="Quality level to sample at. Default: an eighth of the way up.")] = (
+        None
+    )
+
+    def given(self) -> dict[str, Any]:
+        """Those that are given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 @app.command()
+@with_options
 def generate(
     output: Output,
     resynth: Annotated[str | None, typer.Option(metavar="IN", help="Resynthesise this sound.")] = None,
     seconds: Annotated[
         float | None, typer.Option(help="Sample this many seconds from the model's prior, 0.02 to 600.")
     ] = None,
-    speed: Annotated[float, typer.Option(help="Change the speed, 0.25 to 4; the pitch stays.")] = 1.0,
-    pitch: Annotated[float, typer.Option(help="Shift the pitch by -12 to +12 semitones; the duration stays.")] = 0.0,
-    formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True,
-    prompt: Annotated[
-        str | None, typer.Option(metavar="IN", help="Continue this sound; its last 10 s are used.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed. Default: a new one each time.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature, 0 to 5; 0 is always the likeliest. Default: 1.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from the likeliest symbols up to this share. Default: 0.9.")
-    ] = None,
-    level: Annotated[
-        int | None, typer.Option(help="Quality level to sample at. Default: an eighth of the way up.")
-    ] = None,
+    *,
+    resynthesis: Resynthesis,
+    sampling: Sampling,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
@@ -248,18 +274,17 @@ def generate(
     if (resynth is None) == (seconds is None):
         found, wanted = "neither" if resynth is None else "both", "one of the two"
         raise UsageError("--resynth and --seconds", found=found, wanted=wanted, next="see `nacre generate --help`")
-    again = {"speed": (speed, 1.0), "pitch": (pitch, 0.0), "no-formants": (formants, True)}
-    drawn = {"prompt": prompt, "seed": seed, "temperature": temperature, "top-p": top_p, "level": level}
     options: dict[str, Any] = {"model": model, "force": force}
     if resynth is not None:
-        none_of([name for name, value in drawn.items() if value is not None], "--seconds")
-        options |= {"speed": speed, "semitones": pitch, "formants": formants}
-        run_batch(Task(resynth_file, options, quiet=quiet), targets(find([resynth], ANY_SOUND), output, ".wav"))
+        none_of(list(sampling.given()), "--seconds")
+        changes = {"speed": resynthesis.speed, "semitones": resynthesis.pitch, "formants": resynthesis.formants}
+        task = Task(resynth_file, options | changes, quiet=quiet)
+        run_batch(task, targets(find([resynth], ANY_SOUND), output, ".wav"))
         return
-    none_of([name for name, (value, usual) in again.items() if value != usual], "--resynth")
-    chosen = {name.replace("-", "_"): value for name, value in drawn.items() if value is not None}
-    options |= {"seconds": seconds, "settings": {key: chosen[key] for key in chosen.keys() - {"prompt"}}}
-    options |= {"prompted": prompt is not None}
+    resynthesis.check_unused()
+    settings, prompt = sampling.given(), sampling.prompt
+    settings.pop("prompt", None)
+    options |= {"seconds": seconds, "settings": settings, "prompted": prompt is not None}
     sources = find(["sample" if prompt is None else prompt], ANY_SOUND)
     run_batch(Task(sample_file, options, quiet=quiet), targets(sources, output, ".wav"))
 
@@ -267,7 +292,8 @@ def generate(
 def none_of(names: list[str], other: str) -> None:
     """Raise UsageError where an option was given that only goes with the `other`."""
     if names:
-        raise UsageError(f"--{names[0]}", found=f"no {other}", wanted=f"{other}, to which it belongs")
+        option = "no-formants" if names[0] == "formants" else names[0].replace("_", "-")
+        raise UsageError(f"--{option}", found=f"no {other}", wanted=f"{other}, to which it belongs")
 
 
 @app.command()
