@@ -1,15 +1,35 @@
-"""The call in the browser, without a browser: the echo, and the server where its extra is installed."""
+"""The call in the browser: the echo, the server where its extra is installed, and the page where Chromium is."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from nacre.core.errors import UsageError
 from nacre.link.echo import Echo, EchoSettings
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio", "--autoplay-policy=no-user-gesture-required"]
+FLAGS += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--remote-debugging-port=0"]
+CALL = """(async () => {
+  const text = name => document.getElementById(name).textContent;
+  const until = async (done) => { while (!done()) await new Promise(soon => setTimeout(soon, 50)); };
+  document.getElementById("start").click();
+  await until(() => text("rate") !== "-" && parseInt(text("spoken-db")) > -60 && parseInt(text("heard-db")) > -60);
+  const slider = document.getElementById("loss");
+  slider.value = 30;
+  slider.dispatchEvent(new Event("change"));
+  await until(() => parseFloat(text("lost")) > 0);
+  const said = text("state");
+  document.getElementById("start").click();
+  return [said, text("state")];
+})()"""
 
 
 def settings(codec, **options) -> EchoSettings:
@@ -131,3 +151,47 @@ def test_pages_of_other_sites_are_refused(web, both):
         return refused.value.status
 
     assert talk(web, both, call) == 403
+
+
+@asynccontextmanager
+async def browser(session, url, folder, microphone):
+    """A page in a browser of its own: a function that evaluates scripts in it."""
+    flags = [*FLAGS, f"--user-data-dir={folder}", f"--use-file-for-fake-audio-capture={microphone}"]
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(CHROMIUM, *flags, url, stdout=quiet, stderr=quiet)
+    try:
+        while not (told := folder / "DevToolsActivePort").exists() or not told.read_text():
+            await asyncio.sleep(0.05)
+        address, pages = f"http://127.0.0.1:{told.read_text().split()[0]}/json", []
+        while not pages:
+            async with session.get(address) as answer:
+                pages = [page for page in await answer.json() if page["type"] == "page" and page["url"].startswith(url)]
+
+        async def evaluate(script):
+            async with session.ws_connect(pages[0]["webSocketDebuggerUrl"]) as socket:
+                wanted = {"expression": script, "awaitPromise": True, "returnByValue": True}
+                await socket.send_json({"id": 1, "method": "Runtime.evaluate", "params": wanted})
+                answer = (await socket.receive_json())["result"]
+                assert "exceptionDetails" not in answer, answer
+                return answer["result"]["value"]
+
+        yield evaluate
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_calls_itself(web, both, speech, tmp_path):
+    """The microphone is a file; the page shows levels and figures, and what a change of the line does."""
+    sf.write(tmp_path / "talk.wav", speech, 16_000)
+
+    async def call(client):
+        async with browser(
+            client.session, str(client.make_url("/")), tmp_path / "profile", tmp_path / "talk.wav"
+        ) as page:
+            while not await page("document.readyState === 'complete' && 'start' in window"):
+                await asyncio.sleep(0.05)
+            return await asyncio.wait_for(page(CALL), 90)
+
+    assert talk(web, both, call) == ["Speak: this is how the other end hears you.", "Stopped."]
