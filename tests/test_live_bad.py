@@ -9,6 +9,9 @@ import pytest
 from test_live import heard, on_time, sent
 
 from nacre.codec import live_packets
+from nacre.codec.live_packets import PayloadCoder
+from nacre.codec.live_voice import Voice
+from nacre.codec.packets import Group
 from nacre.format import live as wire
 
 
@@ -35,7 +38,7 @@ def test_what_others_send_is_counted_and_changes_nothing(both, speech, data):
     packets = on_time(sent(both, speech[16_000:32_000]))
     plain, decoder = heard(both.live_decoder(depth_ms=40), packets, 1.2), both.live_decoder(depth_ms=40)
     assert np.array_equal(heard(decoder, [*packets, (0.3, data)], 1.2), plain)
-    assert decoder.stats.foreign + decoder.stats.damaged == 1
+    assert (decoder.stats.foreign, decoder.stats.damaged) == (1, 0)
 
 
 def test_truncated_packets_are_counted_and_concealed(both, speech):
@@ -47,6 +50,23 @@ def test_truncated_packets_are_counted_and_concealed(both, speech):
     assert stats.damaged == 10
     assert stats.concealed + stats.restored >= 10
     assert np.isfinite(wave).all()
+
+
+def test_while_packets_are_damaged_one_frame_is_no_louder_than_those_before(both, speech):
+    """Damage that was not noticed beside damage that was: symbols of noise at the gain of the call."""
+    packet = sent(both, speech[16_000:24_000], loss=0.2)[8]
+    found = PayloadCoder(both.model).unpack(wire.unpack_rtp(packet).payload, None)
+    sizes = {}
+    for wary in (False, True):
+        voice = Voice(both.model)
+        usual = Group(found.level, 1, found.symbols, found.code)
+        before = [np.square(voice.play(usual, usual)).mean() for _ in range(12)]
+        voice.wary = wary
+        noise = Group(found.level, 1, found.symbols + 6, found.code)
+        after = [np.square(voice.play(group, usual)).mean() for group in (noise, usual, usual)]
+        sizes[wary] = max(after) / max(before)
+    assert sizes[False] > 1.1
+    assert sizes[True] <= 1.001
 
 
 @pytest.mark.parametrize("jump_s", [-3000, -20, 20, 3000])

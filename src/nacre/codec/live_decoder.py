@@ -22,6 +22,7 @@ BEHIND = 15  # packets that come late in a row set the clock anew: the line or t
 IDLE_S = 1.0  # a sender that has said nothing for so long gives way at once
 MOST_AT_ONCE_S = 2.0  # of sound from one call: a clock that jumps further is set anew
 ROUNDING_S = 1e-6
+WARY_S = 2.0  # after damage that was noticed more is thought to come unnoticed
 COPIES_COUNT_S = 10.0  # after a loss the clock waits for copies so long
 
 
@@ -46,7 +47,7 @@ class LiveDecoder:
         self._source: int | None = None
         self._stranger: tuple[int, int] | None = None  # another sender, and its packets so far
         self._jump: tuple[int, int] | None = None  # sequence number and frame of the last packet far from the others
-        self._received_s = self._lost_s = -math.inf  # of the last packet, of the last loss
+        self._received_s = self._lost_s = self._damaged_s = -math.inf  # of the last packet, the last loss, damage
         self._sequence, self._timestamp = 0, 0  # newest, not wrapped
         self._late = self._behind = 0  # packets that came late, and how many of them in a row
 
@@ -80,8 +81,13 @@ class LiveDecoder:
         return Report(self._source or 0, share, burst, self._sequence)
 
     def _accept(self, data: bytes, now: float) -> None:
+        damaged = self.stats.damaged
         try:
             packet = unpack_rtp(data)
+        except StreamError:
+            self.stats.foreign += 1
+            return
+        try:
             if not self._follows(packet, now):
                 self.stats.foreign += 1
                 return
@@ -90,8 +96,8 @@ class LiveDecoder:
             self.stats.foreign += 1
             if not self._inbox.announced:
                 self._source = None
-        except StreamError:
-            self.stats.damaged += 1
+        if self.stats.damaged > damaged:
+            self._damaged_s = now
 
     def _follows(self, packet: RtpPacket, now: float) -> bool:
         """Whether the packet is of the sender that is listened to; a new one takes its place after a few packets."""
@@ -163,6 +169,7 @@ class LiveDecoder:
     def _frame(self, now: float) -> list[Array]:
         """The frame that is due; none where it is left out, two where one is put in."""
         late, reserve_s = self.stats.late, 0.0
+        self._voice.wary = now - self._damaged_s < WARY_S
         if now - self._lost_s < COPIES_COUNT_S:
             reserve_s = self._inbox.copies_reach * FRAME_S
         move = self.clock.move(reserve_s, self._voice.pause, late > self._late)

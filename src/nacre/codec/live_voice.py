@@ -30,6 +30,7 @@ SUSPECT_DB = 6.0  # a rise in loudness that the next packet must confirm
 LOUDEST_DB = TARGET_DB + 4.5  # of a frame, at the gain of its packet: the encoder lets none be louder
 FORGET = db_to_gain(-0.02)  # of the loudest sound of late, a frame
 CREEP = db_to_gain(1.0)  # by which it may still grow near a guess
+WARY_FRAMES = 4  # in a row that must be louder than all of late before they are believed while packets are damaged
 UNSURE_FRAMES = 4  # behind a guess, which is part of their sound
 LAG_FRAMES = 4  # for which a gain still counts: the sound comes out later
 
@@ -41,6 +42,8 @@ class Voice:
         self.model, self.missed = model, 0
         self.state: DecoderState = start_decoder(model)
         self._since, self._loudest = UNSURE_FRAMES, 0.0  # frames since a guess; amplitude of the loudest of late
+        self.wary = False  # packets were damaged of late, so that more may be than was noticed
+        self._louder = 0  # frames in a row that were louder than all of late
         self._shown = 1.0  # the factor on the last guessed frame
         self._silent = True
         self._level_db, self._floor_db, self._steady = -120.0, 0.0, 0
@@ -128,15 +131,17 @@ class Voice:
         return replace(group, code=usual) if (usual - group.code) * GAIN_STEP_DB > SUSPECT_DB else group
 
     def _limited(self, wave: Array) -> Array:
-        """wave [hop] no louder than sound at the gains of late can be; near a guess, than sound has been of late."""
+        """wave [hop] no louder than sound at the gains of late can be; near guesses and damage, than it has been."""
         if not self._codes:
             return wave
         most = db_to_gain(LOUDEST_DB) / min(gain_of(code) for code in self._codes)
         size = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
         self._loudest *= FORGET
-        if self._since < UNSURE_FRAMES and self._loudest:
+        if (self.wary or self._since < UNSURE_FRAMES) and self._loudest:
             most, before = min(most, self._loudest), self._loudest
-            self._loudest = min(max(before, size), before * CREEP)
+            self._louder = self._louder + 1 if size > before else 0
+            if not self.wary or self._louder > WARY_FRAMES:
+                self._loudest = min(max(before, size), before * CREEP)
         else:
             self._loudest = max(self._loudest, min(size, most))
         return wave if size <= most else wave * np.float32(most / size)
