@@ -64,24 +64,34 @@ def payload(data: Path, level: int = 9, limit: int = 12, model: str = "speech-16
 
 
 @app.command()
-def speed(data: Path, kbps: float = 6.0, loss: float = 0.0, limit: int = 4, model: str = "speech-16k") -> None:
-    """Milliseconds of CPU a frame, each way."""
+def speed(
+    data: Path, kbps: float = 6.0, loss: float = 0.0, limit: int = 4, runs: int = 3, model: str = "speech-16k"
+) -> None:
+    """Milliseconds of CPU a frame, each way; of so many runs the best of each frame, for machines that are busy."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     codec, spent = nacre.load(model), {"encode": [], "decode": []}
     for wave in clips_of(data, limit).values():
-        encoder = codec.live_encoder(RATE_HZ, bitrate_kbps=kbps, loss=loss)
-        decoder = codec.live_decoder(depth_ms=40)
-        for at in range(0, len(wave) // 320):
-            start = time.thread_time()
-            packets = encoder.push(wave[320 * at : 320 * at + 320])
-            middle = time.thread_time()
-            for packet in packets:
-                decoder.push(packet, 0.02 * at)
-            spent["encode"].append(middle - start)
-            spent["decode"].append(time.thread_time() - middle)
+        best = np.min([frame_seconds(codec, wave, kbps, loss) for _ in range(runs)], axis=0)
+        for way, times in zip(spent, best, strict=True):
+            spent[way] += times.tolist()
     for way, times in spent.items():
         median, high = 1000 * np.percentile(times, [50, 99])
         print(f"{way}: median {median:.2f} ms, p99 {high:.2f} ms of CPU a frame, {len(times)} frames")
+
+
+def frame_seconds(codec, wave: np.ndarray, kbps: float, loss: float) -> tuple[list[float], list[float]]:
+    """CPU seconds of each frame of a call: encoding, decoding."""
+    encoder = codec.live_encoder(RATE_HZ, bitrate_kbps=kbps, loss=loss)
+    decoder, encoding, decoding = codec.live_decoder(depth_ms=40), [], []
+    for at in range(len(wave) // 320):
+        start = time.thread_time()
+        packets = encoder.push(wave[320 * at : 320 * at + 320])
+        middle = time.thread_time()
+        for packet in packets:
+            decoder.push(packet, 0.02 * at)
+        encoding.append(middle - start)
+        decoding.append(time.thread_time() - middle)
+    return encoding, decoding
 
 
 if __name__ == "__main__":

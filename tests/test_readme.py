@@ -67,6 +67,18 @@ def test_command_examples_run(shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_terminals_talk(shell, tmp_path: Path) -> None:
+    import soundfile
+
+    done = shell(block("call", "bash"))
+    assert done.returncode == 0, done.stderr
+    spoken, heard, call = (soundfile.info(tmp_path / name).duration for name in ("talk.wav", "heard.wav", "call.wav"))
+    assert heard == pytest.approx(spoken, abs=1e-4)
+    assert call > spoken / 2
+    assert "reports came back" in done.stderr
+
+
+@pytest.mark.slow
 def test_demo_command_runs(shell, tmp_path: Path) -> None:
     command = block("demo command", "bash")
     assert command.rstrip().endswith("&& .venv/bin/nacre demo")
