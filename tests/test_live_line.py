@@ -195,6 +195,17 @@ def test_the_wait_is_told_from_the_fastest_packets():
     assert 0 <= clock.wait_s <= 0.5
 
 
+def test_the_wait_goes_down_again_though_nobody_pauses():
+    clock = Clock()
+    clock.start(0, 0.0)
+    for frame in range(8000):
+        clock.arrived(frame, 0.02 * frame + (0.2 if frame < 1000 and frame % 10 == 0 else 0))
+        clock.move(0.0, pause=False, late=False)
+        assert frame < 900 or clock.depth_s < 0.25
+        assert not 500 < frame < 1000 or clock.depth_s > 0.15
+    assert clock.depth_s < 0.05
+
+
 def test_commands_of_a_live_pipe(run, both_model, speech):
     rate = ["--bitrate", "1", "--model", both_model]
     done = run("stream", "encode", *rate, stdin=(speech[16_000:32_000] * 32768).astype("<i2").tobytes())

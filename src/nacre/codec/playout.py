@@ -11,6 +11,7 @@ LATE_SHARE = 0.98  # of arrivals that the depth is to cover
 JUDGED_EVERY = 10  # frames
 MOST_DEPTH_S = 1.2
 SLACK_S = 0.030  # above what is needed before a frame is dropped
+PATIENT = 50  # times that a depth is judged too large before a frame is dropped without a pause, once
 
 
 class Clock:
@@ -21,7 +22,7 @@ class Clock:
         self.origin_s: float | None = None  # time at which frame 0 would have arrived without delay
         self.depth_s = 0.0 if depth_s is None else depth_s
         self._delays: deque[float] = deque(maxlen=WINDOW)
-        self._played = 0
+        self._played = self._over = 0
 
     def start(self, frame: int, now: float) -> None:
         """The first frame of a sender, or of one that starts anew."""
@@ -58,7 +59,8 @@ class Clock:
         if self.depth_s < wanted - 0.002 and (pause or late or reserve_s > 0 or wanted - self.depth_s > 2 * FRAME_S):
             self.depth_s += FRAME_S
             return 1
-        if self.depth_s > wanted + SLACK_S and (pause or self.depth_s > wanted + 10 * SLACK_S):
-            self.depth_s -= FRAME_S
+        self._over = self._over + 1 if self.depth_s > wanted + SLACK_S else 0
+        if self._over and (pause or self._over > PATIENT or self.depth_s > wanted + 10 * SLACK_S):
+            self.depth_s, self._over = self.depth_s - FRAME_S, 0
             return -1
         return 0
