@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from nacre.format.file import Contents, Packet
 from nacre.model import bundle as bundles
 from nacre.model.runtime import Network
 from nacre.quantise.scalar import dequantise
+from nacre.tools import features
 
 DATA = Path(__file__).parent / "data"
 HOP, GROUP, DELAY = 320, 3200, 640  # samples of the tiny model
@@ -498,7 +500,7 @@ def test_latents_are_fifty_a_second(tiny, speech, rate_hz):
     latents = tiny.latents(speech, rate_hz)
     assert latents.sounding.shape == (-(-resampled_count(len(speech), rate_hz, 16_000) // HOP), 8)
     assert latents.latents.dtype == np.float32
-    assert np.array_equal(latents, tiny.latents(np.stack([speech, speech]), rate_hz))
+    assert np.array_equal(latents, tiny.latents(np.stack([speech, speech]), rate_hz, mono=True))
 
 
 def test_latents_are_what_is_quantised(tiny, speech):
@@ -711,3 +713,24 @@ def test_a_batch_is_not_taken_for_channels(tiny, speech):
         tiny.encode_batch([speech[:4000], speech[:4000] * np.nan], 16_000)
     with pytest.raises(UsageError, match="a length each"):
         tiny.encode_batch(rows, 16_000, [4000])
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+def test_several_rows_are_never_averaged_without_a_word(tiny, tiny_model, speech, rows):
+    wave = np.stack([speech[:4000]] * rows)
+    for work in (tiny.latents, tiny.tokens, partial(features.extract, model=tiny_model)):
+        with pytest.raises(UsageError, match=f"{rows} channels.*mono=True averages them.*latents_batch"):
+            work(wave, 16_000)
+    assert features.extract(wave, 16_000, "mfcc", mono=True).shape == features.extract(wave[0], 16_000, "mfcc").shape
+    assert len(tiny.latents_batch(wave, 16_000)) == rows
+
+
+def test_files_are_decoded_side_by_side_as_alone(tiny, speech):
+    files = [tiny.encode(speech[start : start + 5000], 8000 * (1 + start // 5000)) for start in (0, 5000)]
+    for (wave, rate_hz), file in zip(tiny.decode_batch(files, threads=2), files, strict=True):
+        np.testing.assert_array_equal(wave, tiny.decode(file)[0])
+        assert rate_hz == tiny.decode(file)[1]
+    with pytest.raises(StreamError, match="item 1: "):
+        tiny.decode_batch([files[0], files[1][:9]])
+    with pytest.raises(UsageError, match="one or more"):
+        tiny.decode_batch([])

@@ -180,9 +180,9 @@ def test_channels_come_back_as_the_file(tiny, stereo):
     back(tiny, tiny.symbols(apart), apart)
 
 
-def test_channels_are_averaged_unless_asked(tiny, stereo):
-    same(tiny.tokens(stereo, 16_000), tiny.tokens(stereo.mean(0), 16_000))
-    same(tiny.latents(stereo, 16_000), tiny.latents(stereo.mean(0), 16_000))
+def test_channels_are_averaged_or_not(tiny, stereo):
+    same(tiny.tokens(stereo, 16_000, mono=True), tiny.tokens(stereo.mean(0), 16_000))
+    same(tiny.latents(stereo, 16_000, mono=True), tiny.latents(stereo.mean(0), 16_000))
     each = tiny.latents(stereo, 16_000, mono=False)
     assert each.shape[0] == 2
     np.testing.assert_array_equal(each.latents[1], tiny.latents(stereo[1], 16_000).latents)
@@ -294,8 +294,8 @@ def test_batches_that_are_none(tiny, speech):
 @pytest.mark.parametrize("kind", ["plain", "fine", "stereo", "latents"])
 def test_saved_and_loaded(tiny, layered, stereo, tmp_path, kind):
     found = {
-        "plain": lambda: tiny.tokens(stereo, 16_000),
-        "fine": lambda: layered.tokens(stereo, 44_100, 3),
+        "plain": lambda: tiny.tokens(stereo, 16_000, mono=True),
+        "fine": lambda: layered.tokens(stereo, 44_100, 3, mono=True),
         "stereo": lambda: tiny.tokens(stereo, 16_000, mono=False),
         "latents": lambda: tiny.latents(stereo, 16_000, mono=False),
     }[kind]()
@@ -400,7 +400,7 @@ def test_sound_to_tokens_and_back(nacre, tiny, tiny_model, stereo, tmp_path):
         assert heard.shape == (1 if mono else 2, stereo.shape[1])
         assert np.abs(heard - np.atleast_2d(tiny.from_tokens(found))).max() < 1e-3  # 16 bits
     assert nacre("tokens", "a.wav", "-o", "l.npz", "--latents", "-m", tiny_model).rc == 0
-    same(Latents.load(tmp_path / "l.npz"), tiny.latents(stereo, 16_000))
+    same(Latents.load(tmp_path / "l.npz"), tiny.latents(stereo, 16_000, mono=True))
     assert nacre("from-tokens", "l.npz", "-o", "l.wav", "--rate", 8000, "-m", tiny_model).rc == 0
     assert soundfile.info(tmp_path / "l.wav").samplerate == 8000
 

@@ -114,6 +114,10 @@ class Codec:
         stream = self.decoder(self.parse(data))
         return stream.whole(), stream.header.rate_hz
 
+    def decode_batch(self, files: Sequence[bytes], *, threads: int = 1) -> list[tuple[Array, int]]:
+        """`decode` of several files: each to the bit what it is alone. Raises StreamError, which names the item."""
+        return each_of(self.decode, files, None, threads)
+
     def encoder(
         self,
         rate_hz: float,
@@ -200,22 +204,24 @@ class Codec:
         rate_hz: float,
         level: int | None = None,
         *,
-        mono: bool = True,
+        mono: bool | None = None,
         gain_code: int | None = None,
     ) -> Latents:
         """Continuous latents [T, D] float32 of wave [N] or [C, N], 50 frames a second, with their gains.
 
         What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest that
-        has no residual layer; of kind GAUSSIAN the means. `mono` averages the channels, else latents are [C, T, D].
+        has no residual layer; of kind GAUSSIAN the means. Several channels might be meant as a batch, so that `mono` has
+        to be given for them: True averages them, False gives [C, T, D].
         `gain_code`: one gain for all groups, see `dsp.gain.gain_of`. Raises AudioError, UsageError.
         """
         return continuous.latents_of(self.model, wave, rate_hz, level, gain_code, mono)
 
-    def tokens(self, wave: Array, rate_hz: float, level: int | None = None, *, mono: bool = True) -> Tokens:
+    def tokens(self, wave: Array, rate_hz: float, level: int | None = None, *, mono: bool | None = None) -> Tokens:
         """Discrete tokens [T, K] int32, from 0, of wave [N] or [C, N], with their gains; see `token_format`.
 
         They are the symbols of the file that `encode` writes at this `level`, by default the highest that has no
-        residual layer. `mono` averages the channels, else tokens are [C, T, K]. Raises AudioError, UsageError.
+        residual layer. `mono` has to be given for several channels: True averages them, False gives
+        [C, T, K]. Raises AudioError, UsageError.
         """
         return discrete.tokens_of(self.model, wave, rate_hz, level, mono)
 
@@ -274,7 +280,7 @@ class Codec:
 
         Each item is to the bit what it is alone, whatever is beside it. Raises AudioError, UsageError, which name it.
         """
-        return batch_of(lambda wave: self.tokens(wave, rate_hz, level), waves, lengths, threads)
+        return batch_of(lambda wave: self.tokens(wave, rate_hz, level, mono=True), waves, lengths, threads)
 
     def latents_batch(
         self,
@@ -286,7 +292,7 @@ class Codec:
         threads: int = 1,
     ) -> Batch[Latents]:
         """`latents` of several waves, as `tokens_batch`."""
-        return batch_of(lambda wave: self.latents(wave, rate_hz, level), waves, lengths, threads)
+        return batch_of(lambda wave: self.latents(wave, rate_hz, level, mono=True), waves, lengths, threads)
 
 
 def _alone(level: int | None, rate_hz: int | None) -> int | None:

@@ -29,6 +29,7 @@ MOST_BYTES = 1 << 30  # of one array in a file
 HEAD = ("version", "rate_hz", "samples", "frames", "group_frames")
 
 Item = TypeVar("Item", bound="Frames")
+Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
@@ -238,19 +239,20 @@ def batch_of(
 
 
 def each_of(
-    work: Callable[[Array], Made], waves: Sequence[Array] | Array, lengths: Sequence[int] | None, threads: int
+    work: Callable[[Given], Made], waves: Sequence[Given] | Array, lengths: Sequence[int] | None, threads: int
 ) -> list[Made]:
-    """`work` of each wave, on so many threads. Raises its errors, with the item's number, and UsageError."""
+    """`work` of each wave or file, on so many threads. Raises its errors, with the item's number, and UsageError."""
     count = len(waves)
     if not count or (lengths is not None and len(lengths) != count):
-        raise UsageError("batch", found=f"{count} waves, lengths {lengths}", wanted="a wave or more, a length each")
-    if lengths is not None and any(not 0 < length <= np.shape(waves[at])[-1] for at, length in enumerate(lengths)):
+        raise UsageError("batch", found=f"{count} waves, lengths {lengths}", wanted="one or more, a length each")
+    rows: Any = waves
+    if lengths is not None and any(not 0 < length <= np.shape(rows[at])[-1] for at, length in enumerate(lengths)):
         raise UsageError("lengths", found=list(lengths), wanted="1 to the samples of each wave")
 
     def one(index: int) -> Made:
-        wave = waves[index] if lengths is None else waves[index][..., : lengths[index]]
+        item = rows[index] if lengths is None else rows[index][..., : lengths[index]]
         try:
-            return work(wave)
+            return work(item)
         except NacreError as error:
             raise type(error)(f"item {index}: {error}") from error
 

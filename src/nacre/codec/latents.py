@@ -23,7 +23,7 @@ from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count
 from nacre.dsp.stereo import LEFT_RIGHT
-from nacre.dsp.wave import as_sound, check_shape, pieces_of
+from nacre.dsp.wave import as_sound, check_shape, mixed, pieces_of
 from nacre.format.file import Contents, Header, Packet
 from nacre.io.arrays import Members
 from nacre.model.model import Model
@@ -40,14 +40,20 @@ class Latents(Frames):
 
 
 def latents_of(
-    model: Model, wave: Array, rate_hz: float, level: int | None = None, code: int | None = None, mono: bool = True
+    model: Model,
+    wave: Array,
+    rate_hz: float,
+    level: int | None = None,
+    code: int | None = None,
+    mono: bool | None = None,
 ) -> Latents:
     """Latents of wave [N] or [C, N], before rounding; see `Codec.latents`."""
     c, sound = model.config, as_sound(wave)
     check_shape(rate_hz, len(sound))
     if sound.shape[1] == 0:
         raise AudioError("wave", found="no samples", wanted="at least one")
-    stream = _LatentEncoder(model, rate_hz, sound.mean(0, keepdims=True) if mono else sound, model.level(level), code)
+    sound = mixed(sound, mono)
+    stream = _LatentEncoder(model, rate_hz, sound, model.level(level), code)
     latents, gains = np.stack([np.concatenate(rows) for rows in stream.rows]), np.array(stream.gains, np.int8)
     if len(latents) == 1:
         latents, gains = latents[0], gains[0]

@@ -25,7 +25,7 @@ from nacre.core.errors import AudioError, StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count
 from nacre.dsp.stereo import SEPARATE
-from nacre.dsp.wave import as_sound, check_shape
+from nacre.dsp.wave import as_sound, check_shape, mixed
 from nacre.entropy.static_prior import TOTAL
 from nacre.format.file import Contents, Coupling, Header, Packet, Writer
 from nacre.io.arrays import Members
@@ -91,15 +91,14 @@ class Tokens(Frames):
         return {"fine": fine if fine.shape[-1] else None, "balance": balance if len(balance) else None}
 
 
-def tokens_of(model: Model, wave: Array, rate_hz: float, level: int | None = None, mono: bool = True) -> Tokens:
+def tokens_of(model: Model, wave: Array, rate_hz: float, level: int | None = None, mono: bool | None = None) -> Tokens:
     """Tokens of wave [N] or [C, N]; see `Codec.tokens`."""
     sound = as_sound(wave)
     check_shape(rate_hz, len(sound))
-    if mono:
-        sound = sound.mean(0, keepdims=True)
-    stream = StreamEncoder(model, rate_hz, len(sound), Settings(prior=STATIC, level=model.level(level)))
     if sound.shape[1] == 0:
         raise AudioError("wave", found="no samples", wanted="at least one")
+    sound = mixed(sound, mono)
+    stream = StreamEncoder(model, rate_hz, len(sound), Settings(prior=STATIC, level=model.level(level)))
     packets: list[Packet | None] = [*stream.push(sound), *stream.flush()]
     return tokens_in(model, Contents(stream.header, sound.shape[1], packets, 0, False, 0, 0, 0))
 

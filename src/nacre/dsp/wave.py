@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nacre.core.errors import AudioError
+from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 
@@ -27,6 +27,15 @@ def as_sound(wave: Array) -> Array:
     if not np.isfinite(sound).all():
         raise AudioError("wave", found="NaN or infinite samples", wanted="finite numbers")
     return sound
+
+
+def mixed(sound: Array, mono: bool | None) -> Array:
+    """sound [C, N] averaged to [1, N] if `mono`, else as it is. Raises UsageError for None and several channels, which
+    might be meant as a batch."""
+    if mono is None and len(sound) > 1:
+        advice = "mono=True averages them; several sounds are a batch: tokens_batch, latents_batch, FeatureExtractor"
+        raise UsageError("wave", found=f"{len(sound)} channels", wanted="one, or a word on them", next=advice)
+    return sound.mean(0, keepdims=True) if mono else sound
 
 
 def check_shape(rate_hz: float, channels: int) -> int:

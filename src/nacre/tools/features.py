@@ -23,7 +23,7 @@ from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import AudioError, NacreError, UsageError
 from nacre.core.types import Array
 from nacre.dsp import mel
-from nacre.dsp.wave import as_sound, check_shape
+from nacre.dsp.wave import as_sound, check_shape, mixed
 from nacre.io.audio import AudioReader, mono_blocks, output_file, resampled
 from nacre.io.stdio import begins_coded, printable, standard_input
 
@@ -49,8 +49,9 @@ def extract(
     *,
     model: str | Path = DEFAULT_MODEL,
     level: int | None = None,
+    mono: bool = False,
 ) -> Array:
-    """Features of wave float32 [N] or [C, N], channels averaged. Raises UsageError, AudioError, BundleError.
+    """Features of wave float32 [N], or [C, N] averaged if `mono`. Raises UsageError, AudioError, BundleError.
 
     | kind | frames | per second |
     |---|---|---|
@@ -65,6 +66,7 @@ def extract(
     check(kind, pool, level)
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
+    sound = mixed(sound, mono or None)
     if kind in CODED:
         codec = _codec(str(model))
         rows = codec.latents(sound, rate_hz, level) if kind == "latent" else codec.tokens(sound, rate_hz, level)
@@ -72,7 +74,7 @@ def extract(
         if kind == "tokens" and pool is not None:
             _check_order(codec)
     else:
-        ready = resampled(sound.mean(0), rate_hz, RATE_HZ)
+        ready = resampled(sound[0], rate_hz, RATE_HZ)
         frames = mel.log_mel(ready) if kind == "logmel" else mel.mfcc(ready)
     return frames if pool is None else pooled(frames, pool)
 
@@ -93,7 +95,7 @@ def from_file(
     check(kind, pool, level)
     wave, rate_hz = _read(path, str(model), [] if losses is None else losses)
     try:
-        return extract(wave, rate_hz, kind, pool, model=model, level=level)
+        return extract(wave, rate_hz, kind, pool, model=model, level=level, mono=True)
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from error
 
@@ -301,7 +303,7 @@ class FeatureExtractor:
             return from_file(item, self.kind, self.pool, **settings)
         wave, rate_hz = item if isinstance(item, tuple) else (item, self.rate_hz)
         try:
-            return extract(np.asarray(wave), rate_hz, self.kind, self.pool, **settings)
+            return extract(np.asarray(wave), rate_hz, self.kind, self.pool, mono=True, **settings)
         except AudioError as error:
             raise AudioError(f"recording {index}: {error}") from error
 
