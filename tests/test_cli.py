@@ -597,6 +597,41 @@ def test_ctrl_c(tiny_model, tmp_path, environment, jobs, number, everybody):
     assert left(out) == ["short.nacre"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="another Ctrl-C there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_a_library_makes_another_error_of_is_one_still(nacre, monkeypatch, number):
+    def imports(*_):
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            raise ImportError("initialization failed") from error
+
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(number, signal.default_int_handler)
+    monkeypatch.setattr("nacre.cli.codec.facts_of", imports)
+    found = nacre("info", "a.nacre")
+    for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(each, handler)
+    assert (found.rc, found.stderr) == (128 + number, "stopped\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another Ctrl-C there")
+@pytest.mark.parametrize("module", ["typer", "numpy", "nacre.cli.codec"])
+def test_a_stop_while_modules_are_imported(environment, module):
+    start = f"""import signal, sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Stop())
+from nacre.__main__ import main
+sys.argv = ["nacre", "encode", "a.wav"]
+main()"""
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
 def test_files_joined_to_one_are_decoded_and_verified(nacre, tiny_model, tmp_path, coded, speech):
     whole = coded.read_bytes()
     nacre("encode", ENGLISH, "-o", "static.nacre", "--prior", "static", "-m", tiny_model)

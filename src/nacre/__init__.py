@@ -8,15 +8,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
+TYPE_CHECKING = False  # as of typing, whose import takes longer than anything else here
 
 if TYPE_CHECKING:
     from nacre.codec.codec import Codec
     from nacre.codec.latents import Latents
     from nacre.codec.tokens import Tokens
+    from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, TrainError, UsageError
     from nacre.music.codec import MusicCodec, load
     from nacre.tools import features
 
@@ -35,20 +33,23 @@ __all__ = [
     "features",
     "load",
 ]
-_LATER = {
-    "Codec": "nacre.codec.codec",
-    "Latents": "nacre.codec.latents",
-    "MusicCodec": "nacre.music.codec",
-    "Tokens": "nacre.codec.tokens",
-    "load": "nacre.music.codec",
+_HOMES = {
+    "nacre.codec.codec": ("Codec",),
+    "nacre.codec.latents": ("Latents",),
+    "nacre.codec.tokens": ("Tokens",),
+    "nacre.core.errors": ("AudioError", "BundleError", "NacreError", "StreamError", "TrainError", "UsageError"),
+    "nacre.music.codec": ("MusicCodec", "load"),
 }  # imported when asked for: `nacre --help` needs no numpy
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name == "features":
         return import_module("nacre.tools.features")
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
     raise AttributeError(f"module 'nacre' has no attribute {name!r}")
 
 

@@ -1,17 +1,28 @@
 """`python -m nacre` is `nacre`; Ctrl-C while modules are still being imported ends in a word, too."""
 
-import sys
+import os
 
 
 def main() -> None:
     """The command line. Exit code 130 where it is stopped before it has begun."""
-    try:
-        from nacre.cli.main import main as run
+    import signal
 
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from nacre.cli.main import main as run
+
+    try:
         run()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is done: nothing of Python's own end is told of
+
+
+def _leave(number: int, frame: object) -> None:
+    """End at once: nothing is written yet, and an exception might be lost or changed by what is being imported."""
+    try:
+        os.write(2, b"stopped\n")
+    finally:
+        os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -52,39 +52,59 @@ def _name_of(info: CommandInfo) -> str:
     return info.name or getattr(info.callback, "__name__", "").replace("_", "-")
 
 
+_STOPPED: list[int] = []  # signals that ask for the end, since a library may make another exception of what they raise
+
+
 def _end(number: int, frame: object) -> None:
-    """Stop as by Ctrl-C, so that no half a file stays behind."""
+    """Stop, so that no half a file stays behind; a second Ctrl-C ends the process at once."""
+    _STOPPED.append(number)
+    if number == signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
+
+
+def _catch_signals() -> None:
+    _STOPPED.clear()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _end)
 
 
 def main() -> None:
     """Entry point: every known error ends in one line and its exit code, never in a traceback."""
     reported = False
     _hold_standard_files()
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _end)
+    _catch_signals()
     try:
         try:
             _app_for(sys.argv[1:2])()
         except SystemExit as end:
             reported = bool(end.code)
-            if end.code in (INTERRUPTED, 128 + signal.SIGTERM):
-                tell("stopped")
             raise
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk can still be reported
-    except NacreError as error:
-        complain(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        sys.exit(_exit_code(error, reported))
+
+
+def _exit_code(error: BaseException, reported: bool) -> int:
+    """The exit code of a command that `error` ended, which is reported unless it is already, as by typer."""
+    if (isinstance(error, SystemExit) and error.code == INTERRUPTED) or isinstance(error, KeyboardInterrupt):
+        _STOPPED.append(signal.SIGINT)
+    if _STOPPED:
         tell("stopped")
-        sys.exit(INTERRUPTED)
-    except OSError as error:
+        return 128 + _STOPPED[0]
+    if isinstance(error, NacreError):
+        complain(error)
+        return error.exit_code
+    if isinstance(error, OSError):
         if not reported and not isinstance(error, BrokenPipeError):
             complain(f"{error.filename or 'output'}: {error.strerror}")
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
+    raise error
