@@ -88,25 +88,26 @@ def main(
     most_s: Annotated[float, typer.Option(help="latest moment")] = 2.5,
     seed: Annotated[int, typer.Option()] = 0,
     only: Annotated[str, typer.Option(help="of encode, decode, batch, evaluate, train, with commas")] = "",
+    how: Annotated[str, typer.Option(help="signals, with commas")] = ",".join(HOW),
 ) -> None:
     """Half the moments lie in the first 0.3 s, while modules are still being imported."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
     random, bad = np.random.default_rng(seed), 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         inputs(folder, model)
         chosen = {what: command for what, command in commands(model).items() if what in (only or what).split(",")}
         for what, command in chosen.items():
-            for how, number in HOW.items():
+            for name in how.split(","):
                 codes, wrong = [], []
                 for index in range(trials):
                     wait_s = random.uniform(0.03, 0.3 if index % 2 else most_s)
-                    code, fault = trial(folder, command, number, wait_s, model)
+                    code, fault = trial(folder, command, HOW[name], wait_s, model)
                     codes.append(code)
                     wrong += [f"{fault} (after {wait_s:.3f} s)"] * bool(fault)
                 bad += len(wrong)
                 found = ", ".join(f"{code}: {codes.count(code)}" for code in sorted(set(codes)))
-                print(f"{what:8} {how:8} {trials} times: exit codes {found}; faults: {wrong or 'none'}", flush=True)
+                print(f"{what:8} {name:8} {trials} times: exit codes {found}; faults: {wrong or 'none'}", flush=True)
     sys.exit(bad > 0)
 
 

@@ -7,7 +7,6 @@ Batch     several of them as padded arrays and masks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -242,6 +241,8 @@ def each_of(
     work: Callable[[Given], Made], waves: Sequence[Given] | Array, lengths: Sequence[int] | None, threads: int
 ) -> list[Made]:
     """`work` of each wave or file, on so many threads. Raises its errors, with the item's number, and UsageError."""
+    from concurrent.futures import ThreadPoolExecutor  # here: every start would wait for it
+
     count = len(waves)
     if not count or (lengths is not None and len(lengths) != count):
         raise UsageError("batch", found=f"{count} waves, lengths {lengths}", wanted="one or more, a length each")
