@@ -57,6 +57,7 @@ def lossy(path, samples, *words):
 
 # WAV and its kin
 
+ID3 = b"ID3\3\0\0\0\0\1\0" + bytes(128)
 TEXT = chunk(b"LIST", b"INFOISFT\4\0\0\0odd\0")
 SIZES = [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7FFFF024, 0xFFFFFF00]
 
@@ -72,6 +73,35 @@ def test_wav_whose_sizes_were_written_too_early(tmp_path):
     """A recorder brings its sizes up to date now and then, and dies in between."""
     data = riff(form(), chunk(b"data", pcm(ONE), 8000), size=36 + 4000)
     whole(save(tmp_path, "a.wav", data))
+
+
+def test_sizes_that_agree_with_each_other_and_not_with_the_file(tmp_path):
+    """So long a tail is no tag: the recorder brought both sizes up to date, and went on."""
+    for size in (8, 8000, 16_384):
+        whole(save(tmp_path, "a.wav", riff(form(), chunk(b"data", pcm(ONE), size), size=36 + size)))
+    for size in (4000, 16_000):
+        whole(save(tmp_path, "a.aiff", aiff(pcm(ONE, ">"), size // 2, size + 8)))
+
+
+def test_an_empty_data_chunk_before_another(tmp_path):
+    whole(save(tmp_path, "a.wav", riff(form(), chunk(b"data", b""), chunk(b"data", pcm(ONE)))))
+
+
+def test_another_container_behind_a_wav_is_told_of(tmp_path):
+    for other in (encoded(ONE, "FLAC"), encoded(ONE, "OGG", "VORBIS"), encoded(ONE, "AIFF")):
+        lossy(save(tmp_path, "a.wav", riff(form(), chunk(b"data", pcm(ONE))) + other), 16_000, "behind it")
+
+
+@pytest.mark.parametrize("container", ["AU", "CAF"])
+def test_au_and_caf_without_sizes_or_with_wrong_ones(tmp_path, container):
+    data = encoded(ONE, container)
+    at, width = (8, 4) if container == "AU" else (data.index(b"data") + 4, 8)
+    wave = read_with_facts(save(tmp_path, "a.snd", data)).wave
+    for stated in (b"\0" * width, b"\xff" * width, (6000).to_bytes(width, "big")):
+        whole(save(tmp_path, "a.snd", data[:at] + stated + data[at + width :]), wave)
+    lossy(save(tmp_path, "a.snd", data[:-8000]), 12_000, "cut off", "bytes of sound")
+    if container == "CAF":
+        whole(save(tmp_path, "a.snd", data + b"free" + (5000).to_bytes(8, "big") + bytes(5000)), wave)
 
 
 def test_wav_that_is_larger_than_its_file_is_cut(tmp_path):
@@ -174,6 +204,16 @@ def test_joined_files_of_two_kinds_are_not_passed_over(tmp_path, suffix):
         assert found.wave.shape[0] == 1
         assert abs(found.wave.shape[1] - 16_000) <= 1152
         assert "another recording" in str(found.loss)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_damaged_floats_are_silence_and_set_no_scale(tmp_path, value):
+    wave = ONE.copy()
+    wave[8000] = value
+    data = riff(form(1, bits=32, tag=3), chunk(b"data", wave.astype("<f4").tobytes()))
+    found = lossy(save(tmp_path, "a.wav", data), 16_000, "1 samples from 0:00.5 on that are no sound")
+    wave[8000] = 0
+    np.testing.assert_array_equal(found[0], wave)
 
 
 # floats that are no floats
@@ -301,6 +341,23 @@ def test_opus_without_rate_is_opus_own(tmp_path):
         assert sum(block.shape[1] for block in reader.blocks(9999)) == 288_000
 
 
+@pytest.mark.parametrize("rate_hz", [1, 7999, 192_001, 0xFFFFFFFF])
+def test_opus_of_a_rate_that_cannot_be(tmp_path, rate_hz):
+    def change(found):
+        found[0][28 + 12 : 28 + 16] = rate_hz.to_bytes(4, "little")
+        sealed(found[0])
+        return found
+
+    data = edited(encoded(voice(1.0, rate_hz=48_000), "OGG", "OPUS", 48_000), change)
+    assert read_with_facts(save(tmp_path, "a.opus", data)).rate_hz == 48_000
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_behind_a_tag(tmp_path, subtype):
+    data = encoded(voice(1.0, rate_hz=48_000), "OGG", subtype, 48_000)
+    whole(save(tmp_path, "a.ogg", ID3 + data), read_with_facts(save(tmp_path, "b.ogg", data)).wave)
+
+
 def test_sound_beside_other_streams(tmp_path):
     data = encoded(LONG, "OGG", "VORBIS", 48_000)
     wanted, found = read_with_facts(save(tmp_path, "a.ogg", data)).wave, pages(data)
@@ -387,6 +444,37 @@ def test_flac_with_bytes_missing_or_added(tmp_path, flac):
         np.testing.assert_array_equal(found.wave[:, 8 * 4096 :], wanted[:, 8 * 4096 :])
 
 
+def total(data: bytes, samples: int) -> bytes:
+    """A FLAC that states so many samples."""
+    return data[:21] + bytes([data[21] & 0xF0]) + struct.pack(">I", samples) + data[26:]
+
+
+def test_flac_that_states_too_little(tmp_path, flac):
+    wave = read_with_facts(save(tmp_path, "a.flac", flac)).wave
+    for stated in (0, 1, 4096, 16_000):
+        whole(save(tmp_path, "a.flac", total(flac, stated)), wave)
+        whole(save(tmp_path, "a.flac", 2 * total(flac, stated)), np.concatenate([wave, wave], 1))
+
+
+def test_flac_that_states_nothing_and_is_cut(tmp_path, flac):
+    edges = flac_frames(flac)
+    lossy(save(tmp_path, "a.flac", total(flac, 0)[: edges[-2] + 200]), 4096 * (len(edges) - 2), "cut off")
+
+
+def test_flac_frames_before_a_bad_end_are_kept(tmp_path, flac):
+    edges = flac_frames(flac)
+    data = flac[: edges[-2]] + bytes(edges[-1] - edges[-2])
+    lossy(save(tmp_path, "a.flac", data), 4096 * (len(edges) - 2), "cut off")
+
+
+def test_flac_frames_that_are_missing_whole_are_told_of(tmp_path, flac):
+    edges = flac_frames(flac)
+    for file in (flac[: edges[1]] + flac[edges[2] :], ogg_flac(flac)):
+        lost = b"".join(map(bytes, [page for index, page in enumerate(pages(file)) if index != 4]))
+        data = lost if file[:4] == b"OggS" else file
+        assert "missing" in str(read_with_facts(save(tmp_path, "a.flac", data)).loss)
+
+
 def test_flac_without_its_head(tmp_path, flac):
     wanted, edges = read_with_facts(save(tmp_path, "a.flac", flac)).wave, flac_frames(flac)
     for start in (30, edges[0], edges[3] + 9):
@@ -420,7 +508,7 @@ def test_joined_mp3(tmp_path):
     one, two = (encoded(voice(seconds, seed=seed), "MP3") for seconds, seed in ((3.0, 0), (2.0, 1)))
     parts = [read_with_facts(save(tmp_path, "a.mp3", data)).wave for data in (one, two)]
     tag = b"TAG" + bytes(125)
-    for data in (one + two, one + tag + two + tag, b"ID3\3\0\0\0\0\1\0" + bytes(128) + one + two):
+    for data in (one + two, one + tag + two + tag, ID3 + one + two):
         whole(save(tmp_path, "a.mp3", data), np.concatenate(parts, 1))
     bare = [untagged(data) for data in (one, two)]
     for data in (one + bare[1], bare[0] + two, bare[0] + bare[1]):
@@ -431,7 +519,46 @@ def test_joined_mp3(tmp_path):
     assert lossy_part.loss is not None
 
 
+def test_mp3_that_states_too_little(tmp_path):
+    data = bytearray(encoded(voice(5.0), "MP3"))
+    mark = max(data.find(b"Xing"), data.find(b"Info"))
+    data[mark + 8 : mark + 12] = (3).to_bytes(4, "big")
+    found = read_with_facts(save(tmp_path, "a.mp3", bytes(data)))
+    assert found.loss is None
+    assert 0 <= found.wave.shape[1] - 80_000 <= 2 * 1152
+
+
+def test_mp3_with_a_bad_spot_is_read_on_behind_it(tmp_path):
+    data = encoded(voice(20.0), "MP3")
+    for hurt in (data[:20_000] + data[20_700:], data[:20_000] + bytes(3000) + data[23_000:]):
+        found = read_with_facts(save(tmp_path, "a.mp3", hurt))
+        assert abs(found.wave.shape[1] - 320_000) < 32_000
+        assert "bad bytes in 1 place" in str(found.loss)
+
+
+def test_mp3_that_breaks_off_before_another_is_told_of(tmp_path):
+    one, two = encoded(voice(3.0), "MP3"), encoded(voice(2.0, seed=1), "MP3")
+    assert "frames of" in str(read_with_facts(save(tmp_path, "a.mp3", one[:-50] + two)).loss)
+
+
 # what is none of these
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"404 not found\n" * 20, "text"),
+        (bytes(5000), "zeros at its start"),
+        (np.random.default_rng(0).bytes(5000), "bytes of no kind that is known"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(90), "a 7-Zip archive"),
+        (b"RIFF" + struct.pack("<I", 99) + b"WEBPVP8 " + bytes(90), "a WebP picture"),
+        (b"FORM" + bytes(90), "a damaged head"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "flac", "ogg"])
+def test_no_sound_is_called_by_its_name(tmp_path, data, word, suffix):
+    with pytest.raises(AudioError, match=f"not a sound file: found {word}"):
+        read_with_facts(save(tmp_path, f"a.{suffix}", data))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from nacre.io.riff import TAIL_BYTES, is_other
+from nacre.io.sniff import HEAD_BYTES
 from nacre.io.view import Extent, Part, Piece, Plan, find_all, first_bytes, read_at, size_of
 
 UNKNOWN = 0x7FFFF000
@@ -87,7 +89,8 @@ def _take(file: BinaryIO, sound: Sound, start: int, size: int, empty: bool, end:
     lead = int.from_bytes(read_at(file, start - 8, 4), "big")
     start, size, there = start + lead, max(0, size - lead), end - start - lead
     named = read_at(file, start + size + size % 2, 4) in (*TEXTS, b"FORM", b"")
-    unsized = empty or (size == 0 and not named) or (size >= UNKNOWN and size > there)
+    early = not named and there - size > TAIL_BYTES and not is_other(read_at(file, start + size, HEAD_BYTES))
+    unsized = empty or early or (size == 0 and not named) or (size >= UNKNOWN and size > there)
     real = _next_file(file, start, end) - start if unsized or size > there else size
     if sound.stated is not None:
         sound.stated = None if unsized else sound.stated + size

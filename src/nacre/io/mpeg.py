@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
@@ -25,6 +26,14 @@ class Frame(NamedTuple):
     rate_hz: int
 
 
+class Run(NamedTuple):
+    """Frames one behind another; the last may go on behind the end of the file."""
+
+    start: int
+    stop: int
+    frames: int
+
+
 class Tag(NamedTuple):
     """A first frame that states a length; 0 for what it does not say."""
 
@@ -40,12 +49,45 @@ def plan(file: BinaryIO) -> Plan | None:
         return None
     tags = {tag.start: tag for tag in _tags(file, start)}
     starts = sorted({start, *tags, *_beginnings(file, tags, end)})
-    edges = [*starts, end]
-    parts = []
-    for at, stop in pairwise(edges):
-        kind = "mp3" if at in tags else "mp3 unsized"
-        parts.append(Part((Extent(at, stop - at),) if len(starts) > 1 or at not in tags else None, kind))
-    return Plan(parts=parts)
+    plan = Plan(parts=[])
+    for at, stop in pairwise([*starts, end]):
+        _add(file, tags.get(at), at, stop, plan)
+        if len(starts) == 1 and plan.parts[0].kind == "mp3":
+            plan.parts[0] = Part(kind="mp3")
+    return plan
+
+
+def _add(file: BinaryIO, tag: Tag | None, at: int, stop: int, plan: Plan) -> None:
+    """A recording from `at` to `stop`, in one part for each stretch of frames, and what is wrong with it."""
+    runs = list(_runs(file, at, stop))
+    frames, cut = sum(run.frames for run in runs), runs[-1].stop > stop
+    if tag is not None and len(runs) == 1 and (tag.frames >= frames - 1 or not tag.frames):
+        plan.parts.append(Part((Extent(at, stop - at),), "mp3"))
+    else:  # libmpg123 gives up at a bad spot, and believes a first frame that states too few
+        first = frame_at(file, at)
+        start = at + first.size if tag is not None and first else at
+        extents = [Extent(max(run.start, start), min(run.stop, stop) - max(run.start, start)) for run in runs]
+        plan.parts += [Part((extent,), "mp3 unsized") for extent in extents if extent.size > 0]
+    if len(runs) > 1:
+        bad_bytes = sum(after.start - before.stop for before, after in pairwise(runs))
+        plan.losses.append(f"{max(0, bad_bytes)} bad bytes in {len(runs) - 1} place{'s' * (len(runs) > 2)}")
+    elif tag is not None and (cut or tag.frames > frames):
+        plan.losses.append(f"{frames - cut} frames of {max(tag.frames, frames)}")
+
+
+def _runs(file: BinaryIO, at: int, stop: int) -> Iterator[Run]:
+    """Stretches in which frame follows frame."""
+    frames, start = 0, at
+    while at < stop:
+        if frame := frame_at(file, at):
+            frames, at = frames + 1, at + frame.size
+            continue
+        following = None if _is_tag(read_at(file, at, 3)) else first_frame(file, at)
+        if following is None or following >= stop:
+            break
+        yield Run(start, at, frames)
+        start, at, frames = following, following, 0
+    yield Run(start, at, frames)
 
 
 def _beginnings(file: BinaryIO, tags: dict[int, Tag], end: int) -> list[int]:
@@ -89,8 +131,7 @@ def _is_tag(head: bytes) -> bool:
 
 def first_frame(file: BinaryIO, at: int) -> int | None:
     """Where the first of two frames in a row begins, behind tags and a little else; None where there is none."""
-    while (head := read_at(file, at, ID3V2_BYTES))[:3] == b"ID3" and len(head) == ID3V2_BYTES:
-        at += ID3V2_BYTES + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    at = behind_tags(file, at)
     block = read_at(file, at, SEARCHED_BYTES)
     place = block.find(b"\xff")
     while place >= 0:
@@ -99,6 +140,13 @@ def first_frame(file: BinaryIO, at: int) -> int | None:
             return at + place
         place = block.find(b"\xff", place + 1)
     return None
+
+
+def behind_tags(file: BinaryIO, at: int) -> int:
+    """Where the ID3 tags at an offset stop."""
+    while (head := read_at(file, at, ID3V2_BYTES))[:3] == b"ID3" and len(head) == ID3V2_BYTES:
+        at += ID3V2_BYTES + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    return at
 
 
 def frame_at(file: BinaryIO, at: int) -> Frame | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
+from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ
 from nacre.io.view import Extent, Part, Piece, Plan, find_all, read_at, size_of
 
 HEAD_BYTES = 27
@@ -78,6 +79,8 @@ def plan(file: BinaryIO) -> Plan | None:
     for link in links:
         if link.codec == first.codec == "flac":
             plan.parts.append(Part(_native_flac(file, link), kind="flac"))
+            if link.holes:
+                plan.losses.append("pages are missing, silent there")
         elif link.codec == first.codec:
             _add(file, link, plan)
     if first.codec != "flac":
@@ -227,8 +230,9 @@ def _mended(file: BinaryIO, page: Page, codec: str, late: bool) -> Piece:
     head, changed = page.body - page.offset, not page.good
     if codec == "opus" and data[head : head + 8] == b"OpusHead":
         rate, lead = slice(head + 12, head + 16), slice(head + 10, head + 12)
-        changed |= late or not any(data[rate])
-        data[rate] = data[rate] if any(data[rate]) else OPUS_HZ.to_bytes(4, "little")
+        known = MIN_RATE_HZ <= int.from_bytes(data[rate], "little") <= MAX_RATE_HZ
+        changed |= late or not known
+        data[rate] = data[rate] if known else OPUS_HZ.to_bytes(4, "little")
         data[lead] = bytes(2) if late else data[lead]
     return _sealed(data) if changed else Extent(page.offset, page.size)
 

@@ -17,9 +17,9 @@ import soundfile as sf
 from nacre.core.errors import AudioError
 from nacre.core.kinds import MAGIC
 from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, clock
-from nacre.io import aiff, flac, mpeg, ogg, riff
+from nacre.io import aiff, flac, mpeg, ogg, plain, riff
 from nacre.io.raw import Raw, raw_plan
-from nacre.io.sniff import HEAD_BYTES, foreign, no_sound
+from nacre.io.sniff import HEAD_BYTES, foreign, no_sound, unknown
 from nacre.io.stdio import standard_input
 from nacre.io.view import Extent, Part, Plan, View, read_at, size_of
 
@@ -34,6 +34,8 @@ LONGEST_HOLE_S = 60  # of silence in place of what is missing; a longer one is a
 LOUDEST = 32.0  # a float sample above is no overshoot: it is on the scale of integers
 SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}  # by bits
 SCAN_SAMPLES = 1 << 16
+DAMAGED_SHARE = 1e-3  # fewer samples than this over full scale are damaged, and no scale
+SAID = re.compile(r"not recognised|possibly a pipe|SF_INFO struct|malformed|embedding")  # by libsndfile, of any bytes
 TAGS = frozenset({"title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license"})
 Name = str | Path
 
@@ -119,7 +121,7 @@ class AudioReader:
         self.losses, self._ends_early = list(plan.losses), plan.cut
         self._part_read = self._silence = self._missing = self._holes = 0
         self._anchor = (0, 0)  # samples given, and what the file counts there
-        self._scale, self._to_skip = 1.0, 0
+        self._scale, self._to_skip, self._wrong, self._wrong_at_s = 1.0, 0, 0, 0.0
         only = len(plan.parts) == 1
         sound = self._next_part()
         self.rate_hz, self.channels = sound.samplerate, sound.channels
@@ -180,6 +182,8 @@ class AudioReader:
                 return sound
         except (sf.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw
             found = str(error)
+        if SAID.search(found):
+            found = unknown(read_at(self._file, 0, HEAD_BYTES))
         raise failure(f"{self.name}: not a sound file", found, KNOWN, "convert it first with ffmpeg")
 
     def blocks(self, block_samples: int) -> Iterator[np.ndarray]:
@@ -187,17 +191,27 @@ class AudioReader:
         while (data := self._read(block_samples)).size:
             if self._order:
                 data = data[:, self._order]
-            wave = np.ascontiguousarray(data.T)  # [C, N] float32
-            check_finite(self.name, wave, self.samples_read, self.rate_hz)
+            wave = self._sane(np.ascontiguousarray(data.T))  # [C, N] float32
             self.samples_read += wave.shape[1]
             yield wave
         if self.samples_read == 0:
             raise failure(self.name, "no samples", "sound", AGAIN)
 
+    def _sane(self, wave: np.ndarray) -> np.ndarray:
+        """wave [C, N] with silence in place of samples that are none."""
+        good = np.abs(wave) <= LOUDEST  # not a NaN
+        wrong = np.flatnonzero(~good.all(0))
+        if not len(wrong):
+            return wave
+        if not self._wrong:
+            self._wrong_at_s = (self.samples_read + int(wrong[0])) / self.rate_hz
+        self._wrong += len(wrong)
+        return np.where(good, wave, np.float32(0))
+
     @property
     def is_cut(self) -> bool:
         """Whether the file states, or has, more sound than `blocks` gave; all is known when all is read."""
-        return self._ends_early or bool(self.losses) or self._holes > 0
+        return self._ends_early or bool(self.losses) or self._holes > 0 or self._wrong > 0
 
     def loss(self) -> AudioError | None:
         """What is missing of a file that was read to its end, as an error to raise or to tell; None for nothing."""
@@ -207,10 +221,11 @@ class AudioReader:
         if self._holes:
             places = f"{self._holes} place{'s' * (self._holes > 1)}"
             losses.append(f"{self._missing / self.rate_hz:.2f} s lost in {places}, silent there")
+        if self._wrong:
+            losses.append(f"{self._wrong} samples from {clock(self._wrong_at_s)} on that are no sound, silent there")
         if self._ends_early and not losses:
-            losses.append(
-                f"{clock(read_s)} of {clock((self.samples or 0) / self.rate_hz)}" if self.samples else "no end"
-            )
+            more = (self.samples or 0) > self.samples_read
+            losses.append(f"{clock(read_s)} of {clock((self.samples or 0) / self.rate_hz)}" if more else "no end")
         what = f"cut off after {clock(read_s)}, less than the file states"
         place = what if self._ends_early else f"not all could be read, {clock(read_s)} of sound came out"
         wanted = "a whole file of one recording"
@@ -240,6 +255,8 @@ class AudioReader:
         assert self._sound is not None
         unsized = self._part.kind == "mp3 unsized"
         size = min(block_samples, MP3_FRAME_SAMPLES) if unsized else block_samples
+        if self._sound.format == "FLAC":  # or all of them are lost where bytes behind the last frame are none
+            size = min(size, max(1, self._sound.frames - self._part_read))
         try:
             return np.asarray(self._sound.read(size, dtype="float32", always_2d=True))  # [N, C]
         except sf.SoundFileError as error:
@@ -258,8 +275,8 @@ class AudioReader:
         if part.fresh:
             self._anchor = (self.samples_read, self._part_read if part.ends_at is None else part.ends_at)
         missing = stated - self._part_read
-        if part.kind == "flac" and (missing > 0 or not stated):
-            self._salvage(part, stated)
+        if part.kind == "flac":
+            self._end_flac(part, stated)
         elif part.kind.startswith("mp3") and part.kind != "mp3 unsized":
             self._ends_early |= missing > 2 * MP3_FRAME_SAMPLES
         while self._parts and self._sound is None:
@@ -274,6 +291,18 @@ class AudioReader:
                 sound.close()
                 self._sound = None
 
+    def _end_flac(self, part: Part, stated: int) -> None:
+        """Read on behind a bad spot, and behind an end that was stated too early."""
+        if self._part_read < stated:
+            self._salvage(part, stated)
+        elif part.fresh:
+            pieces = part.pieces or (Extent(0, size_of(self._file)),)
+            there = flac.counted(cast(BinaryIO, View(self._file, pieces)))
+            if there > self._part_read:
+                self._salvage(part, there)
+            elif there < self._part_read and not self.losses:
+                self.losses.append(f"frames are missing from {clock(there / self.rate_hz)} on, silent there")
+
     def _salvage(self, part: Part, stated: int) -> bool:
         """Put whole frames of FLAC behind a bad spot in front of the parts that are left; -> whether there are any."""
         pieces, done = part.pieces or (Extent(0, size_of(self._file)),), self._part_read
@@ -284,14 +313,16 @@ class AudioReader:
 
     def _scale_of(self, plan: Plan) -> float:
         """What float samples must be divided by: 1, but for those that were left on the scale of integers."""
-        peak, whole = 0.0, True
+        peak, whole, loud, sounding = 0.0, True, 0, 0
         for part in plan.parts:
             with self._open_part(part) as sound:
                 while len(data := sound.read(SCAN_SAMPLES, dtype="float32", always_2d=True)):
                     data = data[np.isfinite(data)]
                     peak = max(peak, float(np.abs(data).max(initial=0)))
+                    loud += int(np.count_nonzero(np.abs(data) > 2))
+                    sounding += int(np.count_nonzero(data))
                     whole = whole and bool((data == np.rint(data)).all())
-        if peak <= LOUDEST and not (whole and peak > 2):
+        if (peak <= LOUDEST and not (whole and peak > 2)) or loud < DAMAGED_SHARE * sounding:
             return 1.0
         bits, scale = next(((bits, scale) for bits, scale in SCALES.items() if peak <= 1.01 * scale), (0, 1.0))
         if bits:
@@ -319,6 +350,10 @@ def _plan(file: BinaryIO, head: bytes, path: Name) -> Plan:
         plan = ogg.plan(file)
     elif head[:4] == flac.MAGIC or Path(path).suffix.lower() == ".flac":
         plan = flac.plan(file) or Plan(parts=[Part(kind="flac")])
+    elif head[:4] in (b".snd", b"caff"):
+        plan = plain.au(file) if head[:4] == b".snd" else plain.caf(file)
+    elif head[:3] == b"ID3" and read_at(file, mpeg.behind_tags(file, 0), 4) == b"OggS":
+        plan = ogg.plan(file)
     elif head[:3] == b"ID3" or mpeg.frame_at(file, 0) or Path(path).suffix.lower() == ".mp3":
         plan = mpeg.plan(file)
     return plan or Plan()

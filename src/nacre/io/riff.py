@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from nacre.io.sniff import HEAD_BYTES, foreign, no_sound
 from nacre.io.view import Extent, Part, Piece, Plan, find_all, first_bytes, read_at, size_of
 
 UNKNOWN = 0x7FFFF000  # sizes from here on up to 32 bits' largest are placeholders
@@ -19,10 +20,12 @@ W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 PLAIN = (1, 3, 6, 7)  # PCM, float, A-law, mu-law: samples of one size, one after another
 EXTENSIBLE = 0xFFFE
 FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+OTHERS = (b"fLaC", b"OggS", b"FORM", b".snd", b"caff")
 KNOWN = {b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"PEAK", b"fact", b"JUNK", b"junk", b"PAD "}
 KNOWN |= {b"FLLR", b"afsp", b"DISP", b"_PMX", b"axml", b"chna", b"levl", b"minf", b"elm1", b"regn", b"umid", b"inst"}
 KNOWN |= {b"acid", b"cart", b"plst", b"note", b"labl", b"data", b"fmt ", b"meta", b"ResU", b"bext", b"LGWV", b"MARK"}
 LEAST_FORM_BYTES, MOST_FORM_BYTES = 16, 1 << 12
+TAIL_BYTES = 1 << 12  # so much behind that is no chunk is sound whose sizes were written too early
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Sound:
     extents: list[Extent] = field(default_factory=list)
     stated: int | None = 0  # bytes of samples that are promised; None where a size says nothing
     odd: bool = False  # something stands elsewhere than it should
+    other: bool = False  # sound in another container behind it
 
     @property
     def frame_bytes(self) -> int:
@@ -79,8 +83,10 @@ def plan(file: BinaryIO) -> Plan | None:
         if sound.stated is not None and sound.size < sound.stated:
             plan.cut = True
             plan.losses.append(f"{sound.size} of {sound.stated} bytes of sound")
+        if sound.other:
+            plan.losses.append("something else behind it, in another container")
     regular = len(sounds) == 1 and not first.odd and len(first.extents) == 1 and first.stated == first.size
-    return None if regular and not plan.cut else plan
+    return None if regular and not plan.losses else plan
 
 
 def _sounds(file: BinaryIO) -> Iterator[Sound]:
@@ -105,6 +111,7 @@ def _walk(file: BinaryIO, sound: Sound, at: int, end: int) -> int:
     """Fill in what the chunks from `at` on say; -> the start of the next file, or the end."""
     long = -1  # size of samples over 4 GB, in a chunk of its own
     while (chunk := _chunk(file, at, end, sound)) is not None:
+        sound.other |= chunk.name in OTHERS
         if chunk.name in FILES or chunk.name == b"riff":
             return at
         size = chunk.size
@@ -131,7 +138,7 @@ def _take(file: BinaryIO, sound: Sound, chunk: Chunk, size: int, end: int) -> in
         real = _next_file(file, chunk.offset, end, sound) - chunk.offset
     if sound.stated is not None:
         sound.stated = None if unsized else sound.stated + size
-    sound.odd |= not sound.form
+    sound.odd |= not sound.form or not real
     if real:
         sound.extents.append(Extent(chunk.offset, real))
     return real
@@ -145,7 +152,15 @@ def _goes_on(file: BinaryIO, start: int, size: int, end: int, sound: Sound) -> b
     chunk = _chunk(file, behind, end, sound)
     if chunk is not None and (chunk.name in KNOWN or chunk.name.upper() in FILES or chunk.offset + chunk.size <= end):
         return False
-    return size == 0 or abs(sound.ends_at - behind) > 8 or end - behind > 1 << 31
+    tail = read_at(file, behind, TAIL_BYTES)
+    long = len(tail) == TAIL_BYTES and any(tail) and not is_other(tail)
+    return size == 0 or abs(sound.ends_at - behind) > 8 or long or end - behind > 1 << 31
+
+
+def is_other(head: bytes) -> bool:
+    """Whether what begins so is no bare samples, but a file or tag of another kind."""
+    known = head[:4] in OTHERS or head[:3] in (b"ID3", b"TAG")
+    return known or bool(foreign(head[:HEAD_BYTES]) or no_sound(head[:HEAD_BYTES]))
 
 
 def _next_file(file: BinaryIO, start: int, end: int, sound: Sound) -> int:

@@ -37,6 +37,13 @@ _SILENT = [
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"MThd", "MIDI, notes without sound"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"SQLite format 3", "a database"),
+    (b"<?xml", "XML"),
     (b"<!DOCTYPE", "a web page"),
     (b"<html", "a web page"),
 ]
@@ -70,4 +77,20 @@ def foreign(head: bytes) -> str | None:
 
 def no_sound(head: bytes) -> str | None:
     """The name of a kind of file that holds no sound at all."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP picture"
     return next((name for magic, name in _SILENT if head.startswith(magic)), None)
+
+
+def unknown(head: bytes) -> str:
+    """What bytes are that nothing here reads.
+
+    >>> unknown(b"Not Found\\n")
+    'text'
+    """
+    if not any(head):
+        return "zeros at its start"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return "text"
+    damaged = head[:4] in (b"RIFF", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd") or head[:3] == b"ID3"
+    return "a damaged head" if damaged else "bytes of no kind that is known"
