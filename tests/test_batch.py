@@ -116,6 +116,22 @@ def test_inputs_from_a_list(run, tiny_model, tmp_path, tree, between):
     assert found.rc == 2
 
 
+def test_names_that_cannot_be_meant(nacre, tiny_model, tree):
+    for arguments, word in (
+        (("", "-o", "out"), "found an empty name"),
+        (("--files-from", "in/one.wav", "-o", "out"), "found sound, wanted a list of names"),
+        (("--files-from", "in/two.flac", "-o", "out"), "found sound, wanted a list of names"),
+    ):
+        found = nacre("encode", *arguments, "-m", tiny_model)
+        assert (found.rc, found.stderr.count("\n")) == (2, 1)
+        assert word in found.stderr
+    for command in (("inspect", "in", "-o", "a.html"), ("interpolate", "in", "in/one.wav", "-o", "a.wav")):
+        found = nacre(*command, "-m", tiny_model)
+        assert (found.rc, found.stderr) == (1, "error: in is a folder. Pass a file\n")
+    found = nacre("from-tokens", "gone.npz", "-m", tiny_model)
+    assert "found No such file or directory, wanted" in found.stderr
+
+
 def test_an_empty_list_is_no_error(run, tiny_model, tmp_path):
     (tmp_path / "list").touch()
     found = good(run("encode", "--files-from", "list", "-o", "out", "--report", "report.csv", "-m", tiny_model))

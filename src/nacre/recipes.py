@@ -27,7 +27,7 @@ def about(recipe: Path) -> str:
         with open(recipe, encoding="utf-8") as file:
             return file.readline().lstrip("# ").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainError(str(recipe), found=str(error), wanted="a recipe") from error
+        raise TrainError(str(recipe), found=error, wanted="a recipe") from error
 
 
 def find(name: str) -> Path:

@@ -111,5 +111,5 @@ def _opened(source: str) -> Tokens | Latents:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise StreamError(source, found=str(error), wanted="an npz of `nacre tokens`") from error
+        raise StreamError(source, found=error, wanted="an npz of `nacre tokens`") from error
     return Latents.load(source) if f"{Latents.VALUES}.npy" in names else Tokens.load(source)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.core.kinds import MAGIC
+from nacre.io.riff import OTHERS, is_riff
 from nacre.io.stdio import standard_input
 
 CODED = frozenset({".nacre"})
@@ -53,6 +55,8 @@ def find(
 
 def _given(inputs: Iterable[str], kinds: frozenset[str], recursive: bool) -> Iterator[Source]:
     for name in inputs:
+        if not name:
+            raise UsageError("input", found="an empty name", wanted="a file or a folder")
         if name == "-" or not os.path.isdir(name):
             yield Source(name, Path(Path(name).name))
         elif recursive:
@@ -89,6 +93,8 @@ def _listed(name: str) -> Iterator[Source]:
         data = standard_input().read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"--files-from {name}", found=error.strerror, wanted="a list of names") from error
+    if data[: len(MAGIC)] == MAGIC or is_riff(data[:16]) or data[:4] in OTHERS or data[:3] == b"ID3":
+        raise UsageError(f"--files-from {name}", found="sound", wanted="a list of names", next="pass it as an input")
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     for path in [os.fsdecode(line) for line in lines if line]:
         place = Path(os.path.normpath(path))

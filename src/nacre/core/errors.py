@@ -13,6 +13,8 @@ class NacreError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, found: object = None, wanted: object = None, next: str = ""):
+        if isinstance(found, OSError) and found.strerror:
+            found = found.strerror  # without its number and the name, which `what` has
         facts = [f"{name} {value}" for name, value in (("found", found), ("wanted", wanted)) if value is not None]
         message = what + (": " + ", ".join(facts) if facts else "") + (f"; {next}" if next else "")
         super().__init__(message)

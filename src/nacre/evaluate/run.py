@@ -243,8 +243,11 @@ def _check_outputs(options: Options) -> None:
     for path in (options.report, options.csv, options.json):
         if path is None:
             continue
+        if path.is_dir():
+            advice = f"try {path / 'report.html'}"
+            raise AudioError(str(path), found="a folder", wanted="a file name", next=advice)
         if path.exists() and not (options.force or options.resume):
             advice = "use --force to replace it"
             raise AudioError(str(path), found="a file already there", wanted="a new name", next=advice)
-        if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise AudioError(str(path), found="no place for a file", wanted="a folder that exists and may be written")

@@ -17,7 +17,8 @@ import soundfile as sf
 from nacre.core.errors import AudioError
 from nacre.core.kinds import MAGIC
 from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, clock
-from nacre.io import aiff, flac, mpeg, ogg, plain, riff
+from nacre.io import flac
+from nacre.io.plans import plan_of
 from nacre.io.raw import Raw, raw_plan
 from nacre.io.sniff import HEAD_BYTES, foreign, no_sound, unknown
 from nacre.io.stdio import standard_input
@@ -65,6 +66,8 @@ class AudioReader:
         try:
             piped = str(source) == "-" or Path(source).is_fifo()
             self._spool(source) if piped else self._open(source)
+        except IsADirectoryError as error:
+            raise AudioError(f"{self.name} is a folder. Pass a file") from error
         except OSError as error:
             raise failure(self.name, error.strerror, "a readable sound file", "check the name") from error
 
@@ -92,7 +95,7 @@ class AudioReader:
                 self._file.close()
                 self._convert(path, kind)
             else:
-                self._start(raw_plan(self._file, self._raw) if self._raw else _plan(self._file, head, path))
+                self._start(raw_plan(self._file, self._raw) if self._raw else plan_of(self._file, head, path))
         except BaseException:
             self._file.close()
             raise
@@ -337,26 +340,6 @@ class AudioReader:
         if self._sound is not None:
             self._sound.close()
         self._file.close()
-
-
-def _plan(file: BinaryIO, head: bytes, path: Name) -> Plan:
-    """How a file that begins so is read."""
-    plan: Plan | None = None
-    if riff.is_riff(head):
-        plan = riff.plan(file)
-    elif aiff.is_aiff(head):
-        plan = aiff.plan(file)
-    elif head[:4] == b"OggS":
-        plan = ogg.plan(file)
-    elif head[:4] == flac.MAGIC or Path(path).suffix.lower() == ".flac":
-        plan = flac.plan(file) or Plan(parts=[Part(kind="flac")])
-    elif head[:4] in (b".snd", b"caff"):
-        plan = plain.au(file) if head[:4] == b".snd" else plain.caf(file)
-    elif head[:3] == b"ID3" and read_at(file, mpeg.behind_tags(file, 0), 4) == b"OggS":
-        plan = ogg.plan(file)
-    elif head[:3] == b"ID3" or mpeg.frame_at(file, 0) or Path(path).suffix.lower() == ".mp3":
-        plan = mpeg.plan(file)
-    return plan or Plan()
 
 
 def _feed(source: View) -> int:

@@ -112,7 +112,7 @@ def open_cache(cache: Path) -> Corpus:
         if index["lengths"].keys() != index["counts"].keys():
             raise ValueError("other sources than lengths")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainError(str(cache), found=str(error), wanted="recordings decoded by `nacre train`") from error
+        raise TrainError(str(cache), found=error, wanted="recordings decoded by `nacre train`") from error
     sources, start = [], 0
     for name, count in index["counts"].items():
         stops = np.cumsum(index["lengths"][name])

@@ -86,5 +86,5 @@ def values_of(run: Path) -> dict[str, Any]:
     try:
         values = json.loads((run / "recipe.json").read_text())
     except (OSError, ValueError) as error:
-        raise TrainError(str(run), found=str(error), wanted="a folder written by `nacre train`") from error
+        raise TrainError(str(run), found=error, wanted="a folder written by `nacre train`") from error
     return values if isinstance(values, dict) else {}

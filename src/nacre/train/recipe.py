@@ -329,7 +329,7 @@ def recipe_of(run: Path) -> Recipe:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise TrainError(str(run), found=str(error), wanted="a folder written by `nacre train`") from error
+        raise TrainError(str(run), found=error, wanted="a folder written by `nacre train`") from error
     return parse(values, earlier=True)
 
 

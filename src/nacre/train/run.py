@@ -68,7 +68,7 @@ class Run:
             save_file(contiguous, part, {"run": json.dumps(self.facts())})
             os.replace(part, folder / f"{CHECKPOINT}.safetensors")
         except (OSError, SafetensorError) as error:
-            raise TrainError(f"{folder}: cannot save", found=str(error), wanted="a folder with room") from error
+            raise TrainError(f"{folder}: cannot save", found=error, wanted="a folder with room") from error
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same recipe. Raises TrainError where it does not fit."""
@@ -122,4 +122,4 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             facts = json.loads(file.metadata()["run"])
         return facts, load_file(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TrainError(str(path), found=str(error), wanted="a checkpoint written by `nacre train`") from error
+        raise TrainError(str(path), found=error, wanted="a checkpoint written by `nacre train`") from error
