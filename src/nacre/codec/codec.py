@@ -210,8 +210,8 @@ class Codec:
         """Continuous latents [T, D] float32 of wave [N] or [C, N], 50 frames a second, with their gains.
 
         What the decoder would be given if nothing were rounded, at quality level `level`, by default the highest that
-        has no residual layer; of kind GAUSSIAN the means. Several channels might be meant as a batch, so that `mono` has
-        to be given for them: True averages them, False gives [C, T, D].
+        has no residual layer; of kind GAUSSIAN the means. Several channels might be meant as a batch, so `mono` has to
+        be given for them: True averages them, False gives [C, T, D].
         `gain_code`: one gain for all groups, see `dsp.gain.gain_of`. Raises AudioError, UsageError.
         """
         return continuous.latents_of(self.model, wave, rate_hz, level, gain_code, mono)
