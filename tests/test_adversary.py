@@ -65,6 +65,7 @@ def verdict(adversary: Adversary, wave: Tensor) -> float:
         return sum(float(discriminator(wave)[0].mean()) for discriminator in adversary.critics) / len(adversary.critics)
 
 
+@pytest.mark.slow
 def test_critics_learn_what_is_real(adversary):
     wave, dull = sounds(1000)
     _, figures = adversary.learn(dull.requires_grad_(), wave, None, torch.ones(4))

@@ -129,6 +129,7 @@ def test_frames_at_48_khz_hold_what_lies_above_8_khz(shipped):
     assert above_8_khz_db(speech_model) < above_8_khz_db(high_tone(1.0)) - 30  # what a model at 16 kHz keeps of it
 
 
+@pytest.mark.slow
 def test_music_recipe_trains_and_codes(tmp_path):
     pytest.importorskip("torch", exc_type=ImportError)
     from nacre.train.codec_trainer import train

@@ -127,6 +127,7 @@ def wav(wave: np.ndarray) -> bytes:
 # --- the same bytes however they are worked
 
 
+@pytest.mark.slow
 def test_shards_are_the_same_for_any_number_of_workers(nacre, folder, tmp_path, tiny_model):
     options = ["-m", tiny_model, "--quality", 50, "--shard-rows", 3]
     for jobs in (1, 2, 4):
@@ -138,6 +139,7 @@ def test_shards_are_the_same_for_any_number_of_workers(nacre, folder, tmp_path, 
     assert nacre("corpus", "verify", "d1").rc == 0
 
 
+@pytest.mark.slow
 def test_ray_makes_the_same_shards(here, folder, tmp_path, tiny_model):
     pytest.importorskip("ray")
     making = encoding(tiny_model)

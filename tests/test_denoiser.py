@@ -109,6 +109,7 @@ def test_the_level_follows_the_loudest_as_it_falls():
     assert follow_level(np.array([0.1]), 3.0, 0.5)[0] == 1.5
 
 
+@pytest.mark.slow
 def test_training_sees_what_the_engine_sees(run_folder, codec, speech):
     wave = np.concatenate([speech[:8000], 0.01 * speech[8000:16_000]]) / np.float32(speech.std())
     run = DenoiseRun.new(RECIPE, torch.device("cpu"))
@@ -199,6 +200,7 @@ def test_the_card_tells_of_the_denoiser_once(run_folder, model, tmp_path):
     assert again.part("denoiser.onnx").read_bytes() == (model / "denoiser.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_with_a_denoiser_keeps_it_when_it_learns_more(model, tmp_path):
     config = ContextConfig(hidden=16, small=8, shares=(0.5, 1.0), steps=2, batch=2, frames=10, fast=False)
     found = add_context(model, PACKAGE / "clips", tmp_path / "better", hours=0.003, config=config, quiet=True)
@@ -343,6 +345,7 @@ def test_the_network_takes_its_past_along():
     torch.testing.assert_close(after, end, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_commands(run, run_folder, model, tiny_model, speech, tmp_path):
     audio.write(tmp_path / "a.wav", speech[None, :9000], 16_000)
     done = run("export", run_folder, "-o", "made", "--base", tiny_model)

@@ -125,6 +125,7 @@ def test_weights_come_back_out_of_a_graph(net, graphs, part):
             assert ((weight - found).abs() <= 0.51 * step + 1e-6).all(), name
 
 
+@pytest.mark.slow
 def test_all_forms_have_the_same_weights_in_the_same_order(net, graphs, tmp_path):
     write_graph(net, "decoder", tmp_path / "plain.onnx", bits=32)
     write_graph(net, "decoder", tmp_path / "half.onnx", bits=16)

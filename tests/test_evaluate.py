@@ -807,6 +807,7 @@ def test_a_run_from_folder_to_tables(clips, tiny_model, fake, tmp_path):
     assert not (tmp_path / "out.journal.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_figures(clips, tiny_model, tmp_path):
     tables = [tmp_path / name for name in ("one.csv", "two.csv")]
     for table, jobs in zip(tables, (1, 2), strict=True):

@@ -113,6 +113,7 @@ def test_archive_guide_runs_as_written(shell, tmp_path: Path) -> None:
     assert report.count(",not all,") == 1
 
 
+@pytest.mark.slow
 def test_corpus_guide_runs_as_written(shell, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     pytest.importorskip("ray")
