@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nacre.dsp.autoregression import _solved, extended, interpolated
-from nacre.dsp.extrapolate import continued, filled_from_both
+from nacre.dsp.extrapolate import extrapolated, filled_from_both
 
 RATE = 16_000
 
@@ -69,7 +69,7 @@ def test_tones_go_on_that_no_period_fits(rate_hz):
     past, coming = wave[:-size], wave[-size:]
     found = extended(past, size, rate_hz)
     assert found.dtype == np.float32
-    assert np.sum((found - coming) ** 2) < 0.2 * np.sum((continued(past, size, rate_hz) - coming) ** 2)
+    assert np.sum((found - coming) ** 2) < 0.2 * np.sum((extrapolated(past, size, rate_hz) - coming) ** 2)
 
 
 def test_a_voice_goes_on_without_a_click():

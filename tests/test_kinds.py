@@ -129,8 +129,8 @@ def test_training_draws_from_the_posterior_and_evaluation_takes_its_mean():
     found = quantiser(latents, level)
     torch.testing.assert_close(found.latents.mean(1), mean[:, 0], atol=0.03, rtol=0)
     torch.testing.assert_close(found.latents.std(1), log_sd[:, 0].exp(), atol=0, rtol=0.03)
-    torch.testing.assert_close(found.hard_bits, gaussian_kl_bits(mean, log_sd).sum(2))
-    assert torch.equal(found.soft_bits, found.hard_bits)
+    torch.testing.assert_close(found.rounded_bits, gaussian_kl_bits(mean, log_sd).sum(2))
+    assert torch.equal(found.noisy_bits, found.rounded_bits)
     assert torch.equal(quantiser.eval()(latents, level).latents, mean)
 
 
@@ -155,9 +155,9 @@ def test_free_bits_cost_nothing_and_pull_nothing():
     latents = latents_like(1, 40, 16).requires_grad_()
     bits = gaussian_kl_bits(*quantiser.to_latent(latents, level).split(8, -1))
     found = quantiser(latents, level)
-    torch.testing.assert_close(found.soft_bits, bits.clamp(min=0.5).sum(2))
-    torch.testing.assert_close(found.hard_bits, bits.sum(2))
-    (grad,) = torch.autograd.grad(found.soft_bits.sum(), latents)
+    torch.testing.assert_close(found.noisy_bits, bits.clamp(min=0.5).sum(2))
+    torch.testing.assert_close(found.rounded_bits, bits.sum(2))
+    (grad,) = torch.autograd.grad(found.noisy_bits.sum(), latents)
     cheap = (bits < 0.5).detach()
     assert 0.05 < cheap.float().mean() < 0.95
     assert not grad[..., :8][cheap].any()
@@ -288,8 +288,8 @@ def test_levels_use_the_first_codebooks():
     quantiser = books_of()
     latents, level = latents_like(4, 12), torch.arange(4)
     found = quantiser.eval()(latents, level)
-    torch.testing.assert_close(found.hard_bits, torch.tensor([4.0, 8, 12, 16]).unsqueeze(1).expand(4, 12))
-    assert not found.soft_bits.any()
+    torch.testing.assert_close(found.rounded_bits, torch.tensor([4.0, 8, 12, 16]).unsqueeze(1).expand(4, 12))
+    assert not found.noisy_bits.any()
     for item in range(4):
         left, total = latents[item], torch.zeros(12, 8)
         for book in range(item + 1):
@@ -486,7 +486,7 @@ def test_finite_values_round_and_let_gradients_through():
     found = quantiser(latents, level)
     assert sorted({round(value, 6) for value in found.latents.flatten().tolist()}) == [-1, -0.5, 0, 0.5, 1]
     assert (found.latents[3] - torch.tanh(latents[3])).abs().max() <= 0.25 + 1e-6
-    assert found.hard_bits[:, 0].tolist() == pytest.approx([dims * math.log2(5) for dims in (2, 4, 6, 8)])
+    assert found.rounded_bits[:, 0].tolist() == pytest.approx([dims * math.log2(5) for dims in (2, 4, 6, 8)])
     (grad,) = torch.autograd.grad(found.latents.sum(), latents)
     for item, dims in enumerate((2, 4, 6, 8)):
         assert not found.latents[item, :, dims:].any()
@@ -502,7 +502,7 @@ def test_an_autoencoder_passes_everything_and_notes_the_spread():
         latents = latents_like(2, 100) * spread
         found = quantiser(latents, TOP)
     assert torch.equal(found.latents, latents)
-    assert not torch.stack([found.soft_bits, found.hard_bits, found.penalty]).any()
+    assert not torch.stack([found.noisy_bits, found.rounded_bits, found.penalty]).any()
     torch.testing.assert_close(quantiser.spread, spread, atol=0, rtol=0.05)
     steps = quantiser.export_quantiser().steps
     assert (np.diff(steps, axis=0) < 0).all()
@@ -520,7 +520,7 @@ def judged(net: CodecNet, wave: Tensor, level: Tensor, lengths: Tensor | None) -
     coded = net(wave, level, lengths)
     within = None if lengths is None else net.judged(lengths)
     distortion = loss(coded.sound, net.target(wave, coded.sound), within)[0]
-    return distortion + coded.penalty + 0.01 * coded.hard_bits, coded.hard_bits
+    return distortion + coded.penalty + 0.01 * coded.rounded_bits, coded.rounded_bits
 
 
 @pytest.mark.parametrize(

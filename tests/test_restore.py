@@ -96,7 +96,7 @@ def test_a_tone_goes_on(fill):
 @pytest.mark.parametrize("size", [0, 1, 2, 30, 100, 700])
 def test_little_past_is_enough(size):
     past = np.linspace(0.1, 0.2, size, dtype=np.float32)
-    found = extrapolate.continued(past, 50, RATE)
+    found = extrapolate.extrapolated(past, 50, RATE)
     assert found.shape == (50,)
     assert np.isin(found, past).all() if size else not found.any()
 

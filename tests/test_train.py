@@ -276,13 +276,13 @@ def test_quantiser_rounds_and_lets_gradients_through(net):
     symbols = found.latents / net.quantiser.steps()[level].unsqueeze(1)
     torch.testing.assert_close(symbols, symbols.round(), atol=1e-4, rtol=0)
     assert (found.latents - latents).abs().max() <= net.quantiser.steps().max() / 2 + 1e-5
-    assert found.soft_bits.shape == found.hard_bits.shape == (2, 20)
-    assert not found.hard_bits.requires_grad
+    assert found.noisy_bits.shape == found.rounded_bits.shape == (2, 20)
+    assert not found.rounded_bits.requires_grad
     found.latents.square().sum().backward(retain_graph=True)
     through_rounding = [p.grad.clone() for p in net.encoder.parameters()]
     assert all(grad.abs().sum() > 0 for grad in through_rounding)
     net.zero_grad()
-    found.soft_bits.sum().backward()
+    found.noisy_bits.sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in net.encoder.parameters())
     assert net.quantiser.log_scale.grad[1:3].abs().sum() == 0  # of levels that were not drawn
     assert (net.quantiser.log_scale.grad[[0, 3]] != 0).all()
@@ -292,8 +292,8 @@ def test_only_the_rate_sees_noise(net):
     latents, level = torch.randn(1, 50, 8), torch.tensor([2])
     first, second = net.quantiser(latents, level), net.quantiser(latents, level)
     assert torch.equal(first.latents, second.latents)
-    assert torch.equal(first.hard_bits, second.hard_bits)
-    assert not torch.equal(first.soft_bits, second.soft_bits)
+    assert torch.equal(first.rounded_bits, second.rounded_bits)
+    assert not torch.equal(first.noisy_bits, second.noisy_bits)
 
 
 def test_finer_levels_have_smaller_steps():

@@ -36,7 +36,7 @@ def period_samples(past: Array, rate_hz: int) -> int:
     return low + int(correlation.argmax())
 
 
-def continued(past: Array, samples: int, rate_hz: int) -> Array:
+def extrapolated(past: Array, samples: int, rate_hz: int) -> Array:
     """[samples] float32 that follow on past [N]: its last period, repeated. Zeros where there is no past."""
     if not len(past):
         return np.zeros(samples, np.float32)
@@ -48,7 +48,7 @@ def filled(wave: Array, lost: Spans, rate_hz: int) -> Array:
     result = wave.copy()
     reach = math.ceil((MATCH_S + LONGEST_S) * rate_hz)
     for start, stop in lost:
-        result[start:stop] = continued(result[max(0, start - 2 * reach) : start], stop - start, rate_hz)
+        result[start:stop] = extrapolated(result[max(0, start - 2 * reach) : start], stop - start, rate_hz)
     return result
 
 

@@ -1,8 +1,8 @@
-"""The adversary: discriminators that learn to tell decoded sound from recordings, and pull it towards the latter.
+"""The adversarial loss: discriminators that learn to tell decoded sound from recordings, and draw it towards these.
 
 Each sees patches of complex spectra and their level, at one window length (after Zeghidour et al., 2021, and Defossez
-et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and pulls by its verdict and by the features it found in the
-recording (Larsen et al., 2016; Kumar et al., 2019). How strong the pull is does not depend on the size of their
+et al., 2022), learns by the hinge loss (Lim and Ye, 2017), and acts by its verdict and by the features it found in the
+recording (Larsen et al., 2016; Kumar et al., 2019). How strongly it acts does not depend on the size of their
 gradients: these are scaled to a share of the distortion's, item by item (after Defossez et al., 2022).
 """
 
@@ -30,7 +30,7 @@ class AdversaryConfig:
     """Discriminators, one a window in samples, with `channels` and `layers` each, and how they learn.
 
     They see the first `items` of each part of a batch on each process. For the first `settle_steps` of a stage they
-    learn and do not pull yet. `matching` weighs the features against the verdict. A run whose distortion rises above
+    learn and do not act yet. `matching` weighs the features against the verdict. A run whose distortion rises above
     `limit` times what it was while the discriminators settled has turned to noise and is stopped.
     """
 
@@ -106,9 +106,9 @@ class Adversary(nn.Module):
     def learn(
         self, decoded: Tensor, wave: Tensor, lengths: Tensor | None, strength: Tensor, parts: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """decoded (a leaf), wave [B, N], lengths [B] samples of each item (all where None) -> a pull, and figures.
+        """decoded (a leaf), wave [B, N], lengths [B] samples of each item (all where None) -> a gradient, and figures.
 
-        The pull [B, N] is a gradient on `decoded`, of norm `strength` [B] in each item that is seen, 0 in others. The
+        The gradient [B, N] is on `decoded`, of norm `strength` [B] in each item that is seen, 0 in others. The
         discriminators' own gradients, the mean over `parts` of a batch, wait for the optimiser.
         """
         ours, theirs = decoded[: self.config.items], wave[: self.config.items]
@@ -128,13 +128,13 @@ class Adversary(nn.Module):
             ]
             against = against - false.mean((1, 2)).sum() + self.config.matching * torch.stack(apart).mean(0).sum()
             right += [(true > 0).float().mean(), (false < 0).float().mean()]
-        (pull,) = torch.autograd.grad(against, decoded, retain_graph=True)
+        (gradient,) = torch.autograd.grad(against, decoded, retain_graph=True)
         (fault / parts).backward(inputs=list(self.parameters()))
         figures = {"discriminators/loss": fault / len(self.critics), "discriminators/right": torch.stack(right).mean()}
-        return pull * (strength / pull.norm(dim=1).clamp(min=1e-12)).unsqueeze(1), figures
+        return gradient * (strength / gradient.norm(dim=1).clamp(min=1e-12)).unsqueeze(1), figures
 
     def ready(self, step: int) -> bool:
-        """Whether discriminators pull at this step of a stage: at first they only learn."""
+        """Whether discriminators act at this step of a stage: at first they only learn."""
         return step >= self.config.settle_steps
 
     def watch(self, step: int, distortion: float) -> None:

@@ -174,7 +174,7 @@ class CodecTrainer(Trainer):
             denoised = items.denoised if stage.cleaning else None
             coded: Coded = self.forward(items.wave, items.level, items.lengths, bypass, denoised)
         judged = None if items.lengths is None else run.net.judged(items.lengths)
-        weight = torch.ones_like(coded.soft_bits)
+        weight = torch.ones_like(coded.noisy_bits)
         if self._steered(stage):
             weight = run.control.weight(items.level.cpu()).sqrt().to(weight.device)
         adversarial = any(stage.adversarial)
@@ -184,23 +184,23 @@ class CodecTrainer(Trainer):
         distortion, parts = self.loss(leaves[0], wanted, judged, *leaves[1:])
         distortion = distortion * stage.distortion_weight
         price = (distortion / weight.clamp(min=0.03)).mean()
-        rate = (stage.rate_weight * weight * coded.soft_bits + coded.penalty).mean()
+        rate = (stage.rate_weight * weight * coded.noisy_bits + coded.penalty).mean()
         figures: dict[str, Tensor] = {}
         if adversarial:
             share = torch.linspace(*stage.adversarial, self.recipe.codec.levels).to(weight.device)[items.level]
-            pulls, figures = self._pulls(price, leaves, wanted, judged, share, inside)
-            pulled = [(draw * pull).sum() for draw, pull in zip(draws, pulls, strict=True)]
-            self.fabric.backward((rate + torch.stack(pulled).sum()) / count)
+            gradients, figures = self._gradients(price, leaves, wanted, judged, share, inside)
+            weighted = [(draw * gradient).sum() for draw, gradient in zip(draws, gradients, strict=True)]
+            self.fabric.backward((rate + torch.stack(weighted).sum()) / count)
         else:
             self.fabric.backward((rate + price) / count)
-        costs = {"distortion": distortion, "bits": coded.hard_bits, "soft_bits": coded.soft_bits}
+        costs = {"distortion": distortion, "bits": coded.rounded_bits, "soft_bits": coded.noisy_bits}
         costs |= {f"loss/{name}": value for name, value in parts.items()} | (
             {} if bypass else {"penalty": coded.penalty}
         )
         figures["loss"] = rate + price
         return Learned(*({name: value.detach() for name, value in values.items()} for values in (costs, figures)))
 
-    def _pulls(
+    def _gradients(
         self, price: Tensor, leaves: list[Tensor], wanted: Tensor, judged: Tensor | None, share: Tensor, inside: int
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Gradients of every draw of the sound, those of the discriminators among them, and figures of the latter.
@@ -208,12 +208,12 @@ class CodecTrainer(Trainer):
         They count `share` [B] of what the price does.
         """
         adversary = self.run.adversary
-        pulls = list(torch.autograd.grad(price, leaves))
-        size = torch.stack([pull.norm(dim=1) for pull in pulls]).sum(0)
+        gradients = list(torch.autograd.grad(price, leaves))
+        size = torch.stack([gradient.norm(dim=1) for gradient in gradients]).sum(0)
         strength = share * size * adversary.ready(inside)
         among, figures = adversary.learn(leaves[0], wanted, judged, strength, self.recipe.data.accumulate)
-        pulls[0] = pulls[0] + among
-        return pulls, figures
+        gradients[0] = gradients[0] + among
+        return gradients, figures
 
     def _clipped(self) -> float:
         """Norm of the gradient before it is clipped; every part that this stage trains gets one."""

@@ -84,8 +84,8 @@ class StageConfig:
     `bottleneck` "bypassed" trains without quantiser and rate. `fit` starts codebooks by k-means on the latents.
     The weights multiply the recipe's: of the bits, and of the views of the distortion. `cleaning` is the share of
     excerpts with noise that the encoder learns to leave out; the recipe says which in [dirt]. `adversarial` is the
-    pull of the discriminators of [adversary] on the sound, as a share of the distortion's: at the lowest level, at the
-    highest.
+    gradient that the discriminators of [adversary] have on the sound, as a share of the distortion's: at the lowest
+    level, at the highest.
     """
 
     name: str
@@ -178,9 +178,7 @@ class Recipe:
                     next=advice,
                 )
             if any(stage.adversarial) and stage.steps <= self.adversary.settle_steps:
-                wanted = (
-                    f"more than {self.adversary.settle_steps}, adversary.settle_steps, or discriminators never pull"
-                )
+                wanted = f"more than {self.adversary.settle_steps}, adversary.settle_steps, or discriminators never act"
                 raise TrainError(f"stage {stage.name}: steps", found=stage.steps, wanted=wanted)
             if any(stage.adversarial) and (self.codec.mel_bands or "decoder" not in stage.train):
                 found = "log-mel frames" if self.codec.mel_bands else f"train = {list(stage.train)}"

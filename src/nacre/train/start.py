@@ -73,7 +73,7 @@ def calibrate(trainer: CodecTrainer, items: int = 32) -> None:
     for level in first:
         coded = run.net(wave, torch.full((items,), level, device=wave.device))
         losses, _ = trainer.loss(coded.sound, run.net.target(wave, coded.sound), None, coded.other)
-        bits.append(float(coded.hard_bits.mean()))
+        bits.append(float(coded.rounded_bits.mean()))
         distortion.append(float(losses.mean()))
     run.net.train()
     slope = -np.gradient(distortion, np.maximum.accumulate(bits) + 1e-3 * np.arange(len(bits)))

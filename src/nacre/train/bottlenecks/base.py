@@ -34,8 +34,8 @@ class Quantised:
     """
 
     latents: Tensor
-    soft_bits: Tensor
-    hard_bits: Tensor
+    noisy_bits: Tensor
+    rounded_bits: Tensor
     penalty: Tensor
 
 

@@ -52,10 +52,10 @@ class ScalarQuantiser(Bottleneck):
         scaled = latents.float() * gain
         symbols = scaled + (scaled.round() - scaled).detach()
         scale = self.log_scale[level].clamp(-3.5, 4.0).exp().unsqueeze(1)
-        soft_bits = laplace_bits(scaled + torch.rand_like(scaled) - 0.5, scale).sum(2)
+        noisy_bits = laplace_bits(scaled + torch.rand_like(scaled) - 0.5, scale).sum(2)
         with torch.no_grad():
-            hard_bits = laplace_bits(symbols, scale).sum(2)
-        return Quantised(symbols / gain, soft_bits, hard_bits, torch.zeros_like(hard_bits))
+            rounded_bits = laplace_bits(symbols, scale).sum(2)
+        return Quantised(symbols / gain, noisy_bits, rounded_bits, torch.zeros_like(rounded_bits))
 
     @torch.no_grad()
     def steps(self) -> Tensor:

@@ -75,8 +75,8 @@ class Coded(NamedTuple):
 
     sound: Tensor
     other: Tensor | None
-    soft_bits: Tensor
-    hard_bits: Tensor
+    noisy_bits: Tensor
+    rounded_bits: Tensor
     penalty: Tensor
 
 
@@ -125,7 +125,7 @@ class CodecNet(nn.Module):
         spectra, _ = self.decoder(self.quantiser.from_latent(quantised.latents, level), level)
         sound, *others = self.analysis.sounds(spectra, 2 if self.codec.noise else 1)
         other = others[0] if others else None
-        costs = (quantised.soft_bits, quantised.hard_bits, quantised.penalty)
+        costs = (quantised.noisy_bits, quantised.rounded_bits, quantised.penalty)
         if valid is None:
             return Coded(sound, other, *(cost.mean(1) for cost in costs))
         return Coded(sound, other, *((cost * valid).sum(1) / valid.sum(1) for cost in costs))
