@@ -60,10 +60,10 @@ def test_noise_is_in_what_goes_in_and_not_in_what_shall_come_out(corpus):
     mix = NoiseMixConfig((3.0, 3.0), room_probability=0.0)
     sampler = Sampler(corpus, CODEC, NOTHING, None, 1.0, noise_mix=mix)
     drawn = sampler.draw(40, 16_000, (1,), 0.5)
-    assert 8 < drawn.cleaned.sum() < 32
-    for wave, target, cleaned in zip(drawn.waves, drawn.targets, drawn.cleaned, strict=True):
-        assert np.array_equal(wave, target) == (not cleaned)
-        if cleaned:
+    assert 8 < drawn.denoised.sum() < 32
+    for wave, target, denoised in zip(drawn.waves, drawn.targets, drawn.denoised, strict=True):
+        assert np.array_equal(wave, target) == (not denoised)
+        if denoised:
             assert snr_db(wave, target) == pytest.approx(3.0, abs=0.01)
     again = sampler.draw(40, 16_000, (1,), 0.5)
     assert np.array_equal(again.waves, drawn.waves)
@@ -109,13 +109,13 @@ def test_cleaning_learns_and_rates_are_steered_by_plain_items_only(corpus):
     trainer = trainer_of(tiny_recipe(*CLEANING), corpus)
     heard = []
     trainer.run.control.update = lambda level, bits: heard.append((len(level), len(bits)))
-    cleaned = 0
+    denoised = 0
     for _ in range(6):
         step = trainer.run.step
         trainer.step()
         drawn = trainer.sampler.draw(4, 4800, (trainer.recipe.seed, step, 0), 0.5)
-        cleaned += drawn.cleaned.sum()
-    assert sum(items for items, _ in heard) == 24 - cleaned
+        denoised += drawn.denoised.sum()
+    assert sum(items for items, _ in heard) == 24 - denoised
     assert all(items == bits for items, bits in heard)
     film = trainer.run.net.encoder.stack.blocks[0].film.detach()
     assert not torch.equal(film[4:], film[:4])

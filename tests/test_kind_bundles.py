@@ -590,7 +590,6 @@ HOSTILE: list[tuple[str, Callable[[dict[str, np.ndarray]], dict[str, Any]]]] = [
     ("gaussian", lambda a: {"rate_weight": a["rate_weight"] * np.float32(np.nan)}),
     ("gaussian", lambda a: {"rate_weight": a["rate_weight"][:1]}),
     ("gaussian", lambda a: {"rate_weight": None}),
-    ("gaussian", lambda a: {"steps": np.array([{}], object)}),
     ("rvq", lambda a: {"codes": a["codes"] * np.float32(np.nan)}),
     ("rvq", lambda a: {"outward": a["outward"] + np.float32(np.inf)}),
     ("rvq", lambda a: {"codes": a["codes"][:, :1]}),
