@@ -1,15 +1,22 @@
-"""Frames <-> latents: the bundle's ONNX graphs as steps that take their state and give it back. Home of onnxruntime."""
+"""Frames <-> latents: the bundle's ONNX graphs as steps that take their state and give it back. Home of onnxruntime.
+
+Where onnxruntime cannot be installed, numpy does, in `numpy_session`.
+"""
 
 from __future__ import annotations
 
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else every start is noted on disk and told to its maker
-import onnxruntime as ort
+try:
+    import onnxruntime as ort
+except ModuleNotFoundError:
+    ort = None
 
 from nacre.core.errors import BundleError
 from nacre.core.types import Array
@@ -39,15 +46,10 @@ class Network:
         self._inputs = ["frames", "level", "past"] if levels else ["frames", "past"]
 
     @cached_property
-    def _session(self) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    def _session(self) -> Any:
         data = _graph(self.path)
         try:
-            session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            session = _opened(data, self._threads)
         except Exception as error:  # onnxruntime raises its own classes, which share no base
             found, wanted = str(error)[:200], "a graph that onnxruntime opens"
             raise BundleError(str(self.path), found=found, wanted=wanted) from error
@@ -98,6 +100,20 @@ class Network:
         if not (np.isfinite(out).all() and np.isfinite(after).all()):
             raise BundleError(f"{self.path}: what it gives", found="NaN or infinite numbers", wanted="finite numbers")
         return out[0], after
+
+
+def _opened(data: bytes, threads: int) -> Any:
+    """A session of onnxruntime, or what stands in for one."""
+    if ort is None:
+        from nacre.model.numpy_session import Session
+
+        return Session(data)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _graph(path: Path) -> bytes:
