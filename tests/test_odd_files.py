@@ -158,6 +158,13 @@ def test_rf64_and_bw64(tmp_path, name):
     lossy(save(tmp_path, "a.wav", rf64(data, len(data) + 5000, name)), 16_000, "32000 of 37000 bytes")
 
 
+def test_rf64_cut_anywhere_is_no_crash(tmp_path):
+    data = rf64(pcm(ONE), 32_000)
+    for size in range(1, 81):  # up to the first sample
+        with pytest.raises(AudioError):
+            read_with_facts(save(tmp_path, "a.wav", data[:size]))
+
+
 def test_big_endian_wav(tmp_path):
     data = pcm(ONE, ">")
     for size in (None, 0, 0xFFFFFFFF):

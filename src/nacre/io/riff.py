@@ -116,7 +116,7 @@ def _walk(file: BinaryIO, sound: Sound, at: int, end: int) -> int:
             return at
         size = chunk.size
         if chunk.name == b"ds64" and size >= 16:
-            long = struct.unpack(sound.order + "Q", read_at(file, chunk.offset + 8, 8))[0]
+            long = int.from_bytes(read_at(file, chunk.offset + 8, 8), "little" if sound.order == "<" else "big")
         elif chunk.name == b"fmt " and not sound.form and size >= LEAST_FORM_BYTES:
             sound.form = read_at(file, chunk.offset, min(size, MOST_FORM_BYTES))
         elif chunk.name == b"fact" and not sound.fact:
