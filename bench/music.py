@@ -35,6 +35,7 @@ from nacre.io import audio
 RATE_HZ = 48_000
 PEERS = {"Opus": ("libopus", "ogg"), "AAC": ("aac", "adts"), "MP3": ("libmp3lame", "mp3"), "Vorbis": ("", "")}
 VORBIS_TRIES = 7
+SHORTEST_S = 1.5  # ViSQOL takes no shorter ones
 Row = tuple[float, ...]  # kb/s, ViSQOL, log-mel, SNR
 
 
@@ -59,7 +60,10 @@ def main(
     table = Table("clip", "kb/s asked", *(f"{name}: kb/s, ViSQOL, log-mel, SNR" for name in ["nacre", *names]))
     for path in find_clips(data, None):
         wave, rate_hz = audio.read(data / path)
-        wave = np.stack([audio.resampled(row, rate_hz, RATE_HZ) for row in wave[:2]])[:, : int(seconds * RATE_HZ)]
+        if wave.shape[1] < SHORTEST_S * rate_hz:
+            continue
+        pair = wave[[0, -1]] if len(wave) < 3 else wave[:2]
+        wave = np.stack([audio.resampled(row, rate_hz, RATE_HZ) for row in pair])[:, : int(seconds * RATE_HZ)]
         for rate in rows:
             made = {name: by_peer(wave, rate, *PEERS[name]) for name in names}
             limit = min(max(made[names[0]][1], 12.0), 128.0)
