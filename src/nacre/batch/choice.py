@@ -34,10 +34,12 @@ def listened(blocks: Iterator[Array], rate_hz: int) -> tuple[bool, Iterator[Arra
 
 def suiting(music: bool, settings: dict[str, Any], channels: int) -> str:
     """The name of the model for sound that is music or not, under what was asked for."""
+    if not music:
+        return DEFAULT_MODEL
     from nacre.music.model import NAME
     from nacre.music.rate import LEAST_KBPS
 
     kbps = settings.get("bitrate_kbps")
     sparse = kbps is not None and kbps < LEAST_KBPS * channels
     bound = sparse or settings.get("prior") == "static" or any(settings.get(name) for name in SPEECH_ONLY)
-    return NAME if music and not bound else DEFAULT_MODEL
+    return DEFAULT_MODEL if bound else NAME

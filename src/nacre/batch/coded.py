@@ -28,13 +28,19 @@ _CODECS: dict[str, Codec] = {}
 
 def file_codec_of(model: str) -> Codec | MusicCodec:
     """A codec of files, of speech or of music, loaded once in each process."""
-    from nacre.music.model import is_music
-
-    if not is_music(model):
+    if not _is_music(model):
         return codec_of(model)
     from nacre.music.codec import load_music
 
     return load_music(model)
+
+
+def _is_music(model: str) -> bool:
+    if model == DEFAULT_MODEL:  # known without a look, which takes time
+        return False
+    from nacre.music.model import is_music
+
+    return is_music(model)
 
 
 def codec_of(model: str) -> Codec:
@@ -43,9 +49,8 @@ def codec_of(model: str) -> Codec:
         from nacre.codec.codec import Codec
         from nacre.model import bundle as bundles
         from nacre.model.model import Model
-        from nacre.music.model import is_music
 
-        if is_music(model):
+        if _is_music(model):
             raise UsageError(f"model {model}", found="a model of music", wanted="one with latents", next=DEFAULT_MODEL)
         _CODECS[model] = Codec(Model.load(bundles.find(model)))
     return _CODECS[model]
@@ -86,17 +91,17 @@ def _model_of(file: str, data: bytes) -> str:
     """The model of this package that wrote a file."""
     from nacre.format.file import unpack_header
     from nacre.model import bundle as bundles
-    from nacre.music.model import NAME, find
 
     fingerprint = unpack_header(data).fingerprint
-    inside = bundles.by_fingerprint(fingerprint)
-    if inside is None and fingerprint == find().fingerprint:
+    if inside := bundles.by_fingerprint(fingerprint):
+        return inside.name
+    from nacre.music.model import NAME, find
+
+    if fingerprint == find().fingerprint:
         return NAME
-    if inside is None:
-        known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
-        wanted = f"a model of this package ({known})"
-        raise StreamError(f"{file}: model", found=fingerprint.hex(), wanted=wanted, next="name its folder with --model")
-    return inside.name
+    known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
+    wanted = f"a model of this package ({known})"
+    raise StreamError(f"{file}: model", found=fingerprint.hex(), wanted=wanted, next="name its folder with --model")
 
 
 def _apart(data: bytes) -> list[bytes]:
