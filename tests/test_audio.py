@@ -166,7 +166,8 @@ def test_mp3_cut_inside_a_frame_gives_what_is_there(tmp_path, untagged_mp3):
 
 def test_missing_folder_and_empty(tmp_path):
     refused(tmp_path / "none.wav", "No such file")
-    refused(tmp_path, "directory")
+    with pytest.raises(AudioError, match="is a folder"):
+        read(tmp_path)
     (tmp_path / "empty.wav").touch()
     refused(tmp_path / "empty.wav", "empty file")
 

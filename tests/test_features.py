@@ -158,8 +158,8 @@ def test_nacre_file_is_what_it_decodes_to(speech, tiny, tiny_model, tmp_path):
 
 def test_missing_and_bad_files(tmp_path, tiny_model):
     (tmp_path / "a.wav").write_text("no sound")
-    for name in ("a.wav", "none.wav", "."):
-        with pytest.raises(NacreError, match="found"):
+    for name, told in (("a.wav", "found"), ("none.wav", "found"), (".", "is a folder")):
+        with pytest.raises(NacreError, match=told):
             from_file(tmp_path / name, model=tiny_model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,13 +76,19 @@ def size_bytes(model: MusicModel) -> int:
 
 def is_music(name: str | Path) -> bool:
     """Whether a model by this name, or in this folder, is one of music."""
-    return (MODELS / str(name) / FACTS).is_file() or (Path(name) / FACTS).is_file()
+    return _folder(name) is not None
 
 
 @cache
 def find(name: str | Path = NAME) -> MusicModel:
     """By the name of one in the package, or by its folder. Raises UsageError, BundleError."""
-    for folder in (MODELS / str(name), Path(name)):
-        if (folder / FACTS).is_file():
-            return MusicModel.load(folder)
+    if folder := _folder(name):
+        return MusicModel.load(folder)
     raise UsageError(f"model {name}", found="no such model of music", wanted=NAME)
+
+
+def _folder(name: str | Path) -> Path | None:
+    for folder in (MODELS / str(name), Path(name)):
+        if os.path.isfile(folder / FACTS):  # False where the name is none at all, too long say
+            return folder
+    return None
