@@ -169,7 +169,8 @@ wave = np.sin(np.arange(9000, dtype=np.float32))
 out, rate_hz = codec.decode(codec.encode(wave, 16_000, quality=50))
 assert out.shape == (1, 9000), out.shape
 assert codec.latents(wave, 16_000).shape == (31, 8)
-import nacre.cli.main
+from nacre.cli.main import application
+application([])
 assert not {absent} & set(sys.modules), "a forbidden package came in"
 """
 

@@ -27,7 +27,7 @@ from test_train import RARELY, Mine, tiny_recipe, trainer_of
 from typer.testing import CliRunner
 
 import nacre
-from nacre.cli.main import app
+from nacre.cli.main import application
 from nacre.codec import encoder
 from nacre.codec.codec import Codec
 from nacre.core.config import CodecConfig
@@ -514,7 +514,7 @@ def test_the_command_line_takes_every_kind(made, speech, tmp_path, kind):
     model, runner = ("--model", str(made[kind].folder)), CliRunner()
 
     def run(*arguments: object) -> str:
-        done = runner.invoke(app, [str(argument) for argument in arguments])
+        done = runner.invoke(application([]), [str(argument) for argument in arguments])
         assert done.exit_code == 0, done.output
         return done.stdout
 
@@ -526,7 +526,7 @@ def test_the_command_line_takes_every_kind(made, speech, tmp_path, kind):
     assert facts["kind"] == ("scalar" if kind == "autoencoder" else kind)
     assert "all good" in run("verify", target, *model)
     other = made["fsq" if kind == "rvq" else "rvq"].folder
-    done = runner.invoke(app, ["decode", str(target), "-o", str(tmp_path / "x.wav"), "--model", str(other)])
+    done = runner.invoke(application([]), ["decode", str(target), "-o", str(tmp_path / "x.wav"), "--model", str(other)])
     assert done.exit_code == 1
     assert not (tmp_path / "x.wav").exists()
 
