@@ -53,7 +53,7 @@ def groups_of(path: Path, seconds: float) -> list[Analysed]:
         wave = np.concatenate(list(reader.blocks(RATE_HZ)), 1)[:, : int(seconds * RATE_HZ)]
     found = []
     for channels in (wave[:2], wave[:1]):
-        part = _Part(None, len(channels))
+        part = _Part(len(channels))
         part.add(channels)
         while part.samples >= GROUP + AHEAD:
             found.append(part.analysed(GROUP_FRAMES, False))

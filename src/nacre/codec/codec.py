@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,11 @@ from nacre.codec.settings import Settings
 from nacre.codec.stream import Damage, StreamDecoder, StreamEncoder
 from nacre.codec.tokens import TokenDecoder, TokenFormat, Tokens
 from nacre.core.config import DEFAULT_MODEL, CodecConfig
-from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.errors import StreamError, UsageError
 from nacre.core.types import Array
 from nacre.dsp.stereo import AUTO
 from nacre.dsp.wave import as_sound
-from nacre.format.file import Contents, Writer
+from nacre.format.file import Contents
 from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
 from nacre.model.model import Model
@@ -85,14 +84,7 @@ class Codec:
         wave = as_sound(wave)
         settings = Settings(bitrate_kbps, quality, stereo, prior, denoise, packet_bytes, level, band_khz)
         stream = StreamEncoder(self.model, rate_hz, len(wave), settings)
-        if wave.shape[1] == 0:
-            raise AudioError("wave", found="no samples", wanted="at least one")
-        file = io.BytesIO()
-        writer = Writer(file, stream.header)
-        for packet in [*stream.push(wave), *stream.flush()]:
-            writer.add(packet)
-        writer.finish(wave.shape[1])
-        return file.getvalue()
+        return streams.file_of(stream, wave)
 
     def encode_batch(
         self,

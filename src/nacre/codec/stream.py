@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -167,6 +169,30 @@ class StreamEncoder:
         second = follow_frames(self.model, second, waves[1], level, first, factor)  # for when the two part
         self.states = [first, second]
         return [packet, Packet(balance, b"")]
+
+
+class Packets(Protocol):
+    """An encoder of a stream: samples in, packets out."""
+
+    header: Header
+
+    def push(self, wave: Array) -> list[Packet]:
+        """wave [C, N] -> packets of the groups it completes."""
+
+    def flush(self) -> list[Packet]:
+        """The packets of what is left."""
+
+
+def file_of(stream: Packets, wave: Array) -> bytes:
+    """A whole file of wave [C, N] by an encoder that has had nothing yet. Raises AudioError."""
+    if wave.shape[1] == 0:
+        raise AudioError("wave", found="no samples", wanted="at least one")
+    file = io.BytesIO()
+    writer = container.Writer(file, stream.header)
+    for packet in [*stream.push(wave), *stream.flush()]:
+        writer.add(packet)
+    writer.finish(wave.shape[1])
+    return file.getvalue()
 
 
 def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool, band: Band) -> Header:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from nacre.codec.codec import Codec
 from nacre.codec.codec import load as load_codec
 from nacre.codec.settings import Settings
-from nacre.codec.stream import Damage
+from nacre.codec.stream import Damage, file_of
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import AudioError, StreamError
+from nacre.core.errors import StreamError
 from nacre.core.kinds import MUSIC
 from nacre.core.types import Array
 from nacre.dsp.stereo import AUTO
 from nacre.dsp.wave import as_sound
 from nacre.format import file as container
-from nacre.format.file import Contents, Writer
+from nacre.format.file import Contents
 from nacre.music.decoder import MusicDecoder, packet_count
 from nacre.music.encoder import MusicEncoder
 from nacre.music.model import GROUP_FRAMES, NAME, MusicModel, find, is_music
@@ -50,14 +49,7 @@ class MusicCodec:
         """
         wave = as_sound(wave)
         stream = self.encoder(rate_hz, len(wave), bitrate_kbps=bitrate_kbps, quality=quality, stereo=stereo)
-        if wave.shape[1] == 0:
-            raise AudioError("wave", found="no samples", wanted="at least one")
-        file = io.BytesIO()
-        writer = Writer(file, stream.header)
-        for packet in [*stream.push(wave), *stream.flush()]:
-            writer.add(packet)
-        writer.finish(wave.shape[1])
-        return file.getvalue()
+        return file_of(stream, wave)
 
     def decode(self, data: bytes) -> tuple[Array, int]:
         """(wave [C, N] float32, rate_hz) of a whole file; lost groups fade away. Raises StreamError."""

@@ -45,7 +45,7 @@ class MusicEncoder:
         self.header = Header(model.fingerprint, rate_hz, channels, None, GROUP_FRAMES, MUSIC, coupling)
         self.samples = 0
         self._resampler = Resampler(rate_hz, RATE_HZ, channels)
-        self._parts = [_Part(model, 2)] if pair else [_Part(model, 1) for _ in range(channels)]
+        self._parts = [_Part(2)] if pair else [_Part(1) for _ in range(channels)]
 
     def push(self, wave: Array) -> list[Packet]:
         """wave [C, N] (or [N]) float32 at the stream's rate -> packets of the groups it completes."""
@@ -141,8 +141,7 @@ def _check(settings: Settings) -> None:
 class _Part:
     """One channel or a pair on the way to groups: samples as they came, and turned at their borders."""
 
-    def __init__(self, model: MusicModel, channels: int):
-        self._model = model
+    def __init__(self, channels: int):
         self._wave = self._turned = np.zeros((channels, 0), np.float32)
         self._before: int | None = None
         self._split = 0  # of the next frame

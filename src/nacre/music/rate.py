@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nacre.core.errors import UsageError
-from nacre.core.units import kbps
 from nacre.format.file import HEADER_BYTES
 from nacre.music.shape import STEPS
 
@@ -50,11 +49,6 @@ class MusicPlan:
         """Take note of what a group cost."""
         self.spent_bytes += size_bytes
         self.duration_s += duration_s
-
-    @property
-    def kbps(self) -> float:
-        """Of all so far."""
-        return kbps(self.spent_bytes, self.duration_s)
 
 
 def plan_music(channels: int, bitrate_kbps: float | None, quality: float | None) -> MusicPlan:
