@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import nacre
 from nacre.codec import decoder, encoder
+from nacre.codec.file_decoder import packet_count
 from nacre.codec.frames import SILENT
 from nacre.codec.packets import Group
-from nacre.codec.stream import packet_count
 from nacre.core.errors import AudioError, BundleError, NacreError, StreamError, UsageError
 from nacre.core.units import kbps, resampled_count
 from nacre.dsp.gain import LevelState, choose_gain, gain_curve
@@ -160,7 +160,7 @@ def test_pieces_change_nothing(tiny, speech, rate_hz, channels, cuts, target):
     for start, stop in pairwise(edges):
         packets += stream.push(wave[:, start:stop])
     packets += stream.flush()
-    assert len(packets) == packet_count(tiny.model, stream.header, 20_000)
+    assert len(packets) == packet_count(tiny.config.layout, stream.header, 20_000)
     assert packets == tiny.parse(tiny.encode(wave, rate_hz, **plan)).packets
 
 
@@ -262,7 +262,7 @@ def test_threads_change_no_symbol(tiny, tiny_model, speech):
 
 def test_silence_is_nearly_free_and_exact(tiny):
     data = tiny.encode(np.zeros((2, 160_000), np.float32), 16_000)
-    assert len(data) == 22 + 3 * packet_count(tiny.model, tiny.parse(data).header, 160_000)
+    assert len(data) == 22 + 3 * packet_count(tiny.config.layout, tiny.parse(data).header, 160_000)
     assert not tiny.decode(data)[0].any()
 
 

@@ -17,7 +17,7 @@ from nacre.io.stdio import begins_coded, standard_input
 
 if TYPE_CHECKING:
     from nacre.codec.codec import Codec
-    from nacre.codec.stream import Damage
+    from nacre.codec.file_decoder import Damage
     from nacre.format.file import Contents, Header
     from nacre.music.codec import MusicCodec
 

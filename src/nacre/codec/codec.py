@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from nacre.codec import latents as continuous
 from nacre.codec import stream as streams
 from nacre.codec import tokens as discrete
+from nacre.codec.file_decoder import Damage
 from nacre.codec.frames import Batch, batch_of, each_of
 from nacre.codec.latents import LatentDecoder, Latents
 from nacre.codec.packets import CONTEXT
 from nacre.codec.rate_control import RatePlan, plan_rate
 from nacre.codec.settings import Settings
-from nacre.codec.stream import Damage, StreamDecoder, StreamEncoder
+from nacre.codec.stream import StreamDecoder, StreamEncoder
 from nacre.codec.tokens import TokenDecoder, TokenFormat, Tokens
 from nacre.core.config import DEFAULT_MODEL, CodecConfig
 from nacre.core.errors import StreamError, UsageError

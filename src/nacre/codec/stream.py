@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,13 +14,13 @@ from nacre.codec.band import BANDS, KBPS, BandDecoder, BandEncoder, fits_core, i
 from nacre.codec.decoder import decode_frames
 from nacre.codec.denoiser import StreamDenoiser
 from nacre.codec.encoder import encode_frames, follow_frames
+from nacre.codec.file_decoder import Damage, FileDecoder, packet_count
 from nacre.codec.fixed_size import encode_sized
 from nacre.codec.packets import CONTEXT, LOST, SIDE_BY_SIDE, STATIC, Group, PacketCoder
 from nacre.codec.settings import Settings
 from nacre.codec.state import Options, start_decoder, start_encoder
-from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.errors import AudioError, StreamError
 from nacre.core.types import Array
-from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
 from nacre.dsp.band import EDGES
 from nacre.dsp.gain import active_level_db, is_silent
 from nacre.dsp.offset import OffsetState, without_offset
@@ -201,73 +202,18 @@ def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool, 
     return Header(fingerprint, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling, band)
 
 
-@dataclass
-class Damage:
-    """One lost group: which channel, and its place in seconds."""
-
-    channel: int
-    start_s: float
-    stop_s: float
-    reason: str
-
-
-class StreamDecoder:
+class StreamDecoder(FileDecoder):
     """The packets of a file to blocks of samples at its own rate; `damage` fills up on the way."""
 
     def __init__(self, model: Model, contents: Contents, rate_hz: int | None = None):
-        self.model, self.contents, self.header = model, contents, contents.header
-        self.rate_hz = contents.header.rate_hz if rate_hz is None else rate_hz
-        if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
-            raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
-        self.damage: list[Damage] = []
+        super().__init__(model.config.layout, contents, rate_hz)
+        self.model = model
         self.coder = PacketCoder.of(model, prior_of(model, contents.header), BANDS[self.header.band])
         self.states = contents.header.channels * [start_decoder(model)]
         self._balance = SEPARATE
         channels, band = self.header.channels, self.header.band
         self._band = BandDecoder(self.rate_hz, channels, band) if band and self.rate_hz > model.config.rate_hz else None
         self._resampler = self._band or Resampler(model.config.rate_hz, self.rate_hz, channels)
-
-    @property
-    def frames(self) -> int | None:
-        """Latent frames in all, or None where the file was cut before its end packet."""
-        if self.contents.samples is None:
-            return None
-        config = self.model.config
-        return config.frames_for(resampled_count(self.contents.samples, self.header.rate_hz, config.rate_hz))
-
-    def group_frames(self, group: int) -> int:
-        """Frames of this group: full but for the last."""
-        size = self.model.config.group_frames
-        return size if self.frames is None else min(size, self.frames - group * size)
-
-    @property
-    def samples(self) -> int:
-        """Samples per channel that come out: all that went in, or what the packets of a cut file stand for."""
-        config, header, whole = self.model.config, self.header, self.contents.samples
-        reached = max(0, self._groups() * config.group_samples - config.delay_samples)
-        at_file_rate = reached * header.rate_hz // config.rate_hz
-        if whole is not None and (self.contents.missing == 0 or whole < at_file_rate):
-            at_file_rate = whole
-        return resampled_count(at_file_rate, header.rate_hz, self.rate_hz)
-
-    def blocks(self) -> Iterator[Array]:
-        """wave [C, N] float32, about a second each; `samples` in all."""
-        left, skip = self.samples, self.model.config.delay_samples
-        for wave in self.waves():
-            ready = self._resampler.push(wave[:, skip:])
-            skip = max(0, skip - wave.shape[1])
-            if left and ready.shape[1]:
-                yield ready[:, :left]
-                left -= min(left, ready.shape[1])
-        tail = self._resampler.flush()[:, :left]
-        yield np.pad(tail, ((0, 0), (0, left - tail.shape[1])))
-
-    def whole(self) -> Array:
-        """wave [C, N] of all blocks."""
-        return np.concatenate(list(self.blocks()), 1)
-
-    def _groups(self) -> int:
-        return ceil_div(len(self.contents.packets), self.header.channels)
 
     def groups(self) -> Iterator[tuple[int, list[Packet | None], list[Group | StreamError]]]:
         """(group, packets, what they hold) group after group; many are read side by side."""
@@ -314,13 +260,6 @@ class StreamDecoder:
         wave, self.states[channel] = decode_frames(self.model, state, held, frames, factor=factor)
         return wave
 
-    def note_damage(self, channel: int, group: int, reason: str) -> None:
-        """Add a lost group to `damage`, with its place in time."""
-        config = self.model.config
-        start_s = group * config.group_samples / config.rate_hz
-        stop_s = start_s + self.group_frames(group) * config.hop_samples / config.rate_hz
-        self.damage.append(Damage(channel, start_s, stop_s, reason))
-
 
 def balance_of(header: Header, packets: list[Packet | None], before: int) -> int:
     """Whether and how the first packet of a group stands for the second channel too; `before`: in the last group."""
@@ -338,16 +277,9 @@ def prior_of(model: Model, header: Header) -> str:
     return CONTEXT if header.fingerprint.hex() in written else STATIC
 
 
-def packet_count(model: Model, header: Header, samples: int) -> int:
-    """Packets that `samples` per channel make: groups times channels."""
-    config = model.config
-    frames = config.frames_for(resampled_count(samples, header.rate_hz, config.rate_hz))
-    return ceil_div(frames, config.group_frames) * header.channels
-
-
 def parse(model: Model, data: bytes) -> Contents:
     """Packets of a file, checked to be for this model. Raises StreamError."""
-    contents = container.unpack(data, lambda header, samples: packet_count(model, header, samples))
+    contents = container.unpack(data, partial(packet_count, model.config.layout))
     check_model(model, contents.header)
     missing = contents.missing
     if 0 < missing <= contents.header.channels and contents.skipped_bytes:  # the last group is there, in ruins

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from nacre.core.errors import BundleError
-from nacre.core.units import ceil_div
+from nacre.core.units import Layout
 
 DEFAULT_MODEL = "speech-16k"  # inside the package
 LONGEST_WINDOW = 8192  # of a denoiser, samples
@@ -97,7 +97,12 @@ class CodecConfig:
 
     def frames_for(self, samples: int) -> int:
         """Latent frames that cover `samples` at the model's rate, the output's lag included; 0 for no samples."""
-        return ceil_div(samples + self.delay_samples, self.hop_samples) if samples else 0
+        return self.layout.frames_for(samples)
+
+    @property
+    def layout(self) -> Layout:
+        """Frames and groups alone."""
+        return Layout(self.rate_hz, self.hop_samples, self.delay_samples, self.group_frames)
 
     def to_dict(self) -> dict[str, int]:
         """Settings for a model.json."""

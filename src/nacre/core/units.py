@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 8
@@ -41,3 +42,26 @@ def clock(seconds: float) -> str:
     """
     tenths = int(seconds * 10)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How samples lie in frames and groups: rate, samples of a frame, how late sound comes out, frames of a group."""
+
+    rate_hz: int
+    hop_samples: int
+    delay_samples: int
+    group_frames: int
+
+    @property
+    def group_samples(self) -> int:
+        """Samples of a full group."""
+        return self.group_frames * self.hop_samples
+
+    def frames_for(self, samples: int) -> int:
+        """Frames that cover `samples` at this rate, the output's lag included; 0 for no samples."""
+        return ceil_div(samples + self.delay_samples, self.hop_samples) if samples else 0
+
+    def frames_of(self, samples: int, rate_hz: int) -> int:
+        """Frames of so many samples at another rate."""
+        return self.frames_for(resampled_count(samples, rate_hz, self.rate_hz))

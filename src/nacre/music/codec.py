@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from nacre.codec.codec import Codec
 from nacre.codec.codec import load as load_codec
+from nacre.codec.file_decoder import Damage, packet_count
 from nacre.codec.settings import Settings
-from nacre.codec.stream import Damage, file_of
+from nacre.codec.stream import file_of
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import StreamError
 from nacre.core.kinds import MUSIC
@@ -17,9 +19,9 @@ from nacre.dsp.stereo import AUTO
 from nacre.dsp.wave import as_sound
 from nacre.format import file as container
 from nacre.format.file import Contents
-from nacre.music.decoder import MusicDecoder, packet_count
+from nacre.music.decoder import MusicDecoder
 from nacre.music.encoder import MusicEncoder
-from nacre.music.model import GROUP_FRAMES, NAME, MusicModel, find, is_music
+from nacre.music.model import GROUP_FRAMES, LAYOUT, NAME, MusicModel, find, is_music
 
 
 class MusicCodec:
@@ -68,7 +70,7 @@ class MusicCodec:
         """Packets of a file, checked to be for this model. Raises StreamError."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise StreamError("file", found=type(data).__name__, wanted="bytes")
-        contents = container.unpack(bytes(data), packet_count)
+        contents = container.unpack(bytes(data), partial(packet_count, LAYOUT))
         header = contents.header
         if (header.fingerprint, header.kind, header.group_frames) != (self.model.fingerprint, MUSIC, GROUP_FRAMES):
             found, wanted = f"a file for {header.fingerprint.hex()}", f"{self.model.fingerprint.hex()} ({NAME})"

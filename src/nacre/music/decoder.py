@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nacre.codec.file_decoder import FileDecoder
 from nacre.codec.packets import LOST
-from nacre.codec.stream import Damage
-from nacre.core.errors import StreamError, UsageError
+from nacre.core.errors import StreamError
 from nacre.core.types import Floats
-from nacre.core.units import MAX_RATE_HZ, MIN_RATE_HZ, ceil_div, resampled_count
 from nacre.dsp.blas import one_thread
 from nacre.dsp.blocks import FRAME, HALF, borders, from_frames, turn_border
 from nacre.entropy import range_coder
-from nacre.format.file import Contents, Coupling, Header, Packet
+from nacre.format.file import Contents, Coupling, Packet
 from nacre.io.audio import Resampler
 from nacre.music.encoder import check_of
 from nacre.music.groups import rebuilt
-from nacre.music.model import GROUP_FRAMES, MusicModel
+from nacre.music.model import LAYOUT, MusicModel
 from nacre.music.shape import BANDS, PARTS, RATE_HZ, STEPS, TOP
 from nacre.music.symbols import HALVES, GroupSymbols
 
@@ -34,17 +33,6 @@ class MusicGroup:
     frames: int
     symbols: GroupSymbols | None
     fineness: int = 0
-
-
-def frames_for(samples: int) -> int:
-    """Frames of so many samples at 48 kHz."""
-    return ceil_div(samples + HALF, FRAME) if samples else 0
-
-
-def packet_count(header: Header, samples: int) -> int:
-    """Packets that `samples` per channel make."""
-    frames = frames_for(resampled_count(samples, header.rate_hz, RATE_HZ))
-    return ceil_div(frames, GROUP_FRAMES) * header.channels
 
 
 @one_thread
@@ -67,54 +55,16 @@ def read_packet(model: MusicModel, packet: Packet | None, frames: int, channels:
     return MusicGroup(frames, symbols, fineness)
 
 
-class MusicDecoder:
+class MusicDecoder(FileDecoder):
     """The packets of a file to blocks of samples at its own rate; `damage` fills up on the way."""
 
     def __init__(self, model: MusicModel, contents: Contents, rate_hz: int | None = None):
-        self.model, self.contents, self.header = model, contents, contents.header
-        self.rate_hz = contents.header.rate_hz if rate_hz is None else rate_hz
-        if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
-            raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
-        self.damage: list[Damage] = []
+        super().__init__(LAYOUT, contents, rate_hz)
+        self.model = model
         channels = self.header.channels
         self._pair = self.header.coupling == Coupling.INTENSITY
         self._parts = [_Part(2)] if self._pair else [_Part(1) for _ in range(channels)]
         self._resampler = Resampler(RATE_HZ, self.rate_hz, channels)
-
-    @property
-    def frames(self) -> int | None:
-        """Frames in all, or None where the file was cut before its end packet."""
-        samples = self.contents.samples
-        return None if samples is None else frames_for(resampled_count(samples, self.header.rate_hz, RATE_HZ))
-
-    def group_frames(self, group: int) -> int:
-        """Frames of this group: full but for the last."""
-        return GROUP_FRAMES if self.frames is None else min(GROUP_FRAMES, self.frames - group * GROUP_FRAMES)
-
-    @property
-    def samples(self) -> int:
-        """Samples per channel that come out: all that went in, or what the packets of a cut file stand for."""
-        header, whole = self.header, self.contents.samples
-        reached = max(0, self._groups() * GROUP_FRAMES * FRAME - HALF) * header.rate_hz // RATE_HZ
-        if whole is not None and (self.contents.missing == 0 or whole < reached):
-            reached = whole
-        return resampled_count(reached, header.rate_hz, self.rate_hz)
-
-    def blocks(self) -> Iterator[Floats]:
-        """wave [C, N] float32, about a second each; `samples` in all."""
-        left, skip = self.samples, HALF
-        for wave in self.waves():
-            ready = self._resampler.push(wave[:, skip:])
-            skip = max(0, skip - wave.shape[1])
-            if left and ready.shape[1]:
-                yield ready[:, :left]
-                left -= min(left, ready.shape[1])
-        tail = self._resampler.flush()[:, :left]
-        yield np.pad(tail, ((0, 0), (0, left - tail.shape[1])))
-
-    def whole(self) -> Floats:
-        """wave [C, N] of all blocks."""
-        return np.concatenate(list(self.blocks()), 1)
 
     def groups(self) -> Iterator[tuple[int, list[MusicGroup | StreamError]]]:
         """(group, what each of its parts holds): a pair is one part, else every channel is."""
@@ -140,13 +90,8 @@ class MusicDecoder:
 
     def note_damage(self, channel: int, group: int, reason: str) -> None:
         """Add a lost group to `damage`, of both channels of a pair."""
-        start_s = group * GROUP_FRAMES * FRAME / RATE_HZ
-        stop_s = start_s + self.group_frames(group) * FRAME / RATE_HZ
         for each in (0, 1) if self._pair else (channel,):
-            self.damage.append(Damage(each, start_s, stop_s, reason))
-
-    def _groups(self) -> int:
-        return ceil_div(len(self.contents.packets), self.header.channels)
+            super().note_damage(each, group, reason)
 
 
 class _Part:

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from nacre.core.errors import BundleError, UsageError
+from nacre.core.units import Layout
+from nacre.dsp.blocks import FRAME, HALF
 from nacre.model.bundle import MODELS
+from nacre.music.shape import RATE_HZ
 from nacre.music.symbols import MusicTables
 
 NAME = "music-48k"
 GROUP_FRAMES = 24  # 1.02 s
+LAYOUT = Layout(RATE_HZ, FRAME, HALF, GROUP_FRAMES)
 FORMAT = 1
 FACTS, TABLES = "music.json", "tables.npz"
 LARGEST_BYTES = 1 << 20
