@@ -1,4 +1,4 @@
-"""Errors a user may meet. Each says what happened, what was found, what was wanted and what to do next."""
+"""Errors a user may meet. Each is one sentence: what happened, what is there, what was wanted and what to do."""
 
 from __future__ import annotations
 
@@ -40,3 +40,12 @@ class StreamError(NacreError):
 
 class TrainError(NacreError):
     """A recipe, data folder or run that cannot go on."""
+
+
+def reason(error: OSError) -> str:
+    """The system's own words for an error, without its number and the file's name.
+
+    >>> reason(IsADirectoryError(21, "Is a directory", "talk.wav"))
+    'Is a directory'
+    """
+    return error.strerror or str(error)
