@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -48,6 +49,7 @@ from nacre.evaluate.peer import fill
 from nacre.evaluate.programs import PeerError
 from nacre.evaluate.results import Memory, Run, Score
 from nacre.io import audio
+from nacre.link.line import Line, arrivals
 from nacre.model import bundle as bundles
 
 RATE_HZ = 16_000
@@ -619,6 +621,23 @@ def test_enhancers_differ_and_packets_are_of_wide_band(speech, tmp_path):
     packets = list(opus_encode.encode(samples, 6, enhanced.libopus()))
     assert len(packets) == 100
     assert {packet[0] >> 3 for packet in packets} == {9}  # SILK, wide band, 20 ms
+
+
+def test_deep_concealment_fills_lost_packets_and_keeps_the_others(speech):
+    if not enhanced.ready():
+        pytest.skip(enhanced.lacks() or "node is not installed")
+    wave = speech[:32_000]
+    whole, sent_kbps = enhanced.call(wave, 9, Line())
+    holed, _ = enhanced.call(wave, 9, Line(0.2, 1, seed=1))
+    frames = [delay_s is None for delay_s in itertools.islice(arrivals(Line(0.2, 1, seed=1)), 100)]
+    assert len(whole) == len(holed) == len(wave)
+    assert 7 < sent_kbps < 12
+    assert measures.lag_samples(wave, whole) in range(-4, 5)
+    before = 320 * frames.index(True) - 240
+    assert np.abs(holed[:before] - whole[:before]).max() < 0.05
+    lost = np.repeat(frames, 320)
+    loud = lost & (np.repeat(np.square(wave).reshape(100, 320).mean(1), 320) > 1e-4)
+    assert np.square(holed[loud]).mean() > 0.1 * np.square(whole[loud]).mean()  # spoken on, not silent
 
 
 def test_enhanced_opus_says_what_it_lacks(monkeypatch, tmp_path):

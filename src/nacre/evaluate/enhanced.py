@@ -1,4 +1,4 @@
-"""Opus with the neural enhancers of its decoder, LACE and NoLACE, as peers of their own.
+"""Opus with the networks of its decoder: LACE and NoLACE as peers, and deep PLC over lines that lose packets.
 
 wav -> opus_encode.py, libopus in the wheel of PyAV -> packets -> opus_decode.mjs, node, npm's opus-ml -> wav
 """
@@ -9,31 +9,40 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import struct
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from nacre.core.types import Array
+from nacre.core.units import kbps
 from nacre.evaluate import opus_encode
-from nacre.evaluate.peer import Peer
-from nacre.evaluate.programs import PeerError
+from nacre.evaluate.peer import SHORTEST_LIMIT_S, Peer, fitted
+from nacre.evaluate.programs import PeerError, run_command
+from nacre.io import audio
+from nacre.link.line import Line, arrivals
 
 HERE = Path(__file__).parent
+LEAST_KBPS = 5.0  # in wide band
 DECODER = "@wasm-audio-decoders/opus-ml"
+FRAME_COUNT = 0b11  # in the first byte of a packet (RFC 6716, section 3.1); 0 is one frame
 LOOK_AHEAD_SAMPLES = 104  # 6.5 ms: 2.5 for the encoder's look-ahead, 4 for its modes to meet
 
 
 def enhanced_opus(name: str, enhancer: str) -> Peer:
     """A peer whose decoder uses `enhancer`, lace or nolace."""
     encode = [sys.executable, str(HERE / "opus_encode.py"), "{in}", "{out}", "{kbps}", libopus()]
-    decode = ["node", str(HERE / "opus_decode.mjs"), "{in}", "{out}", enhancer, node_modules()]
     return Peer(
         name,
         shlex.join(encode),
-        shlex.join(decode),
+        shlex.join(_decoder("{in}", "{out}", enhancer)),
         ".opus-packets",
         usual_kbps=(6, 9, 12),
-        lowest_kbps=5.0,
+        lowest_kbps=LEAST_KBPS,
         delay_samples=LOOK_AHEAD_SAMPLES,
         frame_samples=opus_encode.FRAME_SAMPLES,
         payload=packet_bytes,
@@ -44,6 +53,36 @@ def enhanced_opus(name: str, enhancer: str) -> Peer:
     )
 
 
+def call(wave: Array, bitrate_kbps: float, line: Line, enhancer: str = "nolace") -> tuple[Array, float]:
+    """wave [N] float32 at 16 kHz -> (decoded [N], kb/s of the packets): a call in wide band with deep PLC, without FEC.
+
+    Deep PLC is a network in the decoder that goes on speaking through lost packets (libopus 1.5, 2024). The encoder is
+    given the loss. Raises PeerError where `lacks` would say something.
+    """
+    samples = np.rint(np.pad(np.clip(wave, -1, 1), (0, LOOK_AHEAD_SAMPLES)) * 32767).astype("<i2")
+    sent = list(opus_encode.encode(samples.tobytes(), bitrate_kbps, libopus(), round(100 * line.loss)))
+    lost = [delay_s is None for delay_s, _ in zip(arrivals(line), sent, strict=False)]
+    with tempfile.TemporaryDirectory(prefix="nacre-") as folder:
+        source, target = Path(folder, "arrived"), Path(folder, "decoded.wav")
+        source.write_bytes(opus_encode.framed(len(samples), _arrived(sent, lost)))
+        run_command(_decoder(str(source), str(target), enhancer), target, SHORTEST_LIMIT_S + 20 * len(sent) / 50)
+        decoded = audio.read(target)[0][0][LOOK_AHEAD_SAMPLES:]
+    return fitted(decoded, len(wave)), kbps(sum(map(len, sent)), len(wave) / opus_encode.RATE_HZ)
+
+
+def _arrived(sent: list[bytes], lost: list[bool]) -> Iterator[bytes]:
+    """What is decoded. A packet of a head without a frame has a decoder conceal as long as the head says."""
+    last = bytes([sent[0][0] & ~FRAME_COUNT])
+    for packet, missing in zip(sent, lost, strict=True):
+        if not missing:
+            last = bytes([packet[0] & ~FRAME_COUNT])
+        yield last if missing else packet
+
+
+def _decoder(source: str, target: str, enhancer: str) -> list[str]:
+    return ["node", str(HERE / "opus_decode.mjs"), source, target, enhancer, node_modules()]
+
+
 def lacks() -> str:
     """What is missing beside node, or ''."""
     if not libopus():
@@ -51,6 +90,11 @@ def lacks() -> str:
     if not node_modules():
         return f"npm install {DECODER} in the folder where you work, or NODE_PATH naming the node_modules that has it"
     return ""
+
+
+def ready() -> bool:
+    """Whether Opus and its networks can be used here."""
+    return shutil.which("node") is not None and not lacks()
 
 
 def release() -> str:

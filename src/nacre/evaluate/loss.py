@@ -1,10 +1,11 @@
-"""Quality over the loss of a line: calls with copies of earlier frames, without, and by Opus with its FEC.
+"""Quality over the loss of a line: calls with copies of earlier frames, without, and by Opus with FEC or deep PLC.
 
 The floor is a call without loss in which the lost frames are silent, as nobody conceals them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from nacre.codec.rate_control import DEFAULT_KBPS
 from nacre.core.errors import NacreError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div
-from nacre.evaluate import opus_line
+from nacre.evaluate import enhanced, opus_encode, opus_line
 from nacre.evaluate.choice import find_clips
 from nacre.evaluate.measures import RATE_HZ
 from nacre.evaluate.metrics import METRICS, available, choose, pieces, require, score
@@ -47,7 +48,7 @@ class Point:
 
 
 def ways_of(codec: Codec, settings: LiveSettings, rate_hz: int) -> dict[str, Way]:
-    """nacre with copies, without, and with silence for what is lost; Opus at the same rate where a libopus is had.
+    """nacre with copies, without, and with silence for what is lost; Opus at the same rate, where it is installed.
 
     The sender knows the loss and the bursts; packets wait as long as copies reach back.
     """
@@ -71,18 +72,28 @@ def ways_of(codec: Codec, settings: LiveSettings, rate_hz: int) -> dict[str, Way
         return np.where(np.repeat(lost, hop)[: len(wave)], np.float32(0), made.wave), made.payload_kbps
 
     ways = {"nacre": ours(True), "nacre, no copies": ours(False), "nacre, silence for lost frames": silent}
-    try:
+    return ways | opus_ways(DEFAULT_KBPS if settings.bitrate_kbps is None else settings.bitrate_kbps, rate_hz)
+
+
+def opus_ways(bitrate_kbps: float, rate_hz: int) -> dict[str, Way]:
+    """Opus at the same rate, as far as it is there: with its FEC, and with the networks of its decoder."""
+
+    def way(coded: Way) -> Way:
+        def over(wave: Array, line: Line) -> tuple[Array, float]:
+            decoded, kbps = coded(resampled(wave, rate_hz, opus_line.RATE_HZ), line)
+            return fitted(resampled(decoded, opus_line.RATE_HZ, rate_hz), len(wave)), kbps
+
+        return over
+
+    ways = {}
+    with contextlib.suppress(NacreError, OSError):
         opus = opus_line.library()
-    except (NacreError, OSError):
-        return ways
-    rate = DEFAULT_KBPS if settings.bitrate_kbps is None else settings.bitrate_kbps
-    name = opus.opus_get_version_string().decode()
-
-    def others(wave: Array, line: Line) -> tuple[Array, float]:
-        decoded, kbps = opus_line.call(opus, resampled(wave, rate_hz, opus_line.RATE_HZ), rate, line)
-        return fitted(resampled(decoded, opus_line.RATE_HZ, rate_hz), len(wave)), kbps
-
-    return ways | {f"{name}, FEC": others}
+        name = f"{opus.opus_get_version_string().decode()}, FEC"
+        ways[name] = way(lambda wave, line: opus_line.call(opus, wave, bitrate_kbps, line))
+    if enhanced.ready():
+        name = f"{opus_encode.version(enhanced.libopus())}, NoLACE, deep PLC"
+        ways[name] = way(lambda wave, line: enhanced.call(wave, max(bitrate_kbps, enhanced.LEAST_KBPS), line))
+    return ways
 
 
 def rate_of(codec: Codec) -> int:

@@ -12,7 +12,7 @@ import ctypes
 import struct
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 RATE_HZ, FRAME_SAMPLES, MOST_BYTES = 16_000, 320, 1275
 VOICE = 2048  # OPUS_APPLICATION_VOIP
@@ -23,7 +23,7 @@ SETTINGS = {  # by number, from opus_defines.h
     4008: 1103,  # wide band
     4024: 3001,  # voice
 }
-BITRATE = 4002
+BITRATE, LOSS = 4002, 4014
 
 
 def version(library: str) -> str:
@@ -33,8 +33,8 @@ def version(library: str) -> str:
     return str(opus.opus_get_version_string().decode())
 
 
-def encode(samples: bytes, kbps: float, library: str) -> Iterator[bytes]:
-    """16-bit samples at 16 kHz, the last frame filled up with zeros, as packets of 20 ms.
+def encode(samples: bytes, kbps: float, library: str, lost_percent: int = 0) -> Iterator[bytes]:
+    """16-bit samples at 16 kHz, the last frame filled up with zeros, as packets of 20 ms for a line with that loss.
 
     Raises OSError where the library cannot be loaded, ValueError where it refuses.
     """
@@ -46,7 +46,7 @@ def encode(samples: bytes, kbps: float, library: str) -> Iterator[bytes]:
     encoder = opus.opus_encoder_create(RATE_HZ, 1, VOICE, ctypes.byref(failed))
     if failed.value:
         raise ValueError(f"libopus gives no encoder, error {failed.value}")
-    for name, value in {**SETTINGS, BITRATE: round(1000 * kbps)}.items():
+    for name, value in {**SETTINGS, BITRATE: round(1000 * kbps), LOSS: lost_percent}.items():
         if refused := opus.opus_encoder_ctl(encoder, name, ctypes.c_int(value)):
             raise ValueError(f"libopus refuses setting {name} to {value}, error {refused}")
     step, packet = 2 * FRAME_SAMPLES, ctypes.create_string_buffer(MOST_BYTES)
@@ -58,6 +58,11 @@ def encode(samples: bytes, kbps: float, library: str) -> Iterator[bytes]:
         yield packet.raw[:size]
 
 
+def framed(samples: int, packets: Iterable[bytes]) -> bytes:
+    """A file of packets as it is described above."""
+    return struct.pack("<I", samples) + b"".join(struct.pack("<H", len(packet)) + packet for packet in packets)
+
+
 def main(source: str, target: str, kbps: str, library: str) -> None:
     """The whole of one file."""
     with wave.open(source, "rb") as sound:
@@ -65,11 +70,9 @@ def main(source: str, target: str, kbps: str, library: str) -> None:
         if form != (RATE_HZ, 1, 2):
             raise ValueError(f"{source}: found {form}, wanted 16 kHz, one channel, 2 bytes")
         samples = sound.readframes(sound.getnframes())
-    packets = list(encode(samples, float(kbps), library))
+    data = framed(len(samples) // 2, encode(samples, float(kbps), library))
     with open(target, "wb") as file:
-        file.write(struct.pack("<I", len(samples) // 2))
-        for packet in packets:
-            file.write(struct.pack("<H", len(packet)) + packet)
+        file.write(data)
 
 
 if __name__ == "__main__":
