@@ -51,8 +51,6 @@ def refused(path: Path, *words: str) -> None:
         read(path)
     message = str(caught.value)
     assert str(path) in message
-    assert "found" in message
-    assert "wanted" in message
     assert ";" in message
     for word in words:
         assert word in message
@@ -169,7 +167,7 @@ def test_missing_folder_and_empty(tmp_path):
     with pytest.raises(AudioError, match="is a folder"):
         read(tmp_path)
     (tmp_path / "empty.wav").touch()
-    refused(tmp_path / "empty.wav", "empty file")
+    refused(tmp_path / "empty.wav", "is empty")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg", "au", "vox", "raw", "txt"])
@@ -208,10 +206,10 @@ def test_rate_out_of_range(tmp_path, rate_hz):
 
 def test_too_many_channels(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav_bytes(bytes(1800), channels=9))
-    refused(tmp_path / "a.wav", "found 9", "1 to 8")
+    refused(tmp_path / "a.wav", "9 channels", "1 to 8")
     (tmp_path / "b.wav").write_bytes(wav_bytes(bytes(1800), channels=0))
     refused(tmp_path / "b.wav", "Channel count is zero")
-    with pytest.raises(AudioError, match="found 9"):
+    with pytest.raises(AudioError, match="9 channels"):
         AudioWriter(tmp_path / "c.wav", 16_000, 9)
 
 

@@ -127,7 +127,7 @@ def test_names_that_cannot_be_meant(nacre, tiny_model, tree):
         assert word in found.stderr
     for command in (("inspect", "in", "-o", "a.html"), ("interpolate", "in", "in/one.wav", "-o", "a.wav")):
         found = nacre(*command, "-m", tiny_model)
-        assert (found.rc, found.stderr) == (1, "error: in is a folder. Pass a file\n")
+        assert (found.rc, found.stderr) == (1, "error: in is a folder; give a file\n")
     found = nacre("from-tokens", "gone.npz", "-m", tiny_model)
     assert "found No such file or directory, wanted" in found.stderr
 
@@ -176,7 +176,7 @@ def test_info_and_features_and_denoise_of_folders(run, tiny_model, tmp_path, tre
     (tree / "cut.wav").write_bytes((tree / "one.wav").read_bytes()[:9000])
     found = run("features", "-r", "in", "-o", "all.npz", "-k", "logmel", "--pool", "mean")
     assert found.rc == 1
-    assert "cut.wav: cut off after" in found.stderr
+    assert "cut.wav is cut off after" in found.stderr
     with np.load(tmp_path / "all.npz") as arrays:
         assert sorted(arrays) == coded([*TREE, "cut.wav"], "")
 

@@ -709,7 +709,7 @@ def test_a_batch_is_not_taken_for_channels(tiny, speech):
     with pytest.raises(AudioError, match="9 channels"):
         tiny.encode(rows, 16_000)
     assert len(tiny.encode_batch(rows, 16_000)) == 9
-    with pytest.raises(AudioError, match="item 1: wave: found NaN"):
+    with pytest.raises(AudioError, match="item 1: wave holds NaN"):
         tiny.encode_batch([speech[:4000], speech[:4000] * np.nan], 16_000)
     with pytest.raises(UsageError, match="a length each"):
         tiny.encode_batch(rows, 16_000, [4000])

@@ -196,10 +196,10 @@ def test_end_head_and_filler_bytes() -> None:
 @pytest.mark.parametrize(
     ("at", "octets", "words"),
     [
-        (0, b"RIFF", "not a nacre file: found 'RIFF', wanted 'NACR'"),
-        (4, b"\x03", "file format version: found 3, wanted 1 or 2; use a nacre that reads version 3"),
-        (10, b"\x81", "header check failed: found"),
-        (21, b"\xee", "header check failed: found"),
+        (0, b"RIFF", "not a nacre file, for it begins with 'RIFF', not 'NACR'"),
+        (4, b"\x03", "format version 3, but this nacre reads 1 and 2; use a newer nacre"),
+        (10, b"\x81", "header is damaged"),
+        (21, b"\xee", "header is damaged"),
     ],
 )
 def test_header_that_is_refused(at: int, octets: bytes, words: str) -> None:
@@ -210,16 +210,16 @@ def test_header_that_is_refused(at: int, octets: bytes, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("at", "octets", "words"),
-    [(5, b"\0", "kind of latents: found 0, wanted 1 to 15")]
-    + [
-        (5, b"\x10", "kind of latents: found 0"),
-        (5, b"\x21", "coupling of channels: found 2, wanted 0 or 1; use a newer nacre"),
-        (5, b"\x11", "channels of an intensity-stereo pair: found 1"),
-        (4, b"\x02\x01", "band layer: found 0, wanted 1 or 2; use a newer nacre"),
-        (5, b"\x41", "coupling of channels: found 4"),
-        (10, b"\0\0\0", "rate_hz: found 0"),
-        (13, b"\x09", "channels: found 9"),
-        (19, b"\0", "group_frames: found 0"),
+    [
+        (5, b"\0", "kind of latents must be 1 to 15, not 0"),
+        (5, b"\x10", "kind of latents must be 1 to 15, not 0"),
+        (5, b"\x21", "coupling must be 0 or 1, not 2; use a newer nacre"),
+        (5, b"\x11", "intensity stereo needs 2 channels, not 1"),
+        (4, b"\x02\x01", "band layer must be 1 or 2, not 0; use a newer nacre"),
+        (5, b"\x41", "coupling must be 0 or 1, not 4"),
+        (10, b"\0\0\0", "rate_hz must be 8000 to 192000, not 0"),
+        (13, b"\x09", "channels must be 1 to 8, not 9"),
+        (19, b"\0", "group_frames must be 1 to 255, not 0"),
     ],
 )
 def test_header_with_a_good_check_and_bad_values(at: int, octets: bytes, words: str) -> None:

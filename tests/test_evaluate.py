@@ -969,7 +969,7 @@ def test_missing_peer_is_named_with_its_package(clips, tiny_model, monkeypatch):
 def test_places_that_cannot_be_written(clips, tiny_model, tmp_path):
     with pytest.raises(NacreError, match="a folder that exists"):
         evaluate(options(clips, tiny_model, report=tmp_path / "gone" / "out.html"))
-    with pytest.raises(NacreError, match=r"found a folder, wanted a file name; try .*report\.html"):
+    with pytest.raises(NacreError, match=r"is a folder; name a file, such as .*report\.html"):
         evaluate(options(clips, tiny_model, report=tmp_path, force=True))
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(NacreError, match="--force"):

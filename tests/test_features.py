@@ -149,7 +149,7 @@ def test_nacre_file_is_what_it_decodes_to(speech, tiny, tiny_model, tmp_path):
     with pytest.raises(AudioError, match=r"a\.nacre: found a damaged"):
         from_file(path, "mfcc", model=tiny_model)
     path.write_bytes(data[:20])
-    with pytest.raises(StreamError, match=r"a\.nacre: header cut short"):
+    with pytest.raises(StreamError, match=r"a\.nacre: the header is cut short"):
         from_file(path, "mfcc", model=tiny_model)
     path.write_bytes(data)
     with pytest.raises(StreamError, match=r"a\.nacre: model: found a file for"):
@@ -158,7 +158,7 @@ def test_nacre_file_is_what_it_decodes_to(speech, tiny, tiny_model, tmp_path):
 
 def test_missing_and_bad_files(tmp_path, tiny_model):
     (tmp_path / "a.wav").write_text("no sound")
-    for name, told in (("a.wav", "found"), ("none.wav", "found"), (".", "is a folder")):
+    for name, told in (("a.wav", "not a sound file"), ("none.wav", "No such file"), (".", "is a folder")):
         with pytest.raises(NacreError, match=told):
             from_file(tmp_path / name, model=tiny_model)
 
@@ -193,7 +193,7 @@ def test_many_files(nacre, tiny_model, tmp_path, jobs):
     options = ("-k", "mfcc", "-m", tiny_model, "--jobs", jobs)
     ran = nacre("features", *clips, "-o", "folder", *options)
     code, said = ran.rc, ran.stderr
-    assert (code, "1 of 3 failed" in said, "none.wav: found" in said) == (1, True, True)
+    assert (code, "1 of 3 failed" in said, "none.wav cannot be read" in said) == (1, True, True)
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["dutch.npy", "english.npy"]
     ran = nacre("features", *clips, "-o", "all.npz", *options, "--pool", "mean")
     code, said = ran.rc, ran.stderr
@@ -222,7 +222,7 @@ def test_pipes(run, tiny_model):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("none.wav", "-o", "a.npy"), 1, "none.wav: found No such file"),
+        (("none.wav", "-o", "a.npy"), 1, "none.wav cannot be read (No such file"),
         ((ENGLISH, "-o", "a.npy", "-k", "mel"), 2, "kind: found mel"),
         ((ENGLISH, "-o", "a.npy", "--pool", "max"), 2, "pool: found max"),
         ((ENGLISH, "-o", "a.npy", "--level", 99), 2, "level: found 99"),
@@ -232,9 +232,9 @@ def test_pipes(run, tiny_model):
         ((ENGLISH, "-o", "a.txt"), 2, "suffix: found .txt, wanted .npy or .npz"),
         ((ENGLISH, DUTCH, "-o", "a.npy"), 2, "one .npy for many inputs"),
         ((ENGLISH, DUTCH, "-o", "-"), 2, "'-' for many inputs"),
-        (("none.wav", "-o", "a.npz"), 1, "none.wav: found"),
+        (("none.wav", "-o", "a.npz"), 1, "none.wav cannot be read"),
         ((ENGLISH, "-o", "/proc/no/a.npy"), 1, "cannot write"),
-        ((ENGLISH, "-o", "no/a.npz"), 1, "cannot write"),
+        ((ENGLISH, "-o", "no/a.npz"), 1, "cannot be written"),
     ],
 )
 def test_bad_use(nacre, tiny_model, tmp_path, arguments, code, words):

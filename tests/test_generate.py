@@ -178,7 +178,7 @@ def test_steps_are_written_all_or_none(run, tmp_path, tiny_model, speech):
     assert (done.rc, "b.wav: found the input itself" in done.stderr) == (2, True)
     done = run("interpolate", "a.wav", "a.wav", "-o", "steps/", "--steps", 3, "-m", tiny_model)
     assert done.rc == 1
-    assert "step-3.wav: found a file already there" in done.stderr
+    assert "step-3.wav exists already" in done.stderr
     assert [path.name for path in (tmp_path / "steps").iterdir()] == ["step-3.wav"]
     (tmp_path / "steps" / "step-3.wav").unlink()
     (tmp_path / "steps" / "step-3.wav").mkdir()

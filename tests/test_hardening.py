@@ -133,7 +133,7 @@ def test_a_flood_of_heads_is_refused(tiny, monkeypatch):
     head = pack_header(Header(tiny.bundle.fingerprint, 16_000, 1, None, 10))
     flood = pack_packet(Packet(1, b"")) * 2000
     for data in (head + flood, head + flood[:900] + b"x" + flood):
-        with pytest.raises(StreamError, match="packets: found more than"):
+        with pytest.raises(StreamError, match="more than 1000 packets"):
             tiny.parse(data)
     assert len(tiny.parse(head + flood[:2700]).packets) == 900
 

@@ -151,7 +151,7 @@ def test_two_of_one_name():
     registry: Registry[object] = Registry("nacre.none", first=1)
     registry.add("second", 2)
     assert list(registry) == ["first", "second"]
-    with pytest.raises(NacreError, match="two of this name"):
+    with pytest.raises(NacreError, match="two items called"):
         registry.add("first", 3)
     with pytest.raises(KeyError):
         registry["third"]

@@ -118,7 +118,7 @@ def test_silence_is_the_floor():
     "wave", [np.zeros((1, 100)), np.zeros(100, np.int16), np.zeros(0), np.float32([0, np.nan]), np.float32([np.inf])]
 )
 def test_wrong_waves(wave):
-    with pytest.raises(AudioError, match="wave: found"):
+    with pytest.raises(AudioError, match=r"wave (must hold|holds)"):
         mel_power(wave)
 
 
@@ -127,7 +127,7 @@ def test_wrong_waves(wave):
     [
         ({"bands": 0}, "bands"),
         ({"hop_samples": 0}, "hop_samples"),
-        ({"window_samples": 513}, "at most 512"),
+        ({"window_samples": 513}, r"at most fft_samples \(512\)"),
         ({"lowest_hz": 4000.0, "highest_hz": 4000.0}, "lowest_hz"),
         ({"highest_hz": 8001.0}, "highest_hz"),
         ({"bands": 300}, "between two bins"),

@@ -243,7 +243,7 @@ def test_commands_tell_of_a_recording_that_is_cut(run, tmp_path, tiny_model, spe
     (tmp_path / "cut.wav").write_bytes((tmp_path / "cut.wav").read_bytes()[:20_000])
     done = run("conceal", "cut.wav", "-o", "out.wav", "--lost", "0.1-0.2", "-m", tiny_model)
     assert (done.rc, (tmp_path / "out.wav").exists()) == (1, True)
-    assert "cut.wav: cut off after 0:00.6, less than the file states" in done.stderr
+    assert "cut.wav is cut off after 0:00.6, less than it states" in done.stderr
 
 
 def test_command_takes_sound_and_nacre_from_a_pipe(run, tmp_path, tiny, tiny_model, speech):

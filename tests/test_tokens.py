@@ -284,7 +284,7 @@ def test_batches_that_are_none(tiny, speech):
         tiny.tokens_batch(np.zeros((2, 99), np.float32), 16_000, [1])
     with pytest.raises(UsageError, match="lengths: found"):
         tiny.tokens_batch(np.zeros((2, 99), np.float32), 16_000, [1, 100])
-    with pytest.raises(AudioError, match="item 1: wave: found NaN"):
+    with pytest.raises(AudioError, match="item 1: wave holds NaN"):
         tiny.latents_batch([speech[:900], np.full(900, np.nan)], 16_000)
 
 
@@ -307,7 +307,7 @@ def test_saved_and_loaded(tiny, layered, stereo, tmp_path, kind):
         assert (one is None) == (two is None), field.name
     found.save(tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    with pytest.raises(AudioError, match="already there"):
+    with pytest.raises(AudioError, match="exists already"):
         found.save(tmp_path / "a.npz")
     other = Latents if isinstance(found, Tokens) else Tokens
     with pytest.raises(StreamError, match="as saved by nacre"):

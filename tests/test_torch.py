@@ -138,9 +138,9 @@ def test_processor(net, speech):
     assert process(speech[:9000].tolist(), 48_000, return_tensors="np").input_values.shape == (1, 3000)
     assert isinstance(process(speech[:90], 48_000).to("cpu").padding_mask, torch.Tensor)
     for given, error, message in [
-        ([speech[:9], np.zeros(0, np.float32)], AudioError, "item 1: wave: found no samples"),
+        ([speech[:9], np.zeros(0, np.float32)], AudioError, "item 1: wave holds no samples"),
         ([], UsageError, "empty list"),
-        (np.zeros(9, int), AudioError, "item 0: wave: found int64"),
+        (np.zeros(9, int), AudioError, "item 0: wave must hold floats from -1 to 1, not int64"),
     ]:
         with pytest.raises(error, match=message):
             process(given, 16_000)

@@ -188,7 +188,7 @@ def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("none.wav", "-o", "a.png"), 1, "none.wav: found No such file"),
+        (("none.wav", "-o", "a.png"), 1, "none.wav cannot be read (No such file"),
         (("none.nacre", "-o", "a.png"), 1, "none.nacre: found No such file"),
         (("text.wav", "-o", "a.png"), 1, "not a sound file"),
         (("text.nacre", "-o", "a.png"), 1, "not a nacre file"),
@@ -198,7 +198,7 @@ def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
         ((ENGLISH, "-o", "a.png", "--quality", 101), 2, "quality: found 101"),
         (("text.nacre", "-o", "a.png", "--bitrate", 3), 2, "wanted for sound files only"),
         ((ENGLISH, "-o", "text.png"), 1, "use --force"),
-        ((ENGLISH, "-o", "no/a.png"), 1, "cannot write"),
+        ((ENGLISH, "-o", "no/a.png"), 1, "cannot be written"),
     ],
 )
 def test_bad_use(nacre, tiny_model, tmp_path, arguments, code, words):

@@ -43,17 +43,16 @@ class CodecConfig:
             if not isinstance(value, int) or isinstance(value, bool) != (name in flags) or value <= 0
         ]
         if bad:
-            raise BundleError(f"codec setting {bad[0]}", found=sizes[bad[0]], wanted="a whole number above 0")
+            kind = "true or false" if bad[0] in flags else "a whole number above 0"
+            raise BundleError(f"codec setting {bad[0]} must be {kind}, not {sizes[bad[0]]!r}")
         if self.hop_samples % self.step_samples or self.window_samples % self.step_samples:
-            raise BundleError(
-                "step_samples", found=self.step_samples, wanted="a divisor of hop_samples and window_samples"
-            )
+            wholes = f"hop_samples ({self.hop_samples}) and window_samples ({self.window_samples})"
+            raise BundleError(f"step_samples must divide {wholes}, and {self.step_samples} does not")
         if self.levels > 16 or self.group_frames > 255:
-            raise BundleError(
-                "levels, group_frames", found=(self.levels, self.group_frames), wanted="at most 16 and 255"
-            )
+            given = f"{self.levels} and {self.group_frames}"
+            raise BundleError(f"levels and group_frames must be at most 16 and 255, not {given}")
         if self.noise and self.mel_bands:
-            raise BundleError("noise, mel_bands", found="both", wanted="one: log-mel frames have no noise")
+            raise BundleError("noise does not go with mel_bands: log-mel frames have no noise")
 
     @property
     def frame_rate_hz(self) -> Fraction:
@@ -112,8 +111,10 @@ class CodecConfig:
     def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
         """Settings from a model.json; raises BundleError on an unknown or missing name."""
         known = {field.name for field in fields(cls)}
-        if not known - set(LATER) <= set(values) <= known:
-            raise BundleError("codec settings", found=sorted(values), wanted=sorted(known))
+        if missing := sorted(known - set(LATER) - set(values)):
+            raise BundleError(f"the codec settings lack {', '.join(missing)}")
+        if unknown := sorted(set(values) - known):
+            raise BundleError(f"this nacre does not know the codec settings {', '.join(unknown)}; update it")
         return cls(**values)
 
 
@@ -132,11 +133,11 @@ class DenoiserConfig:
         window, step = self.window_samples, self.step_samples
         whole = all(isinstance(size, int) and not isinstance(size, bool) for size in (window, step))
         if not whole or not 0 < 2 * step <= window <= LONGEST_WINDOW or window % 2:
-            wanted = f"whole numbers, an even window of two steps up to {LONGEST_WINDOW}"
-            raise BundleError("denoiser window_samples, step_samples", found=(window, step), wanted=wanted)
+            rule = f"an even window of at least two steps, up to {LONGEST_WINDOW} samples"
+            raise BundleError(f"a denoiser needs {rule}, not window_samples {window!r} and step_samples {step!r}")
         number = isinstance(self.release_db, int | float) and not isinstance(self.release_db, bool)
         if not number or not 0 < self.release_db <= 1000:
-            raise BundleError("denoiser release_db", found=self.release_db, wanted="above 0, at most 1000")
+            raise BundleError(f"a denoiser's release_db must be above 0 and at most 1000, not {self.release_db!r}")
 
     @property
     def bins(self) -> int:

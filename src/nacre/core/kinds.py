@@ -26,7 +26,7 @@ class Registry(Generic[Item]):
     def add(self, name: str, item: Item) -> None:
         """Make an item known; raises NacreError where the name stands for another one."""
         if self._items.setdefault(name, item) is not item:
-            raise NacreError(f"{self.group}: {name}", found="two of this name", wanted="names of their own")
+            raise NacreError(f"{self.group} has two items called {name}; rename one of them")
 
     def get(self, name: str) -> Item | None:
         """The item of a name, None where there is none."""

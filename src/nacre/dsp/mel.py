@@ -50,12 +50,13 @@ class MelConfig:
         for name in ("rate_hz", "window_samples", "hop_samples", "fft_samples", "bands"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise UsageError(name, found=value, wanted="a whole number above 0")
+                raise UsageError(f"{name} must be a whole number above 0, not {value!r}")
         if self.window_samples > self.fft_samples:
-            raise UsageError("window_samples", found=self.window_samples, wanted=f"at most {self.fft_samples}")
+            longest = f"fft_samples ({self.fft_samples})"
+            raise UsageError(f"window_samples must be at most {longest}, not {self.window_samples}")
         if not 0 <= self.lowest_hz < self.top_hz <= self.rate_hz / 2:
-            found, wanted = (self.lowest_hz, self.top_hz), f"0 to {self.rate_hz / 2:g} Hz, the lower one first"
-            raise UsageError("lowest_hz, highest_hz", found=found, wanted=wanted)
+            given = f"{self.lowest_hz} and {self.top_hz}"
+            raise UsageError(f"lowest_hz and highest_hz must rise within 0 to {self.rate_hz / 2:g} Hz, not {given}")
 
     @classmethod
     def at(cls, rate_hz: int, bands: int = 80) -> MelConfig:
@@ -102,8 +103,8 @@ def filters(config: MelConfig) -> Array:
     weights = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
     empty = np.count_nonzero(weights.max(1) == 0)
     if empty:
-        found = f"{config.bands}, {empty} of them between two bins of {config.rate_hz / config.fft_samples:g} Hz"
-        raise UsageError("bands", found=found, wanted="fewer, or a longer FFT")
+        place = f"fall between two bins of {config.rate_hz / config.fft_samples:g} Hz"
+        raise UsageError(f"{empty} of {config.bands} bands {place}; take fewer bands or a longer FFT")
     bank: Array = weights.astype(np.float32)
     bank.setflags(write=False)
     return bank
@@ -151,7 +152,7 @@ def mfcc(wave: Array, config: MelConfig | None = None, coefficients: int = 20) -
     """Cepstrum [T, coefficients] float32 of wave [N]: the orthonormal DCT-II of `log_mel`; `librosa.feature.mfcc`."""
     c = config or MelConfig()
     if not 1 <= coefficients <= c.bands:
-        raise UsageError("coefficients", found=coefficients, wanted=f"1 to {c.bands}, the number of bands")
+        raise UsageError(f"coefficients must be 1 to {c.bands}, the number of bands, not {coefficients}")
     return np.asarray(log_mel(wave, c) @ _cosines(c.bands, coefficients), np.float32)
 
 
@@ -165,11 +166,11 @@ def _cosines(bands: int, coefficients: int) -> Array:
 def _as_mono(wave: Array) -> Array:
     sound = np.asarray(wave)
     if sound.ndim != 1 or sound.dtype.kind != "f":
-        raise AudioError("wave", found=f"{sound.dtype} {sound.shape}", wanted="float [N]")
+        raise AudioError(f"wave must hold floats of shape [N], not {sound.dtype} of shape {sound.shape}")
     if not len(sound):
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("wave holds no samples; give at least one")
     if not np.isfinite(sound).all():
-        raise AudioError("wave", found="a NaN or infinite sample", wanted="finite numbers")
+        raise AudioError("wave holds NaN or infinite samples; make all of them finite")
     return sound.astype(np.float32, copy=False)
 
 
@@ -186,10 +187,10 @@ class _Stream:
     ):
         config = MelConfig(rate_hz, window_samples, step_samples, window_samples, bands)
         if window_samples % step_samples or window_samples < 2 * step_samples:
-            wanted = f"a divisor of window_samples, {window_samples}, and at most half of it"
-            raise UsageError("step_samples", found=step_samples, wanted=wanted)
+            rule = f"divide window_samples ({window_samples}) and be at most half of it"
+            raise UsageError(f"step_samples must {rule}, not {step_samples}")
         if steps_per_frame < 1:
-            raise UsageError("steps_per_frame", found=steps_per_frame, wanted="at least 1")
+            raise UsageError(f"steps_per_frame must be at least 1, not {steps_per_frame}")
         self.window_samples, self.step_samples = window_samples, step_samples
         self.steps_per_frame, self.bands = steps_per_frame, bands
         self.lag_samples = window_samples - step_samples
@@ -213,7 +214,7 @@ class LogMelAnalyser(_Stream):
         """wave [N] float32, N a multiple of steps x step -> ([T, steps * bands] float32, state)."""
         frame = self.steps_per_frame * self.step_samples
         if wave.ndim != 1 or len(wave) % frame:
-            raise AudioError("wave", found=wave.shape, wanted=f"[N], N a multiple of {frame}")
+            raise AudioError(f"wave must have shape [N], N a multiple of {frame}, not {wave.shape}")
         if not len(wave):
             return np.zeros((0, self.steps_per_frame * self.bands), np.float32), state
         joined = np.concatenate([state[0], wave.astype(np.float32, copy=False)])
@@ -277,8 +278,8 @@ class LogMelSynthesiser(_Stream):
     def step(self, values: Array, state: State) -> tuple[Array, State]:
         """values [T * steps, bands] float32 -> (wave [N] float32, N = T * steps * step, state)."""
         if values.ndim != 2 or values.shape[1] != self.bands or len(values) % self.steps_per_frame:
-            wanted = f"[T, {self.bands}], T a multiple of {self.steps_per_frame}"
-            raise AudioError("log-mel values", found=values.shape, wanted=wanted)
+            shape = f"[T, {self.bands}], T a multiple of {self.steps_per_frame}"
+            raise AudioError(f"log-mel values must have shape {shape}, not {values.shape}")
         total, windows, magnitudes = (part.copy() for part in state)
         pieces = [self._step(row, total, windows, magnitudes) for row in self._unmix(values)]
         return np.concatenate([np.zeros(0, np.float32), *pieces]), (total, windows, magnitudes)

@@ -16,16 +16,15 @@ def as_sound(wave: Array) -> Array:
     try:
         given = np.asarray(wave)
     except (TypeError, ValueError) as error:
-        raise AudioError("wave", found=type(wave).__name__, wanted="an array [N] or [C, N]") from error
+        raise AudioError(f"wave must be an array [N] or [C, N], not {type(wave).__name__}") from error
     if given.dtype.kind != "f":
-        advice = "divide 16-bit samples by 32768"
-        raise AudioError("wave", found=given.dtype, wanted="floats from -1 to 1", next=advice)
+        raise AudioError(f"wave must hold floats from -1 to 1, not {given.dtype}; divide 16-bit samples by 32768")
     with np.errstate(over="ignore"):
         sound: Array = np.atleast_2d(given.astype(np.float32, copy=False))
     if sound.ndim != 2:
-        raise AudioError("wave", found=f"shape {sound.shape}", wanted="[N] or [C, N]")
+        raise AudioError(f"wave must have shape [N] or [C, N], not {sound.shape}")
     if not np.isfinite(sound).all():
-        raise AudioError("wave", found="NaN or infinite samples", wanted="finite numbers")
+        raise AudioError("wave holds NaN or infinite samples; make all of them finite")
     return sound
 
 
@@ -33,8 +32,8 @@ def mixed(sound: Array, mono: bool | None) -> Array:
     """sound [C, N] averaged to [1, N] if `mono`, else as it is. Raises UsageError for None and several channels, which
     might be meant as a batch."""
     if mono is None and len(sound) > 1:
-        advice = "mono=True averages them; several sounds are a batch: tokens_batch, latents_batch, FeatureExtractor"
-        raise UsageError("wave", found=f"{len(sound)} channels", wanted="one, or a word on them", next=advice)
+        batch = "tokens_batch, latents_batch and FeatureExtractor take several sounds"
+        raise UsageError(f"wave has {len(sound)} channels; mono=True averages them, {batch}")
     return sound.mean(0, keepdims=True) if mono else sound
 
 
@@ -43,8 +42,8 @@ def check_shape(rate_hz: float, channels: int) -> int:
     known = isinstance(rate_hz, (int, float, np.integer, np.floating)) and not isinstance(rate_hz, bool)
     fits = known and MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and rate_hz == int(rate_hz)
     if not fits or not 1 <= channels <= MAX_CHANNELS:
-        wanted = f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, 1 to {MAX_CHANNELS} channels"
-        raise AudioError("sound", found=f"{rate_hz} Hz, {channels} channels", wanted=wanted)
+        limits = f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz and 1 to {MAX_CHANNELS} channels"
+        raise AudioError(f"nacre takes sound of {limits}, not of {rate_hz} Hz and {channels} channels")
     return int(rate_hz)
 
 

@@ -47,9 +47,9 @@ class Band(enum.IntEnum):
 _number = functools.partial(int.from_bytes, byteorder="little")
 
 
-def _check_range(what: str, found: int, least: int, most: int) -> None:
-    if not least <= found <= most:
-        raise StreamError(what, found=found, wanted=f"{least} to {most}")
+def _check_range(what: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise StreamError(f"{what} must be {least} to {most}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Header:
 
     def __post_init__(self) -> None:
         if len(self.fingerprint) != 4:
-            raise StreamError("model fingerprint", found=self.fingerprint.hex(), wanted="4 bytes")
+            raise StreamError(f"the model fingerprint must have 4 bytes, not {len(self.fingerprint)}")
         _check_range("rate_hz", self.rate_hz, 8_000, 192_000)
         _check_range("channels", self.channels, 1, 8)
         _check_range("samples", self.samples or 0, 0, UNKNOWN_SAMPLES - 1)
-        _check_range("kind of latents", self.kind, 1, MOST_KINDS)
+        _check_range("the kind of latents", self.kind, 1, MOST_KINDS)
         _check_range("group_frames", self.group_frames, 1, 255)
-        if self.coupling == Coupling.INTENSITY:
-            _check_range("channels of an intensity-stereo pair", self.channels, 2, 2)
+        if self.coupling == Coupling.INTENSITY and self.channels != 2:
+            raise StreamError(f"intensity stereo needs 2 channels, not {self.channels}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class Packet:
     check: int = 0
 
     def __post_init__(self) -> None:
-        _check_range("quality level", self.level, 0, 15)
-        _check_range("payload bytes of a packet", len(self.payload), 0, MOST_PAYLOAD_BYTES)
-        _check_range("symbol check", self.check, 0, 0xFFFF if self.payload else 0)
+        _check_range("the quality level", self.level, 0, 15)
+        _check_range("the payload bytes of a packet", len(self.payload), 0, MOST_PAYLOAD_BYTES)
+        _check_range("the symbol check", self.check, 0, 0xFFFF if self.payload else 0)
 
 
 @dataclass(frozen=True)
@@ -138,24 +138,23 @@ def pack_header(header: Header) -> bytes:
 def unpack_header(data: bytes) -> Header:
     """First 22 bytes of a file -> header."""
     if data[:4] != MAGIC:
-        begins = repr(data[:4])[1:] if data else "no bytes"
-        raise StreamError("not a nacre file", found=begins, wanted=repr(MAGIC)[1:], next="encode makes one of sound")
+        begins = f"begins with {repr(data[:4])[1:]}, not {repr(MAGIC)[1:]}" if data else "is empty"
+        raise StreamError(f"this is not a nacre file, for it {begins}; make one with nacre encode")
     if len(data) < HEADER_BYTES:
-        raise StreamError("header cut short", found=len(data), wanted="22 bytes", next="get the file again")
+        raise StreamError(f"the header is cut short, {len(data)} of {HEADER_BYTES} bytes; get the file again")
     if (version := data[4]) not in (VERSION, BAND_VERSION):
-        update, known = f"use a nacre that reads version {version}", f"{VERSION} or {BAND_VERSION}"
-        raise StreamError("file format version", found=version, wanted=known, next=update)
-    found, wanted = crc_hqx(data[:20], 0), _number(data[20:22])
-    if found != wanted:
-        facts = {"found": f"{found:04x}", "wanted": f"{wanted:04x}"}
-        raise StreamError("header check failed", **facts, next="damaged bytes, get the file again")
+        known = f"this nacre reads {VERSION} and {BAND_VERSION}"
+        raise StreamError(f"the file has format version {version}, but {known}; use a newer nacre")
+    check, stated = crc_hqx(data[:20], 0), _number(data[20:22])
+    if check != stated:
+        raise StreamError(f"the header is damaged (check value {check:04x}, not {stated:04x}); get the file again")
     kind, coupling, band = data[5] & 15, data[5] >> 4, 0
     if version == BAND_VERSION:
         coupling, band = coupling & 3, coupling >> 2
     if coupling not in Coupling.__members__.values():
-        raise StreamError("coupling of channels", found=coupling, wanted="0 or 1", next="use a newer nacre")
+        raise StreamError(f"the channel coupling must be 0 or 1, not {coupling}; use a newer nacre")
     if version == BAND_VERSION and band not in (Band.TO_12_KHZ, Band.TO_20_KHZ):
-        raise StreamError("band layer", found=band, wanted="1 or 2", next="use a newer nacre")
+        raise StreamError(f"the band layer must be 1 or 2, not {band}; use a newer nacre")
     samples = None if _number(data[14:19]) == UNKNOWN_SAMPLES else _number(data[14:19])
     fingerprint, rate_hz, channels = bytes(data[6:10]), _number(data[10:13]), data[13]
     return Header(fingerprint, rate_hz, channels, samples, data[19], kind, Coupling(coupling), Band(band))
@@ -186,7 +185,7 @@ def unpack_packet(data: bytes) -> Packet:
     """The bytes of exactly one packet -> packet."""
     stop = _packet_stop(data, 0, len(data))
     if stop is None or stop != len(data):
-        raise StreamError(f"packet of {len(data)} bytes", found=data[:3].hex(), wanted="a head that fits")
+        raise StreamError(f"these {len(data)} bytes are not one packet, for no head says so; give a whole packet")
     return _packet_at(data, 0, stop)
 
 
@@ -238,7 +237,7 @@ def _packet_stop(data: bytes, at: int, end: int) -> int | None:
 
 
 def _too_many() -> StreamError:
-    return StreamError("packets", found=f"more than {MOST_PACKETS}", wanted="a file of a recording")
+    return StreamError(f"the file has more than {MOST_PACKETS} packets, which no recording needs; get the file again")
 
 
 @functools.cache

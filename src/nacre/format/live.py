@@ -47,17 +47,17 @@ def pack_rtp(packet: RtpPacket) -> bytes:
 def unpack_rtp(data: bytes) -> RtpPacket:
     """Bytes of one datagram -> RtpPacket; list of sources, extension and padding are skipped. Raises StreamError."""
     if len(data) < HEAD_BYTES or data[0] >> 6 != 2:
-        raise StreamError("packet", found=data[:2].hex() or "no bytes", wanted="an RTP head, version 2")
+        raise StreamError(f"the packet has no RTP head of version 2, but begins with {data[:2].hex() or 'no bytes'}")
     first, second, sequence, timestamp, source = struct.unpack_from(">BBHII", data)
     start, stop = HEAD_BYTES + 4 * (first & 15), len(data)
     if first & 0x10:
         if stop < start + 4:
-            raise StreamError("RTP head", found=f"{stop} bytes", wanted="its extension")
+            raise StreamError(f"the RTP packet ends after {stop} bytes, inside its head's extension")
         start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
     if first & 0x20:
         stop -= data[-1]
     if stop < start:
-        raise StreamError("RTP head", found=f"{len(data)} bytes", wanted=f"at least {start}")
+        raise StreamError(f"the RTP packet of {len(data)} bytes is too short for a head of {start} and its padding")
     return RtpPacket(sequence, timestamp, source, bytes(data[start:stop]), bool(second >> 7), second & 0x7F)
 
 
@@ -71,7 +71,8 @@ def pack_report(report: Report) -> bytes:
 def unpack_report(data: bytes) -> Report:
     """16 bytes -> Report; raises StreamError."""
     if len(data) != REPORT_BYTES or data[:4] != REPORT_MAGIC:
-        raise StreamError("report", found=data[:4].hex() or "no bytes", wanted=f"{REPORT_BYTES} bytes of a receiver")
+        begins = data[:4].hex() or "nothing"
+        raise StreamError(f"a receiver's report has {REPORT_BYTES} bytes, not {len(data)} that begin with {begins}")
     source, share, burst, highest, _ = struct.unpack(">IBBHI", data[4:])
     return Report(source, share / 256, burst, highest)
 
@@ -79,7 +80,7 @@ def unpack_report(data: bytes) -> Report:
 def pack_framed(packet: bytes) -> bytes:
     """A packet for a pipe: its length, two bytes, and itself. Raises StreamError."""
     if len(packet) > LONGEST_BYTES:
-        raise StreamError("packet bytes", found=len(packet), wanted=f"at most {LONGEST_BYTES}")
+        raise StreamError(f"a packet in a pipe has at most {LONGEST_BYTES} bytes, not {len(packet)}")
     return len(packet).to_bytes(2, "big") + packet
 
 

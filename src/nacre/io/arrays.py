@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nacre.core.errors import BundleError
+from nacre.core.errors import BundleError, reason
 
 SUFFIX, EARLIER_SUFFIX = ".safetensors", ".npz"
 MOST_HEADER_BYTES = 1 << 16
@@ -60,15 +60,15 @@ def _read_safetensors(path: Path, members: Members, most_bytes: int) -> dict[str
 
     try:
         if (size := path.stat().st_size) > len(members) * most_bytes + MOST_HEADER_BYTES:
-            raise ValueError(f"{size} bytes")
+            raise ValueError(f"it has {size} bytes")
         arrays = load(path.read_bytes())
         for name, (kinds, axes) in members.items():
             array = arrays[name]
             if array.dtype.str not in kinds.split() or array.ndim != axes or array.nbytes > most_bytes:
-                raise ValueError(f"{name} of type {array.dtype}, shape {array.shape}")
+                raise ValueError(f"{name} has type {array.dtype} and shape {array.shape}")
         return {name: arrays[name] for name in members}
     except (*_UNREADABLE, SafetensorError) as error:
-        raise BundleError(f"{path}", found=error, wanted=f"arrays {', '.join(members)}") from error
+        raise _unusable(path, members, error) from error
 
 
 def _read_npz(path: Path, members: Members, most_bytes: int) -> dict[str, NDArray[Any]]:
@@ -76,20 +76,25 @@ def _read_npz(path: Path, members: Members, most_bytes: int) -> dict[str, NDArra
         with zipfile.ZipFile(path) as archive:
             return {name: _member(archive, name, *form, most_bytes) for name, form in members.items()}
     except _UNREADABLE as error:
-        raise BundleError(f"{path}", found=error, wanted=f"arrays {', '.join(members)}") from error
+        raise _unusable(path, members, error) from error
+
+
+def _unusable(path: Path, members: Members, error: Exception) -> BundleError:
+    why = reason(error) if isinstance(error, OSError) else error
+    return BundleError(f"{path} does not hold the arrays {', '.join(members)} as nacre writes them ({why})")
 
 
 def _member(archive: zipfile.ZipFile, name: str, kinds: str, axes: int, most_bytes: int) -> NDArray[Any]:
     info = archive.getinfo(name + ".npy")
     if info.file_size > most_bytes or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} of {info.file_size} bytes, packing {info.compress_type}")
+        raise ValueError(f"{name} has {info.file_size} bytes and packing {info.compress_type}")
     data = archive.read(info)
     header = _NPY_HEADER.match(data)
     if not header or header[1].decode() not in kinds.split():
-        raise ValueError(f"{name} of another kind of array")
+        raise ValueError(f"{name} has another type")
     shape = [int(size) for size in header.groups()[1:] if size is not None]
     if len(shape) != axes:
-        raise ValueError(f"{name} of shape {shape}")
+        raise ValueError(f"{name} has shape {shape}")
     return np.frombuffer(data[header.end() :], header[1].decode()).reshape(
         shape
     )  # ValueError where bytes and shape disagree

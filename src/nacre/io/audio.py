@@ -25,9 +25,9 @@ from nacre.io.reader import (
     AudioReader,
     Name,
     Sound,
+    brief,
     check_finite,
     check_shape,
-    failure,
     named,
 )
 from nacre.io.stdio import printable
@@ -91,7 +91,7 @@ class AudioWriter:
         self._sound: Sound | None = None
         self._tags, self._raw = tags or {}, raw
         if raw and str(target) != "-":
-            raise UsageError(f"{target}: raw", found="a file", wanted="'-' for standard output", next="name it x.wav")
+            raise UsageError(f"{target} is a file, but raw samples go to '-', standard output; write a .wav instead")
         check_shape(self.name, rate_hz, channels)
 
     def __enter__(self) -> AudioWriter:
@@ -116,8 +116,8 @@ class AudioWriter:
             return Sound(named(path), "w", self.rate_hz, self.channels, self.subtype, format=self.container)
         except sf.SoundFileError as error:
             _check_room(self._file)
-            place = f"{self.name}: {self.rate_hz} Hz and {self.channels} channels in {self.subtype}"
-            raise failure(place, error, "another rate or format", "use .wav or .flac") from error
+            form = f"{self.rate_hz} Hz, {self.channels} channels and {self.subtype}"
+            raise AudioError(f"{self.name} cannot have {form} ({brief(error)}); write .wav or .flac") from error
 
     def write(self, wave: np.ndarray) -> None:
         """Append float32 [C, N], clipped to full scale and rounded to the nearest step."""
@@ -136,12 +136,12 @@ class AudioWriter:
             return
         room_bytes = WAV_MAX_BYTES - os.fstat(self._file.fileno()).st_size
         if self.container == "WAV" and 2 * data.nbytes > room_bytes:
-            raise failure(f"{self.name}: too long", "over 4 GB", "less in a wav", "write .flac")
+            raise AudioError(f"{self.name} is too long, over the 4 GB that a .wav holds; write .flac")
         try:
             self._sound.write(data)
         except (sf.SoundFileError, AssertionError) as error:  # soundfile asserts that all was written
             _check_room(self._file)
-            raise failure(self.name, "a write that failed", "room", "try another disk") from error
+            raise AudioError(f"libsndfile could not write all of {self.name}; try another disk") from error
 
 
 class Resampler:
@@ -249,11 +249,11 @@ def _check_room(file: BinaryIO) -> None:
 def _format_of(target: Name, subtype: str | None) -> tuple[str, str]:
     suffix = ".wav" if str(target) == "-" else Path(target).suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(f"{target}: suffix", found=suffix or "none", wanted=KNOWN, next="rename it")
+        raise UsageError(f"{target} has {f'the suffix {suffix}' if suffix else 'no suffix'}; end it in one of {KNOWN}")
     container, default = FORMATS[suffix]
     known = [default] if str(target) == "-" else list(sf.available_subtypes(container))
     if subtype not in (None, *known):
-        raise UsageError(f"{target}: subtype", found=subtype, wanted=", ".join(known), next="choose one")
+        raise UsageError(f"{target} cannot have the subtype {subtype}; choose one of {', '.join(known)}")
     return container, subtype or default
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from nacre.core.errors import AudioError
+from nacre.core.errors import AudioError, reason
 from nacre.io.stdio import standard_output
 
 try:
@@ -47,10 +47,8 @@ def output_file(target: Name, overwrite: bool = False) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.filename not in (None, str(part), str(path)):  # another file's error
             raise
-        wanted = "a folder that exists, may be written and has room"
-        raise AudioError(
-            f"{target}: cannot write", found=error.strerror, wanted=wanted, next="choose another place"
-        ) from error
+        advice = "choose a folder that exists, may be written and has room"
+        raise AudioError(f"{target} cannot be written ({reason(error)}); {advice}") from error
     finally:
         with suppress(OSError):
             part.unlink()
@@ -87,8 +85,6 @@ def check_free(target: Name, overwrite: bool) -> None:
     """Raise AudioError for a target that is a folder, or a file that may not be replaced."""
     path = Path(os.path.realpath(target))
     if path.is_dir():
-        raise AudioError(str(target), found="a folder", wanted="a file name", next=f"try {Path(target) / 'out.wav'}")
+        raise AudioError(f"{target} is a folder; name a file, such as {Path(target) / 'out.wav'}")
     if path.exists() and not overwrite:
-        raise AudioError(
-            str(target), found="a file already there", wanted="a new name", next="use --force to replace it"
-        )
+        raise AudioError(f"{target} exists already; choose a new name, or use --force to replace it")

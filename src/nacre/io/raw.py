@@ -35,12 +35,12 @@ class Raw:
     format: str = "s16le"
 
     def __post_init__(self) -> None:
-        limits = ("rate in Hz", self.rate_hz, MIN_RATE_HZ, MAX_RATE_HZ), ("channels", self.channels, 1, MAX_CHANNELS)
-        for what, value, low, high in limits:
-            if not low <= value <= high:
-                raise UsageError(f"raw {what}", found=value, wanted=f"{low} to {high}")
+        if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
+            raise UsageError(f"raw samples must have {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, not {self.rate_hz} Hz")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise UsageError(f"raw samples must have 1 to {MAX_CHANNELS} channels, not {self.channels}")
         if self.format not in FORMATS:
-            raise UsageError("raw format", found=self.format, wanted=", ".join(FORMATS))
+            raise UsageError(f"raw samples cannot have the format {self.format}; choose one of {', '.join(FORMATS)}")
 
     @classmethod
     def parse(cls, text: str) -> Raw:
@@ -53,7 +53,7 @@ class Raw:
             rate, channels, name = (*text.split(","), *("", "1", "s16le")[text.count(",") + 1 :])
             return cls(int(rate), int(channels), name.strip())
         except ValueError as error:
-            raise UsageError("--raw", found=text, wanted="RATE,CHANNELS,FORMAT such as 16000,1,s16le") from error
+            raise UsageError(f"--raw takes RATE,CHANNELS,FORMAT, such as 16000,1,s16le, not {text!r}") from error
 
 
 def raw_plan(file: BinaryIO, raw: Raw) -> Plan:

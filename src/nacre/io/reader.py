@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile as sf
 
-from nacre.core.errors import AudioError
+from nacre.core.errors import AudioError, reason
 from nacre.core.kinds import MAGIC
 from nacre.core.units import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, clock
 from nacre.io import flac
@@ -67,9 +67,9 @@ class AudioReader:
             piped = str(source) == "-" or Path(source).is_fifo()
             self._spool(source) if piped else self._open(source)
         except IsADirectoryError as error:
-            raise AudioError(f"{self.name} is a folder. Pass a file") from error
+            raise AudioError(f"{self.name} is a folder; give a file") from error
         except OSError as error:
-            raise failure(self.name, error.strerror, "a readable sound file", "check the name") from error
+            raise AudioError(f"{self.name} cannot be read ({reason(error)}); check the name") from error
 
     def _spool(self, source: Name) -> None:
         import shutil  # here and below: few files need what would delay every start
@@ -86,11 +86,11 @@ class AudioReader:
         try:
             head = read_at(self._file, 0, HEAD_BYTES)
             if not head:
-                raise failure(self.name, "an empty file", "sound", AGAIN)
+                raise AudioError(f"{self.name} is empty; {AGAIN}")
             if head[: len(MAGIC)] == MAGIC:
-                raise failure(self.name, "a .nacre file", KNOWN, "nacre decode makes sound of it")
+                raise AudioError(f"{self.name} is a .nacre file, not sound; make sound of it with nacre decode")
             if kind := no_sound(head):
-                raise failure(f"{self.name}: not a sound file", kind, KNOWN, AGAIN)
+                raise AudioError(f"{self.name} is not a sound file but {kind}; give one of {KNOWN}")
             if kind := foreign(head):
                 self._file.close()
                 self._convert(path, kind)
@@ -108,13 +108,12 @@ class AudioReader:
 
         ffmpeg = outside.program()
         if ffmpeg is None:
-            advice = f"install ffmpeg, or convert it to one of {KNOWN}"
-            raise failure(f"{self.name}: ffmpeg reads it, and is not here", kind, "ffmpeg on the PATH", advice)
+            advice = f"install it, or convert the file to one of {KNOWN}"
+            raise AudioError(f"{self.name} is {kind}, for which nacre needs ffmpeg; {advice}")
         with tempfile.NamedTemporaryFile(suffix=".wav") as spool:
             complaint = outside.to_wav(ffmpeg, path, spool.name)
             if os.path.getsize(spool.name) == 0:
-                place = f"{self.name}: {kind}, in which ffmpeg finds no sound"
-                raise failure(place, complaint, "sound", AGAIN)
+                raise AudioError(f"ffmpeg finds no sound in {self.name}, {kind} ({complaint}); {AGAIN}")
             self._open(spool.name)
         if complaint:
             self.losses.append(f"what ffmpeg could read ({complaint})")
@@ -178,16 +177,16 @@ class AudioReader:
         return self._open_sound(View(below, part.pieces))
 
     def _open_sound(self, file: str | bytes | int | View) -> Sound:
-        found = "no header"
+        why = "no header"
         try:
             sound = Sound(file)
             if sound.format != "RAW":  # libsndfile takes any text named .au for headerless sound
                 return sound
         except (sf.SoundFileError, TypeError) as error:  # TypeError: a name ending in .raw
-            found = str(error)
-        if SAID.search(found):
-            found = unknown(read_at(self._file, 0, HEAD_BYTES))
-        raise failure(f"{self.name}: not a sound file", found, KNOWN, "convert it first with ffmpeg")
+            why = str(error)
+        if SAID.search(why):
+            why = unknown(read_at(self._file, 0, HEAD_BYTES))
+        raise AudioError(f"{self.name} is not a sound file that nacre reads ({brief(why)}); convert it to .flac")
 
     def blocks(self, block_samples: int) -> Iterator[np.ndarray]:
         """Yield float32 [C, N], 0 < N <= block_samples, to the end; called again, go on from there."""
@@ -198,7 +197,7 @@ class AudioReader:
             self.samples_read += wave.shape[1]
             yield wave
         if self.samples_read == 0:
-            raise failure(self.name, "no samples", "sound", AGAIN)
+            raise AudioError(f"{self.name} holds no samples; {AGAIN}")
 
     def _sane(self, wave: np.ndarray) -> np.ndarray:
         """wave [C, N] with silence in place of samples that are none."""
@@ -229,10 +228,9 @@ class AudioReader:
         if self._ends_early and not losses:
             more = (self.samples or 0) > self.samples_read
             losses.append(f"{clock(read_s)} of {clock((self.samples or 0) / self.rate_hz)}" if more else "no end")
-        what = f"cut off after {clock(read_s)}, less than the file states"
-        place = what if self._ends_early else f"not all could be read, {clock(read_s)} of sound came out"
-        wanted = "a whole file of one recording"
-        return AudioError(f"{self.name}: {place}", found="; ".join(losses), wanted=wanted, next=AGAIN)
+        cut = f"is cut off after {clock(read_s)}, less than it states"
+        what = cut if self._ends_early else f"could be read only in part, {clock(read_s)} of sound"
+        return AudioError(f"{self.name} {what} ({'; '.join(losses)}); {AGAIN}")
 
     def _read(self, block_samples: int) -> np.ndarray:
         """[N, C] float32 of the next samples, none at the end."""
@@ -264,8 +262,8 @@ class AudioReader:
             return np.asarray(self._sound.read(size, dtype="float32", always_2d=True))  # [N, C]
         except sf.SoundFileError as error:
             if self._part.kind != "flac" and not self.samples_read:
-                place = f"{self.name}: damaged or cut off after {clock(self.samples_read / self.rate_hz)}"
-                raise failure(place, error, "sound to the end", AGAIN) from error
+                place = f"damaged or cut off after {clock(self.samples_read / self.rate_hz)}"
+                raise AudioError(f"{self.name} is {place} ({brief(error)}); {AGAIN}") from error
             self._ends_early |= not unsized and self._part.kind != "flac"  # an MP3 may be cut inside its last frame
             return np.zeros((0, self.channels), np.float32)
 
@@ -359,23 +357,23 @@ def _feed(source: View) -> int:
 
 def check_shape(name: str, rate_hz: int, channels: int) -> None:
     """Raise AudioError for a rate or a number of channels that nothing here takes."""
-    limits = ("sample rate in Hz", rate_hz, MIN_RATE_HZ, MAX_RATE_HZ), ("channels", channels, 1, MAX_CHANNELS)
-    for what, value, low, high in limits:
-        if not low <= value <= high:
-            raise failure(f"{name}: {what}", value, f"{low} to {high}", "resample or mix it first")
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise AudioError(f"{name} has {rate_hz} Hz, not {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz; resample it first")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"{name} has {channels} channels, not 1 to {MAX_CHANNELS}; mix some of them first")
 
 
 def check_finite(name: str, wave: np.ndarray, start_samples: int, rate_hz: int) -> None:
     """Raise AudioError for samples [C, N] that are no numbers, with their place."""
     finite = np.isfinite(wave).all(axis=0)  # [N]
     if not finite.all():
-        place = f"{name} at {clock((start_samples + int(finite.argmin())) / rate_hz)}"
-        raise failure(place, "a NaN or infinite sample", "finite numbers", "export the sound again")
+        place = clock((start_samples + int(finite.argmin())) / rate_hz)
+        raise AudioError(f"{name} holds a NaN or infinite sample at {place}; export the sound again")
 
 
-def failure(what: str, found: object, wanted: str, advice: str) -> AudioError:
-    """An error in four parts, without what libsndfile says twice."""
-    return AudioError(what, found=str(found).rsplit(": ")[-1].strip("."), wanted=wanted, next=advice)
+def brief(complaint: object) -> str:
+    """What libsndfile says, without the file's name and the full stop."""
+    return str(complaint).rsplit(": ")[-1].strip(".")
 
 
 def named(path: Name) -> str | bytes:

@@ -36,7 +36,7 @@ _SILENT = [
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
-    (b"MThd", "MIDI, notes without sound"),
+    (b"MThd", "MIDI notes"),
     (b"7z\xbc\xaf", "a 7-Zip archive"),
     (b"Rar!", "a RAR archive"),
     (b"BZh", "a bzip2 archive"),
@@ -93,4 +93,4 @@ def unknown(head: bytes) -> str:
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "text"
     damaged = head[:4] in (b"RIFF", b"RF64", b"FORM", b"OggS", b"fLaC", b"caff", b".snd") or head[:3] == b"ID3"
-    return "a damaged head" if damaged else "bytes of no kind that is known"
+    return "a damaged head" if damaged else "bytes of an unknown kind"

@@ -14,14 +14,14 @@ from nacre.core.kinds import MAGIC
 def standard_input() -> BufferedReader:
     """Standard input. Raises AudioError where it is closed."""
     if sys.stdin is None:
-        raise AudioError("standard input", found="closed", wanted="bytes", next="name a file")
+        raise AudioError("standard input is closed; name a file")
     return cast("BufferedReader", sys.stdin.buffer)
 
 
 def standard_output() -> BinaryIO:
     """Standard output. Raises AudioError where it is closed."""
     if sys.stdout is None:
-        raise AudioError("standard output", found="closed", wanted="somewhere to write", next="name a file with -o")
+        raise AudioError("standard output is closed; name a file with -o")
     return sys.stdout.buffer
 
 
