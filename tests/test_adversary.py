@@ -184,16 +184,19 @@ def test_the_watch_begins_anew_with_a_stage():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("adversary.windows=[]",), "adversary.windows: found"),
-        (("adversary.windows=[100]",), "adversary.windows: found"),
-        (("adversary.channels=0",), "adversary.channels: found 0, wanted above 0"),
-        (("stage.0.adversarial=[0, 1]", "stage.0.steps=100"), "steps: found 100, wanted more than 100"),
-        (("adversary.limit=1.0",), "adversary.limit: found 1.0, wanted above 1"),
-        (("stage.0.adversarial=[0, -1]",), "wanted two numbers, 0 or more"),
-        (("stage.0.adversarial=[0.5]",), "stage[0].adversarial: found [0.5], wanted 2 values"),
+        (("adversary.windows=[]",), "adversary.windows is"),
+        (("adversary.windows=[100]",), "adversary.windows is"),
+        (("adversary.channels=0",), "adversary.channels is 0; it must be above 0"),
+        (
+            ("stage.0.adversarial=[0, 1]", "stage.0.steps=100"),
+            "steps is 100; it must be more than adversary.settle_steps, 100",
+        ),
+        (("adversary.limit=1.0",), "adversary.limit is 1.0; it must be above 1"),
+        (("stage.0.adversarial=[0, -1]",), "it must be two numbers, 0 or more"),
+        (("stage.0.adversarial=[0.5]",), "stage[0].adversarial is [0.5]; it must be 2 values"),
         (
             ("stage.0.adversarial=[0, 0.5]", "stage.0.steps=101", 'stage.0.train=["encoder"]'),
-            "a decoder that learns to make sound",
+            "no decoder that learns to make sound",
         ),
     ],
 )

@@ -241,7 +241,7 @@ def test_what_cannot_learn_a_context_prior(cleaner, tmp_path):
     (tmp_path / "full" / "x").touch()
     with pytest.raises(TrainError, match="not empty"):
         adapt.add_context(cleaner, CLIPS, tmp_path / "full", config=SMALL, quiet=True)
-    with pytest.raises(TrainError, match="no such folder"):
+    with pytest.raises(TrainError, match="is no folder"):
         adapt.add_context(cleaner, tmp_path / "none", tmp_path / "out", config=SMALL, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     with pytest.raises(TrainError, match="frames"):

@@ -803,7 +803,7 @@ def test_names_that_are_none_get_the_nearest(change, key, near):
     ],
 )
 def test_settings_that_cannot_be_meant(changes):
-    with pytest.raises(NacreError, match=r": found .*, wanted ") as caught:
+    with pytest.raises(NacreError) as caught:
         tiny_recipe(*changes)
     assert changes[0].partition("=")[0].split(".")[-1] in str(caught.value)
 
@@ -814,7 +814,7 @@ def test_recipes_of_earlier_versions_held_settings_of_all_kinds(tmp_path):
     values["quantiser"] |= {"free_bits": 0.0, "values": 5}
     (tmp_path / "recipe.json").write_text(json.dumps(values))
     assert recipe_of(tmp_path) == recipe
-    with pytest.raises(TrainError, match="free_bits: found an unknown key"):
+    with pytest.raises(TrainError, match="free_bits is an unknown key"):
         parse(values)
     (tmp_path / "recipe.json").write_text("[]")
     with pytest.raises(TrainError, match="a table of settings"):
@@ -825,7 +825,7 @@ def test_more_codes_than_frames_are_refused_before_training(tmp_path, speech):
     (tmp_path / "data").mkdir()
     audio.write(tmp_path / "data" / "a.wav", speech[None, :6400], 16_000)
     recipe = tiny_recipe("kind=rvq", "quantiser.codebook_size=21", "quantiser.code_dims=4")
-    with pytest.raises(TrainError, match=r"^quantiser\.codebook_size: found 21 codes for 20 frames.*wanted at most 20"):
+    with pytest.raises(TrainError, match=r"^quantiser\.codebook_size is 21, and the recordings have 20 frames"):
         codec_trainer.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
@@ -844,7 +844,7 @@ def test_what_diverged_is_named_and_the_checkpoint_kept(tmp_path, speech, monkey
 
     monkeypatch.setattr(CodecNet, "forward", poisoned)
     recipe = tiny_recipe(*QUICK, *SMALL_BOOKS, "checkpoint_steps=2")
-    with pytest.raises(TrainError, match=rf"^step 3: gradient: found nan, loss nan, not finite: {where}.*--resume"):
+    with pytest.raises(TrainError, match=rf"^step 3: the gradient is nan, the loss nan; not finite: {where}.*--resume"):
         codec_trainer.train(recipe, tmp_path / "data", tmp_path / "run", quiet=True)
     facts, tensors = run_room.read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     assert facts["step"] == 2
@@ -868,10 +868,10 @@ def test_a_recipe_states_its_difference_from_a_base(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('base = "../tiny.toml"', "wanted the name of a recipe beside it"),
-        ("base = 3", "wanted the name of a recipe beside it"),
-        ('base = "absent.toml"', r"absent\.toml: found No such file"),
-        ('base = "derived.toml"', "wanted one that stands alone"),
+        ('base = "../tiny.toml"', "must be the name of a recipe beside it"),
+        ("base = 3", "must be the name of a recipe beside it"),
+        ('base = "absent.toml"', r"absent\.toml cannot be read: No such file"),
+        ('base = "derived.toml"', "name one that stands alone"),
     ],
 )
 def test_bases_that_cannot_be(tmp_path, text, message):

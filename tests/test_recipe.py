@@ -77,33 +77,33 @@ def test_whole_numbers_may_stand_for_fractions(recipe_file):
 )
 def test_unknown_keys_name_the_nearest(recipe_file, line, place, near):
     text = 'name = "x"\n' + line + '\n[[stage]]\nname = "joint"\nsteps = 1\n'
-    with pytest.raises(TrainError, match=rf"^{place}: found an unknown key.*did you mean {near}\?$"):
+    with pytest.raises(TrainError, match=rf"^{place} is an unknown key.*did you mean {near}\?$"):
         load_recipe(recipe_file(text))
 
 
 def test_unknown_key_of_a_stage(recipe_file):
-    with pytest.raises(TrainError, match=r"^stage\[0\]\.step: found an unknown key.*did you mean steps\?$"):
+    with pytest.raises(TrainError, match=r"^stage\[0\]\.step is an unknown key.*did you mean steps\?$"):
         load_recipe(recipe_file(SMALL + "step = 3\n"))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.batch=4.5", "data.batch: found 4.5, wanted a whole number"),
-        ("data.batch=true", "data.batch: found True, wanted a whole number"),
-        ("data.batch=", "data.batch: found '', wanted a whole number"),
-        ("data.excerpt_s=long", "data.excerpt_s: found 'long', wanted a number"),
-        ("data.excerpt_s=nan", "data.excerpt_s: found nan, wanted a finite number"),
-        ("stage.0.learning_rate=inf", "stage[0].learning_rate: found inf, wanted a finite number"),
-        ("compile=1", "compile: found 1, wanted true or false"),
-        ("name=3", "name: found 3, wanted text"),
-        ("data=3", "data: found 3, wanted a table"),
-        ("stage=3", "stage: found 3, wanted a list"),
-        ("stage=[3]", "stage[0]: found 3, wanted a table"),
-        ("stage.0.train=[1]", "stage[0].train[0]: found 1, wanted text"),
-        ('stage.0.train="encoder"', "stage[0].train: found encoder, wanted a list"),
-        ("degrade.speed_range=[1.0]", "degrade.speed_range: found [1.0], wanted 2 values"),
-        ("net.width={}", "net.width: found {}, wanted a whole number"),
+        ("data.batch=4.5", "data.batch is 4.5; it must be a whole number"),
+        ("data.batch=true", "data.batch is True; it must be a whole number"),
+        ("data.batch=", "data.batch is ''; it must be a whole number"),
+        ("data.excerpt_s=long", "data.excerpt_s is 'long'; it must be a number"),
+        ("data.excerpt_s=nan", "data.excerpt_s is nan; it must be a finite number"),
+        ("stage.0.learning_rate=inf", "stage[0].learning_rate is inf; it must be a finite number"),
+        ("compile=1", "compile is 1; it must be true or false"),
+        ("name=3", "name is 3; it must be text"),
+        ("data=3", "data is 3; it must be a table"),
+        ("stage=3", "stage is 3; it must be a list"),
+        ("stage=[3]", "stage[0] is 3; it must be a table"),
+        ("stage.0.train=[1]", "stage[0].train[0] is 1; it must be text"),
+        ('stage.0.train="encoder"', "stage[0].train is 'encoder'; it must be a list"),
+        ("degrade.speed_range=[1.0]", "degrade.speed_range is [1.0]; it must be 2 values"),
+        ("net.width={}", "net.width is {}; it must be a whole number"),
     ],
 )
 def test_wrong_types(recipe_file, change, message):
@@ -157,7 +157,7 @@ def test_wrong_types(recipe_file, change, message):
     ],
 )
 def test_values_that_cannot_be_meant(recipe_file, change):
-    with pytest.raises(TrainError, match=r": found .*, wanted ") as caught:
+    with pytest.raises(TrainError, match="; ") as caught:
         load_recipe(recipe_file(SMALL), (change,))
     key = change.partition("=")[0].split(".")[-1]
     assert key in str(caught.value) or key == "lowest_kbps"
@@ -172,21 +172,21 @@ def test_codec_settings_are_checked(recipe_file, change):
 
 
 def test_what_must_be_there(recipe_file):
-    with pytest.raises(TrainError, match=r"^stage: found nothing"):
+    with pytest.raises(TrainError, match=r"^stage has no value"):
         load_recipe(recipe_file('name = "x"'))
-    with pytest.raises(TrainError, match=r"^stage\[0\]\.steps: found nothing"):
+    with pytest.raises(TrainError, match=r"^stage\[0\]\.steps has no value"):
         load_recipe(recipe_file('name = "x"\n[[stage]]\nname = "joint"'))
 
 
 def test_files_that_are_no_recipe(recipe_file, tmp_path):
-    with pytest.raises(TrainError, match="wanted TOML"):
+    with pytest.raises(TrainError, match="is no TOML"):
         load_recipe(recipe_file("name = \n"))
-    with pytest.raises(TrainError, match=r"absent\.toml: found No such file"):
+    with pytest.raises(TrainError, match=r"absent\.toml cannot be read: No such file"):
         load_recipe(tmp_path / "absent.toml")
-    with pytest.raises(TrainError, match="wanted a recipe"):
+    with pytest.raises(TrainError, match="recipes are in the folder"):
         load_recipe(tmp_path)
     (tmp_path / "sound.toml").write_bytes(b"RIFF\xff\xfe\x00")
-    with pytest.raises(TrainError, match="wanted a recipe"):
+    with pytest.raises(TrainError, match="recipes are in the folder"):
         load_recipe(tmp_path / "sound.toml")
 
 
@@ -216,7 +216,7 @@ def test_the_last_override_wins(recipe_file):
     ],
 )
 def test_overrides_that_lead_nowhere(recipe_file, change):
-    with pytest.raises(TrainError, match=r"found .*wanted "):
+    with pytest.raises(TrainError, match="; "):
         load_recipe(recipe_file(SMALL), (change,))
 
 
@@ -225,9 +225,9 @@ def test_recipe_of_a_run(tmp_path, recipe_file):
     (tmp_path / "recipe.json").write_text(json.dumps(asdict(recipe)))
     assert recipe_of(tmp_path) == recipe
     (tmp_path / "recipe.json").write_text('{"name": "sma')
-    with pytest.raises(TrainError, match="wanted a folder written by `nacre train`"):
+    with pytest.raises(TrainError, match="is no folder written by `nacre train`"):
         recipe_of(tmp_path)
-    with pytest.raises(TrainError, match="wanted a folder written by `nacre train`"):
+    with pytest.raises(TrainError, match="is no folder written by `nacre train`"):
         recipe_of(tmp_path / "absent")
 
 

@@ -138,9 +138,9 @@ def test_processor(net, speech):
     assert process(speech[:9000].tolist(), 48_000, return_tensors="np").input_values.shape == (1, 3000)
     assert isinstance(process(speech[:90], 48_000).to("cpu").padding_mask, torch.Tensor)
     for given, error, message in [
-        ([speech[:9], np.zeros(0, np.float32)], AudioError, "item 1: wave holds no samples"),
+        ([speech[:9], np.zeros(0, np.float32)], AudioError, "item 1: .*no samples"),
         ([], UsageError, "empty list"),
-        (np.zeros(9, int), AudioError, "item 0: wave must hold floats from -1 to 1, not int64"),
+        (np.zeros(9, int), AudioError, "item 0: .*int64"),
     ]:
         with pytest.raises(error, match=message):
             process(given, 16_000)
@@ -152,13 +152,13 @@ def test_what_does_not_fit(net, speech):
     wave = torch.from_numpy(speech[None, :3200].copy())
     encoded = net.encode(wave)
     for call, message in [
-        (lambda: net.encode(wave[0]), r"wave: found torch.float32 \[3200\]"),
-        (lambda: net.encode(wave, [3201]), "lengths: found 3201, wanted at most 3200"),
+        (lambda: net.encode(wave[0]), r"wave is torch.float32 \[3200\]"),
+        (lambda: net.encode(wave, [3201]), "lengths has 3201, and the wave only 3200"),
         (lambda: net.encode(wave, [0]), "lengths"),
         (lambda: net.encode(wave, [1, 2]), "lengths"),
-        (lambda: net.encode(wave, level=4), "level: found 4"),
-        (lambda: net.render(encoded.latents[:, :4], encoded.gains, [3200]), "latents: found"),
-        (lambda: net.render(encoded.latents, encoded.gains[:, :1], [3200]), "gains: found"),
+        (lambda: net.encode(wave, level=4), "level"),
+        (lambda: net.render(encoded.latents[:, :4], encoded.gains, [3200]), "latents is"),
+        (lambda: net.render(encoded.latents, encoded.gains[:, :1], [3200]), "gains is"),
     ]:
         with pytest.raises(UsageError, match=message):
             call()

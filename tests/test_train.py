@@ -521,7 +521,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(corpus, accumulate):
 
 
 def test_a_batch_has_whole_parts():
-    with pytest.raises(TrainError, match=r"data\.accumulate: found 3, wanted a divisor of batch, 4"):
+    with pytest.raises(TrainError, match=r"data\.accumulate is 3; it must be a divisor of batch, 4"):
         tiny_recipe("data.accumulate=3")
 
 
@@ -613,7 +613,7 @@ def test_a_process_that_is_gone_is_told_in_one_line(world):
 def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(TrainError, match="processes: found 2, wanted at most 1, one a GPU"):
+    with pytest.raises(TrainError, match="2 processes are more than the 1 GPUs"):
         processes.start(2)
 
 
@@ -659,7 +659,7 @@ def test_a_run_that_has_begun_is_not_overwritten(trained):
 def test_run_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(TrainError, match="wanted a folder for the run"):
+        with pytest.raises(TrainError, match="cannot be made for the run"):
             codec_trainer.train(tiny_recipe(), CLIPS, out, quiet=True)
 
 
@@ -696,7 +696,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(tmp_path, monkeypatc
 
     monkeypatch.setattr(SpectralLoss, "forward", poisoned)
     recipe = tiny_recipe("checkpoint_steps=2", "validate_steps=1000")
-    with pytest.raises(TrainError, match=r"step 5: gradient: found nan.*last checkpoint is kept"):
+    with pytest.raises(TrainError, match=r"step 5: the gradient is nan.*last checkpoint is kept"):
         codec_trainer.train(recipe, CLIPS, tmp_path, quiet=True)
     facts, tensors = run_room.read_checkpoint(tmp_path / "checkpoint.safetensors")
     assert facts["step"] == 4
@@ -724,7 +724,7 @@ def load(path: Path, *changes: str) -> None:
 @pytest.mark.parametrize("keep", [0, 5, 100, 5000, -1])
 def test_truncated_checkpoints(checkpoint, keep):
     checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
-    with pytest.raises(TrainError, match="wanted a checkpoint written by"):
+    with pytest.raises(TrainError, match="is no checkpoint written by"):
         load(checkpoint)
 
 
@@ -771,12 +771,12 @@ def test_checkpoints_of_something_else(checkpoint, tmp_path):
     tensors = load_file(checkpoint)
     with pytest.raises(TrainError, match="other parts or sizes"):
         load(checkpoint, "net.width=8")
-    with pytest.raises(TrainError, match="stages as long as the recipe's"):
+    with pytest.raises(TrainError, match="the recipe has another stage"):
         load(checkpoint, "stage.0.steps=20", 'stage=[{name="a", steps=3}, {name="b", steps=90}]')
     with pytest.raises(TrainError, match="other parts"):
         load(checkpoint, 'stage.0.train=["encoder"]')
     save_file(tensors, checkpoint)
-    with pytest.raises(TrainError, match="wanted a checkpoint written by"):
+    with pytest.raises(TrainError, match="is no checkpoint written by"):
         load(checkpoint)
     facts = {"run": json.dumps({"step": 1, "stage": 0, "seconds_seen": 1.0})}
     save_file({k: v for k, v in tensors.items() if k != "control"}, checkpoint, facts)
@@ -828,7 +828,7 @@ def test_several_folders_are_one_corpus(recordings, tmp_path):
     tone(tmp_path / "more" / "b" / "five.wav", 0.3, 1000)
     found = load_corpus([recordings, tmp_path / "more"], tmp_path / "cache", 16_000, quiet=True)
     assert {s.name: len(s.samples) for s in found.sources} == {"a": 5000, "b": 4200}
-    with pytest.raises(TrainError, match=r"none: found no such folder"):
+    with pytest.raises(TrainError, match="none is no folder"):
         load_corpus([recordings, tmp_path / "none"], tmp_path / "cache", 16_000, quiet=True)
 
 
@@ -852,7 +852,7 @@ def test_data_that_is_none(tmp_path, case):
     if case == "bad":
         (folder / "a.wav").write_bytes(b"RIFF....WAVE")
         (folder / "b.flac").touch()
-    with pytest.raises(TrainError, match=r"data: found .*, wanted ") as caught:
+    with pytest.raises(TrainError, match=rf"{folder} (is no folder|has no audio files)|can be read") as caught:
         codec_trainer.train(tiny_recipe(), folder, tmp_path / "run", quiet=True)
     assert (case == "bad") == ("a.wav" in str(caught.value))
     assert not (tmp_path / "run" / "corpus.json").exists()
@@ -860,7 +860,7 @@ def test_data_that_is_none(tmp_path, case):
 
 def test_sound_too_short_to_train_on(tmp_path):
     tone(tmp_path / "data" / "a.wav", 0.1, 100)
-    with pytest.raises(TrainError, match=r"recordings: found 0\.006 s"):
+    with pytest.raises(TrainError, match=r"0\.006 s of recordings"):
         codec_trainer.train(tiny_recipe(), tmp_path / "data", tmp_path / "run", quiet=True)
 
 
@@ -913,7 +913,7 @@ def test_a_cache_that_a_kill_left_unfinished_is_made_again(recordings, tmp_path,
         samples.write_bytes(samples.read_bytes()[:-100])
     else:
         samples.unlink()
-    with pytest.raises(TrainError, match="wanted recordings decoded by"):
+    with pytest.raises(TrainError, match="holds no recordings decoded by"):
         open_cache(cache)
     again = load_corpus(recordings, cache, 16_000, quiet=True)
     assert [len(s.samples) for s in again.sources] == [len(s.samples) for s in whole.sources]
@@ -1049,7 +1049,7 @@ def test_export_takes_a_new_folder_only(trained, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(TrainError, match="a folder that is not empty"):
         export_room.export_run(trained, tmp_path / "full")
-    with pytest.raises(TrainError, match="found a file"):
+    with pytest.raises(TrainError, match="is a file"):
         export_room.export_run(trained, tmp_path / "full" / "thesis.txt")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
@@ -1070,15 +1070,15 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
 
 
 def test_export_of_what_is_no_run(trained, tmp_path):
-    with pytest.raises(TrainError, match="wanted a folder written by `nacre train`"):
+    with pytest.raises(TrainError, match="is no folder written by `nacre train`"):
         export_room.export_run(tmp_path / "absent", tmp_path / "model")
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.json").write_text((trained / "recipe.json").read_text())
-    with pytest.raises(TrainError, match="wanted a checkpoint written by"):
+    with pytest.raises(TrainError, match="is no checkpoint written by"):
         export_room.export_run(folder, tmp_path / "model")
     (folder / "checkpoint.safetensors").write_bytes((trained / "checkpoint.safetensors").read_bytes())
-    with pytest.raises(TrainError, match="wanted recordings decoded by"):
+    with pytest.raises(TrainError, match="holds no recordings decoded by"):
         export_room.export_run(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

@@ -42,10 +42,10 @@ class TrainError(NacreError):
     """A recipe, data folder or run that cannot go on."""
 
 
-def reason(error: OSError) -> str:
-    """The system's own words for an error, without its number and the file's name.
+def reason(error: Exception) -> str:
+    """The words of an error; of the system's own without the number and the file's name.
 
     >>> reason(IsADirectoryError(21, "Is a directory", "talk.wav"))
     'Is a directory'
     """
-    return error.strerror or str(error)
+    return getattr(error, "strerror", None) or str(error)

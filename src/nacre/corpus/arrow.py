@@ -13,6 +13,5 @@ def arrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        advice = "pip install 'nacre[corpus]'"
-        raise UsageError("Parquet and Arrow", found="no pyarrow", wanted="it installed", next=advice) from error
+        raise UsageError("Parquet and Arrow files need pyarrow; pip install 'nacre[corpus]'") from error
     return pyarrow

@@ -60,7 +60,7 @@ def _plain_level(codec: Codec, level: int | None) -> int:
     """A level without residual layer, of which rows have no columns. Raises UsageError."""
     chosen, plain = codec.model.level(level), codec.model.plain_levels
     if chosen >= plain:
-        raise UsageError("--level", found=chosen, wanted=f"0 to {plain - 1}, which have no residual layer")
+        raise UsageError(f"level {chosen} has a residual layer, for which rows have no columns; give 0 to {plain - 1}")
     return chosen
 
 
@@ -130,7 +130,7 @@ def _mono(sound: Sound, rate_hz: int, making: Making) -> Array:
     for block in sound.blocks(sound.rate_hz):
         samples += block.shape[1]
         if samples > making.longest_s * sound.rate_hz:
-            advice = "cut it into parts, or raise --longest and have the memory"
-            raise AudioError("length", found=f"over {clock(making.longest_s)}", wanted="less", next=advice)
+            longest = clock(making.longest_s)
+            raise AudioError(f"longer than {longest}; cut it into parts, or raise --longest and have the memory")
         pieces.append(resampler.push(block.mean(0, keepdims=True))[0])
     return np.concatenate([*pieces, resampler.flush()[0]])

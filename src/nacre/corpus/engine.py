@@ -48,7 +48,7 @@ def cpus() -> int:
 
 
 def _fault(job: Job, error: BaseException) -> AudioError:
-    return AudioError(job.file, found=repr(error), wanted="a whole shard", next="please report it")
+    return AudioError(f"{job.file} was not made: {error!r}; please report it")
 
 
 class LocalEngine:
@@ -133,8 +133,7 @@ def _ray() -> Any:
     try:
         import ray
     except ModuleNotFoundError as error:
-        advice = "pip install 'nacre[ray]', or leave out --engine ray"
-        raise UsageError("--engine ray", found="no package ray", wanted="it installed", next=advice) from error
+        raise UsageError("Ray is not installed; pip install 'nacre[ray]', or leave out --engine ray") from error
     return ray
 
 
@@ -150,5 +149,6 @@ def _connect(ray: Any, jobs: int | None, address: str | None) -> None:
     try:
         ray.init(address=address, **settings)
     except Exception as error:  # Ray has no class of its own for this
-        found = (str(error) or repr(error)).splitlines()[0]
-        raise UsageError(f"--engine ray, {named or 'started here'}", found=found, wanted="a Ray that runs") from error
+        told = (str(error) or repr(error)).splitlines()[0]
+        advice = "is a cluster there?" if named else "is there memory for it?"
+        raise UsageError(f"Ray does not run at {named or 'this machine'}: {told}; {advice}") from error

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nacre.core.errors import AudioError, UsageError
+from nacre.core.errors import AudioError, UsageError, reason
 from nacre.corpus.columns import Column
 from nacre.corpus.shards import sha256_of, shard_file
 from nacre.corpus.work import Record
@@ -50,8 +50,7 @@ class Manifest:
                 try:
                     fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    found, advice = "another run that writes there", "wait for it"
-                    raise AudioError(self.folder, found=found, wanted="one at a time", next=advice) from error
+                    raise AudioError(f"another run is writing to {self.folder}; wait for it") from error
                 except OSError:
                     pass  # a file system without locks
             for path in [*Path(self.folder).glob(".*.part"), *Path(self.folder).glob(".*.row")]:
@@ -65,7 +64,7 @@ class Manifest:
             _check_same(self.folder, read_description(self.folder), description)
         else:
             if others := [name for name in os.listdir(self.folder) if not name.startswith(".")]:
-                raise UsageError(self.folder, found=f"other files ({sorted(others)[0]})", wanted="an empty folder")
+                raise UsageError(f"{self.folder} holds other files ({sorted(others)[0]}); give an empty or new folder")
             with _no_room(self.folder), shard_file(self.folder, DESCRIPTION) as file:
                 file.write((json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
         self.records = {record.shard: record for record in read_records(self.folder)}
@@ -76,9 +75,8 @@ class Manifest:
         if record is None:
             return False
         if record.plan != plan and not again:
-            place = f"{self.folder}: shard {shard}"
             advice = "choose another destination, or --force to make such shards again"
-            raise UsageError(place, found="other recordings than the source has now", wanted="the same", next=advice)
+            raise UsageError(f"{self.folder}: shard {shard} has other recordings than the source has now; {advice}")
         path = self._path(record.file)
         return record.plan == plan and os.path.exists(path) and os.path.getsize(path) == record.file_bytes
 
@@ -128,10 +126,10 @@ def _check_same(folder: str, there: dict[str, Any], request: dict[str, Any]) -> 
             if name == "columns":
                 differ = [item["name"] for item in request[name] if item not in there.get(name, [])]
                 differ += [item["name"] for item in there.get(name, []) if item not in request[name]]
-                wanted = f"the same schema; it differs in {', '.join(dict.fromkeys(differ)) or 'order'}"
-                raise UsageError(folder, found="columns of another schema", wanted=wanted, next=ANOTHER)
-            found, wanted = f"{name} {there.get(name)}", f"{name} {request.get(name)}"
-            raise UsageError(f"{folder} was made otherwise", found=found, wanted=wanted, next=ANOTHER)
+                where = ", ".join(dict.fromkeys(differ)) or "order"
+                raise UsageError(f"{folder} has columns of another schema, which differs in {where}; {ANOTHER}")
+            was, is_now = there.get(name), request.get(name)
+            raise UsageError(f"{folder} was made with {name} {was}, and this asks for {is_now}; {ANOTHER}")
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -139,9 +137,9 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(str(folder), found=error, wanted="a folder of `nacre corpus`") from error
+        raise UsageError(f"{folder} is no folder of `nacre corpus`: {reason(error)}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise UsageError(f"{folder}: {DESCRIPTION}", found="another format", wanted=f"format {FORMAT}")
+        raise UsageError(f"{folder}: {DESCRIPTION} is of another format than {FORMAT}; another version wrote it")
     return description
 
 
@@ -154,8 +152,7 @@ def read_records(folder: str | Path) -> list[Record]:
             try:
                 record = Record.from_dict(json.loads(line))
             except (ValueError, TypeError, LookupError) as error:
-                place = f"{folder}: {MANIFEST}, line {number + 1}"
-                raise UsageError(place, found=error, wanted="a record of a shard") from error
+                raise UsageError(f"{folder}: {MANIFEST}, line {number + 1} is no record of a shard: {error}") from error
             records[record.shard] = record
     return [records[number] for number in sorted(records)]
 
@@ -189,5 +186,4 @@ def _no_room(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        wanted = "a folder that may be written and has room"
-        raise AudioError(f"{folder}: cannot write", found=error.strerror, wanted=wanted) from error
+        raise AudioError(f"cannot write to {folder}: {reason(error)}; it must have room and be yours") from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from nacre.core.errors import UsageError
+from nacre.core.errors import UsageError, reason
 from nacre.corpus.recordings import InFile, Place, Unreadable
 from nacre.corpus.sources import (
     KEY_COLUMNS,
@@ -36,7 +36,7 @@ def manifest(path: str, wanted: Wanted) -> Source:
     rows = _rows(path)
     first = next((row for row in rows if isinstance(row, dict)), None)
     if first is None:
-        raise UsageError(path, found="no rows", wanted="at least one")
+        raise UsageError(f"{path} has no rows; a manifest needs at least one")
     cuts = "recording" in first and not wanted.audio
     if cuts:
         types = {name: "string" for name in wanted.keep}
@@ -74,7 +74,7 @@ def _rows(path: str) -> Iterator[Row | Unreadable]:
         with _open(path) as file:
             yield from _json_rows(file) if ".jsonl" in Path(path).suffixes else _csv_rows(path, file)
     except (OSError, EOFError) as error:
-        raise UsageError(path, found=str(error), wanted="a manifest that can be read to its end") from error
+        raise UsageError(f"{path} cannot be read to its end: {reason(error)}") from error
 
 
 def _json_rows(file: TextIO) -> Iterator[Row | Unreadable]:
@@ -84,28 +84,28 @@ def _json_rows(file: TextIO) -> Iterator[Row | Unreadable]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield Unreadable(f"no JSON ({error})")
+            yield Unreadable(f"this line is no JSON ({error})")
             continue
-        yield row if isinstance(row, dict) else Unreadable(f"found {type(row).__name__}, wanted a JSON object")
+        yield row if isinstance(row, dict) else Unreadable(f"this line is a {type(row).__name__}, not a JSON object")
 
 
 def _csv_rows(path: str, file: TextIO) -> Iterator[Row | Unreadable]:
     rows = csv.reader(file, delimiter="\t" if ".tsv" in Path(path).suffixes else ",")
     names = next(rows, [])
     if len(set(names)) < len(names):
-        raise UsageError(f"{path}: header", found=", ".join(names), wanted="every column once")
+        raise UsageError(f"{path} names a column twice ({', '.join(names)}); rename one of them")
     while True:
         try:
             values = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Unreadable(f"no CSV ({error})")
+            yield Unreadable(f"this line is no CSV ({error})")
             continue
         if len(values) == len(names):
             yield {name: value or None for name, value in zip(names, values, strict=True)}
         elif values:
-            yield Unreadable(f"found {len(values)} columns, wanted {len(names)}")
+            yield Unreadable(f"this line has {len(values)} columns, the header {len(names)}")
 
 
 def _listed(path: str, audio: str, key: str | None) -> Iterator[Found]:
@@ -117,14 +117,18 @@ def _listed(path: str, audio: str, key: str | None) -> Iterator[Found]:
         label = row.get(key) if key else name if start is None else f"{name}@{start}"
         label = str(label) if label is not None else f"row {number}"
         if not isinstance(name, str) or not name:
-            yield Found(label, Unreadable(f"column {audio}: found {name!r}, wanted a path"), values=row)
+            yield Found(label, Unreadable(f"column {audio} has {name!r} in place of a path"), values=row)
         elif isinstance(start, str) or isinstance(duration, str):
-            yield Found(label, Unreadable(f"start, duration: found {start}, {duration}; wanted seconds"), values=row)
+            yield Found(label, Unreadable(_no_seconds(start, duration)), values=row)
         else:
             place = _place(path, name)
             if start is not None:  # a duration alone says how long the file is
                 place = InFile(place.path, start, duration)
             yield Found(label, place, size_of(place.path) if start is None else _part_size(duration), row)
+
+
+def _no_seconds(start: object, duration: object) -> str:
+    return f"start {start} and duration {duration} must be numbers of seconds"
 
 
 def _place(path: str, name: str) -> InFile:
@@ -164,16 +168,16 @@ def _cut(path: str, row: Row) -> Place:
         recording, kind = row["recording"], row.get("type", "MonoCut")
         source = recording["sources"][0]
         if kind not in ("MonoCut", "MultiCut") or source["type"] != "file" or len(recording["sources"]) > 1:
-            return Unreadable(f"a {kind} over {source['type']}: wanted a MonoCut or MultiCut over one file")
+            return Unreadable(f"a {kind} over {source['type']} cannot be read; give MonoCuts or MultiCuts of one file")
         start, duration = _number(row, ("start",)), _number(row, ("duration",))
         if not isinstance(start, float) or not isinstance(duration, float):
-            return Unreadable(f"start, duration: found {start}, {duration}; wanted seconds")
+            return Unreadable(_no_seconds(start, duration))
         channels = row.get("channel", 0)
         picked = tuple(int(channel) for channel in (channels if isinstance(channels, list) else [channels]))
         every = tuple(source.get("channels", picked))
         return InFile(_place(path, source["source"]).path, start, duration, () if picked == every else picked)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        return Unreadable(f"no cut with a recording ({type(error).__name__}: {error})")
+        return Unreadable(f"this is no cut with a recording ({type(error).__name__}: {error})")
 
 
 def _metadata(row: Row, keep: tuple[str, ...]) -> dict[str, str]:

@@ -110,14 +110,14 @@ class _Part:
         self._reader, self._place, self.rate_hz = reader, place, reader.rate_hz
         self._picked = list(place.channels) or list(range(reader.channels))
         if max(self._picked) >= reader.channels or min(self._picked) < 0:
-            raise AudioError(place.path, found=f"{reader.channels} channels", wanted=f"channels {self._picked}")
+            raise AudioError(f"{place.path} has {reader.channels} channels, and no channels {self._picked}")
         self.channels = len(self._picked)
         self._start = round(place.start_s * self.rate_hz)
         self._stop = 1 << 62
         if place.duration_s is not None:
             self._stop = round((place.start_s + place.duration_s) * self.rate_hz)
         if self._stop <= self._start:
-            raise AudioError(place.path, found="a part of no length", wanted="a duration above 0")
+            raise AudioError(f"the part of {place.path} has no length; its duration must be above 0")
 
     def blocks(self, block_samples: int) -> Iterator[Array]:
         """Its blocks; what lies before it is passed over."""
@@ -132,15 +132,15 @@ class _Part:
                 given += block.shape[1]
                 yield block[self._picked]
         if not given:
-            end = f"an end at {reader.samples_read / self.rate_hz:.3f} s"
-            raise AudioError(self._place.path, found=end, wanted=f"sound from {self._place.start_s:g} s on")
+            end_s = reader.samples_read / self.rate_hz
+            raise AudioError(f"{self._place.path} ends at {end_s:.3f} s, before its part at {self._place.start_s:g} s")
 
     def loss(self) -> AudioError | None:
         """What lacks at its end; of the rest of the file nothing is said."""
         lacks_s = (self._stop - self._reader.samples_read) / self.rate_hz
         if self._stop == 1 << 62 or lacks_s <= SLACK_S:
             return None
-        return AudioError(self._place.path, found=f"{lacks_s:.3f} s less than the manifest says", wanted="all of it")
+        return AudioError(f"{self._place.path} ends {lacks_s:.3f} s before the manifest says")
 
 
 class _Samples:
@@ -150,7 +150,7 @@ class _Samples:
         self._wave, self.channels = wave, len(wave)
         self.rate_hz = check_shape(rate_hz, len(wave))
         if wave.shape[1] == 0:
-            raise AudioError(name, found="no samples", wanted="sound")
+            raise AudioError(f"{name} has no samples")
         check_finite(name, wave, 0, rate_hz)
 
     def blocks(self, block_samples: int) -> Iterator[Array]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from nacre.codec.latents import Latents
 from nacre.codec.tokens import Tokens
-from nacre.core.errors import StreamError, UsageError
+from nacre.core.errors import StreamError, UsageError, reason
 from nacre.core.types import Array
 from nacre.corpus.arrow import arrow
 from nacre.corpus.columns import Cell, Column, Row
@@ -53,7 +53,7 @@ class Corpus(Sequence[Row]):
         every = tuple(Column(item["name"], item["dtype"], tuple(item["shape"])) for item in self.facts["columns"])
         if columns is not None and (missing := set(columns) - {column.name for column in every}):
             names = ", ".join(column.name for column in every)
-            raise UsageError(f"{folder}: columns", found=", ".join(sorted(missing)), wanted=names)
+            raise UsageError(f"{folder} has no column {', '.join(sorted(missing))}, only {names}")
         self.columns = tuple(column for column in every if columns is None or column.name in columns)
         self._starts = [0, *accumulate(record.rows for record in self.records)]
         self._open = lru_cache(OPEN_SHARDS)(self.open_shard)
@@ -83,16 +83,14 @@ class Corpus(Sequence[Row]):
             opened: ShardRows = _OPENERS[self.facts["to"]](path, self.columns)
             return opened
         except (OSError, ValueError, LookupError, tarfile.TarError) as error:
-            raise StreamError(
-                str(path), found=error, wanted="a whole shard", next="see `nacre corpus verify`"
-            ) from error
+            raise StreamError(f"{path} is no whole shard: {reason(error)}; see `nacre corpus verify`") from error
 
     def _row(self, opened: ShardRows, shard: int, index: int) -> Row:
         try:
             return opened.row(index)
         except (OSError, ValueError, LookupError) as error:
             place = f"{self.folder / self.records[shard].file}, row {index} of it"
-            raise StreamError(place, found=error, wanted="a whole shard", next="see `nacre corpus verify`") from error
+            raise StreamError(f"{place}, cannot be read: {reason(error)}; see `nacre corpus verify`") from error
 
     def frames(self, row: Row) -> Tokens | Latents:
         """A row as what `Codec.from_tokens` or `Codec.from_latents` makes sound of. Raises UsageError."""
@@ -100,7 +98,8 @@ class Corpus(Sequence[Row]):
         what = self.facts["what"]
         needed = {what, "gains", "levels", "rate_hz", "samples", "frames"}
         if what not in kinds or not needed <= set(row):
-            raise UsageError(f"{self.folder}: rows of {what}", found=", ".join(row), wanted=", ".join(sorted(needed)))
+            wanted = ", ".join(sorted(needed))
+            raise UsageError(f"sound comes from tokens or latents by {wanted}; {self.folder} gives {', '.join(row)}")
         fingerprint, size = self.facts["static_fingerprint"], self.facts["group_frames"]
         cells: dict[str, Any] = {name: row[name] for name in needed}
         return kinds[what](**cells, group_frames=size, fingerprint=fingerprint)

@@ -50,12 +50,12 @@ class Request:
         """Raise UsageError for what cannot be meant."""
         check_destination(self.to, self.making.what)
         if self.engine not in ENGINES:
-            raise UsageError("--engine", found=self.engine, wanted=" or ".join(ENGINES))
+            raise UsageError(f"there is no engine {self.engine}; give --engine {' or '.join(ENGINES)}")
         if self.address and self.engine != "ray":
-            raise UsageError("--address", found=f"engine {self.engine}", wanted="--engine ray")
+            raise UsageError(f"engine {self.engine} has no address; add --engine ray")
         if self.shard_rows < 1 or not self.shard_mb > 0:
-            found = f"{self.shard_rows}, {self.shard_mb:g}"
-            raise UsageError("--shard-rows, --shard-mb", found=found, wanted="numbers above 0")
+            sizes = f"{self.shard_rows} and {self.shard_mb:g}"
+            raise UsageError(f"--shard-rows and --shard-mb are {sizes}; both must be above 0")
 
 
 @dataclass
@@ -180,10 +180,10 @@ class _Run:
                 continue
             yield Job(shard, request.making, request.to, request.source.types, self._facts, request.folder)
         if not self._planned:
-            raise UsageError(request.source.path, found="no recordings", wanted="at least one")
+            raise UsageError(f"{request.source.path} has no recordings")
         if (more := max(self.manifest.records, default=0) - self._planned + 1) > 0 and not request.again:
             advice = "choose another destination, or --force to take them away"
-            raise UsageError(request.folder, found=f"{more} shards more than the source has now", next=advice)
+            raise UsageError(f"{request.folder} has {more} shards more than the source has now; {advice}")
         self._whole_plan = True
 
     def _take(self, job: Job, outcome: Made | NacreError | None) -> None:
@@ -261,7 +261,7 @@ def _once(recordings: Iterator[Recording]) -> Iterator[Recording]:
     for recording in recordings:
         seen[name := hash(tree_name(recording.key))] += 1
         if seen[name] > 1:
-            recording = replace(recording, place=Unreadable("its key was there before; wanted names that differ"))
+            recording = replace(recording, place=Unreadable("its key was there before; in a tree all must differ"))
         yield recording
 
 

@@ -276,8 +276,8 @@ def tree_name(key: str) -> str:
 def check_destination(to: str, what: str) -> None:
     """Raise UsageError for a destination that there is not, or that `what` cannot have; look for its library."""
     if to not in SUFFIXES:
-        raise UsageError("--to", found=to, wanted=", ".join(SUFFIXES))
+        raise UsageError(f"there is no kind of shards {to}; give --to {', '.join(SUFFIXES)}")
     if to == "tree" and what != "encode":
-        raise UsageError("--to tree", found=what, wanted="encode: a tree is of .nacre files")
+        raise UsageError(f"--to tree is for .nacre files, which encode makes; give another --to for {what}")
     if to == "parquet":
         arrow()

@@ -62,7 +62,7 @@ class Source:
             for name, kind in self.types.items():
                 value = recording.values.get(name)
                 if not _fits(value, kind):
-                    place = Unreadable(f"column {name}: found {type(value).__name__}, wanted {kind} as in earlier rows")
+                    place = Unreadable(f"column {name} is a {type(value).__name__} here, and {kind} in earlier rows")
                     value = None
                 kept.append(_plain(value, kind))
             yield Recording(row, _text(recording.key), place, recording.size_bytes, tuple(kept))
@@ -93,7 +93,7 @@ def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
     from nacre.corpus import manifests, tables, tars
 
     if not os.path.exists(path):
-        raise UsageError(path, found="nothing there", wanted="a folder, manifest, .tar or .parquet")
+        raise UsageError(f"{path} is not there; give a folder, a manifest, a .tar or a .parquet")
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if os.path.isfile(path):
         if suffixes[-1:] == [".parquet"]:
@@ -102,7 +102,7 @@ def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
             return tars.webdataset([path], path, wanted)
         if [suffix for suffix in suffixes if suffix != ".gz"][-1:] in ([".csv"], [".tsv"], [".jsonl"]):
             return manifests.manifest(path, wanted)
-        raise UsageError(f"{path}: suffix", found="".join(suffixes) or "none", wanted=".csv, .jsonl, .tar, .parquet")
+        raise UsageError(f"{path} is no source by its name; it must end in .csv, .tsv, .jsonl, .tar or .parquet")
     names = sorted(os.listdir(path))
     if "state.json" in names or "dataset_dict.json" in names:
         return tables.arrow(path, wanted)
@@ -110,7 +110,7 @@ def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
         if held := [os.path.join(path, name) for name in names if name.endswith(suffix)]:
             return make(held, path, wanted)
     if wanted.audio or wanted.key or wanted.keep:
-        raise UsageError("--audio, --key, --keep", found="a folder of files", wanted="a source with columns")
+        raise UsageError(f"{path} is a folder of files, without columns; leave out --audio, --key and --keep")
     kinds = ANY_SOUND | {".nacre"} if coded else ANY_SOUND
     return Source("folder", path, {}, lambda: _files(path, kinds))
 
@@ -133,18 +133,18 @@ def column_of(path: str, names: list[str], named: str | None, known: tuple[str, 
     for name in [named] if named else known:
         if name in names:
             return name
-    wanted = named or f"one of {', '.join(known)}"
-    raise UsageError(f"{path}: column of {what}", found=", ".join(names), wanted=wanted, next=f"name it with --{what}")
+    missing = f"column {named}" if named else f"column of {what}, such as {known[0]}"
+    raise UsageError(f"{path} has no {missing}, only {', '.join(names)}; name one with --{what}")
 
 
 def check_kept(path: str, names: list[str], keep: tuple[str, ...]) -> None:
     """Raise UsageError for columns that are to be kept and are not there."""
     if missing := [name for name in keep if name not in names]:
-        raise UsageError(f"{path}: --keep {','.join(missing)}", found=", ".join(names), wanted="columns of the source")
+        raise UsageError(f"{path} has no column {', '.join(missing)} to --keep, only {', '.join(names)}")
 
 
 def type_of(path: str, name: str, value: object) -> str:
     """The type of a kept column, by its first value. Raises UsageError."""
     if type(value) not in TYPES:
-        raise UsageError(f"{path}: --keep {name}", found=type(value).__name__, wanted="text or numbers")
+        raise UsageError(f"{path}: column {name} holds a {type(value).__name__}; --keep takes text and numbers")
     return TYPES[type(value)]

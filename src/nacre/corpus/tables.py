@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nacre.core.errors import AudioError, UsageError
+from nacre.core.errors import AudioError, UsageError, reason
 from nacre.core.types import Array
 from nacre.corpus.arrow import arrow as pyarrow
 from nacre.corpus.recordings import InFile, InTable, Unreadable
@@ -43,14 +43,13 @@ def arrow(path: str, wanted: Wanted) -> Source:
     try:
         if os.path.exists(os.path.join(path, "dataset_dict.json")):
             splits = json.loads(Path(path, "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-            advice = f"name one, such as {os.path.join(path, splits[0])}"
-            raise UsageError(path, found=f"splits {', '.join(splits)}", wanted="one of them", next=advice)
+            raise UsageError(f"{path} has splits {', '.join(splits)}; name one, as {os.path.join(path, splits[0])}")
         state = json.loads(Path(path, "state.json").read_text(encoding="utf-8"))
         paths = [os.path.join(path, Path(item["filename"]).name) for item in state["_data_files"]]
         with pyarrow().memory_map(paths[0]) as file:
             schema = pyarrow().ipc.open_stream(file).schema
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(path, found=error, wanted="a folder that Dataset.save_to_disk wrote") from error
+        raise UsageError(f"{path} is no folder that Dataset.save_to_disk wrote: {reason(error)}") from error
     return _source("arrow", paths, path, wanted, schema, _arrow_blocks)
 
 
@@ -64,7 +63,7 @@ def _source(kind: str, paths: list[str], path: str, wanted: Wanted, schema: Any,
     if pa.types.is_list(held) or pa.types.is_large_list(held):
         rate = column_of(path, names, None, RATE_COLUMNS, "rate")
     elif not (pa.types.is_struct(held) or _is_text(held) or pa.types.is_binary(held) or pa.types.is_large_binary(held)):
-        raise UsageError(f"{path}: column {audio}", found=held, wanted="bytes, paths or samples of sound")
+        raise UsageError(f"{path}: column {audio} holds {held}; give one with bytes, paths or samples of sound")
     types = {name: _kept_type(path, schema.field(name)) for name in wanted.keep}
     light = [name for name in dict.fromkeys([key, *wanted.keep]) if name]
     if is_path := _is_text(held):
@@ -80,14 +79,14 @@ def _source(kind: str, paths: list[str], path: str, wanted: Wanted, schema: Any,
                     place = InFile(os.path.join(os.path.dirname(file), values[audio]))
                     yield Found(label if key else values[audio], place, size_of(place.path), values)
                 else:
-                    yield Found(label, Unreadable(f"column {audio}: found nothing, wanted a path"), values=values)
+                    yield Found(label, Unreadable(f"column {audio} has no path in this row"), values=values)
 
     def read() -> Iterator[Found]:
         for file in paths:
             try:
                 yield from rows_of(file)
             except (OSError, pa.ArrowException, UsageError) as error:
-                yield Found(f"{Path(file).name}#end", Unreadable(f"{file}: cannot be read on ({error})"))
+                yield Found(f"{Path(file).name}#end", Unreadable(f"{file} cannot be read from here on: {error}"))
 
     return Source(kind, path, types, read)
 
@@ -107,7 +106,7 @@ def _kept_type(path: str, field: Any) -> str:
     ):
         if test(field.type):
             return name
-    raise UsageError(f"{path}: --keep {field.name}", found=field.type, wanted="text or numbers")
+    raise UsageError(f"{path}: column {field.name} holds {field.type}; --keep takes text and numbers")
 
 
 def _opened(path: str) -> Any:
@@ -116,7 +115,7 @@ def _opened(path: str) -> Any:
     try:
         return pa.parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
-        raise UsageError(path, found=error, wanted="a Parquet file") from error
+        raise UsageError(f"{path} is no Parquet file that can be read: {reason(error)}") from error
 
 
 def _parquet_blocks(path: str, columns: list[str]) -> Iterator[tuple[int, int, Any]]:
@@ -152,9 +151,9 @@ class Cells:
                 if self.next > index:
                     return cell, rate
         except StopIteration:
-            raise AudioError(self.at[0], found="fewer rows than before", wanted="the same file") from None
+            raise AudioError(f"{self.at[0]} has fewer rows than it had; do not change it during a run") from None
         except (OSError, pa.ArrowException) as error:
-            raise AudioError(self.at[0], found=error, wanted="rows that can be read") from error
+            raise AudioError(f"{self.at[0]}: rows cannot be read: {reason(error)}") from error
 
     def _read(self, place: InTable) -> Iterator[tuple[Any, Any]]:
         columns = [place.column, *([place.rate_column] if place.rate_column else [])]
@@ -176,7 +175,7 @@ class Cells:
 def sound_of_cell(cell: Any, rate: Any) -> bytes | str | tuple[Array, int]:
     """Bytes of a sound file, its path, or (wave [C, N], rate_hz). Raises AudioError."""
     if not cell.is_valid:
-        raise AudioError("sound", found="nothing", wanted="bytes, a path or samples")
+        raise AudioError("there is no sound in this row; it needs bytes, a path or samples")
     if hasattr(cell, "values") and not hasattr(cell, "keys"):
         return _wave(cell), _rate(rate)
     if not hasattr(cell, "keys"):
@@ -188,12 +187,12 @@ def sound_of_cell(cell: Any, rate: Any) -> bytes | str | tuple[Array, int]:
     for name in ("bytes", "path"):
         if name in names and (value := cell[name].as_py()):
             return value  # type: ignore[no-any-return]
-    raise AudioError("sound", found=f"nothing in {', '.join(sorted(names))}", wanted="bytes, path or array in it")
+    raise AudioError(f"the sound has nothing in {', '.join(sorted(names))}; it needs bytes, path or array")
 
 
 def _rate(value: Any) -> int:
     if not isinstance(value, int):
-        raise AudioError("sampling rate", found=value, wanted="a whole number of Hz")
+        raise AudioError(f"the sampling rate is {value}; it must be a whole number of Hz")
     return value
 
 
@@ -203,12 +202,13 @@ def _wave(cell: Any) -> Array:
     if hasattr(values, "offsets"):
         rows = [np.asarray(row.values) for row in values]
         if len({len(row) for row in rows}) != 1:
-            raise AudioError("channels", found=[len(row) for row in rows], wanted="one length")
+            sizes = ", ".join(str(len(row)) for row in rows)
+            raise AudioError(f"channels have {sizes} samples; they must be of one length")
         wave = np.stack(rows)
     else:
         wave = np.asarray(values.to_numpy(zero_copy_only=False))[None]
     if wave.dtype.kind == "i":
         return (wave / float(1 << (8 * wave.dtype.itemsize - 1))).astype(np.float32)
     if wave.dtype.kind != "f":
-        raise AudioError("samples", found=wave.dtype, wanted="numbers")
+        raise AudioError(f"samples are of type {wave.dtype}; they must be numbers")
     return wave.astype(np.float32)

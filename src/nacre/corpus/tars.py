@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from nacre.batch.sources import ANY_SOUND
-from nacre.core.errors import UsageError
+from nacre.core.errors import UsageError, reason
 from nacre.corpus.recordings import InTar, Unreadable
 from nacre.corpus.sources import Found, Source, Wanted, check_kept, type_of
 
@@ -48,9 +48,12 @@ def _inside(path: str, suffixes: frozenset[str], with_values: bool) -> Iterator[
             if held:
                 yield _sample(path, key, held, suffixes)
     except (tarfile.TarError, EOFError) as error:
-        yield Found(f"{path}#end", Unreadable(f"{path}: a damaged tar ({error}); wanted an uncompressed one"))
+        yield Found(
+            f"{path}#end",
+            Unreadable(f"{path} is damaged from here on, or compressed ({error}); nacre reads plain tars"),
+        )
     except OSError as error:
-        raise UsageError(path, found=error.strerror or str(error), wanted="a tar that can be read") from error
+        raise UsageError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _base(name: str) -> str:
@@ -76,7 +79,7 @@ def _sample(path: str, key: str, held: list[tuple[tarfile.TarInfo, bytes | None]
         if any(_suffix(member.name).endswith(suffix) for suffix in suffixes):
             return Found(key, InTar(path, member.offset_data, member.size), member.size, values)
     names = ", ".join(_suffix(member.name) for member, _ in held)
-    return Found(key, Unreadable(f"{path}#{key}: found {names}, wanted a sound file"), values=values)
+    return Found(key, Unreadable(f"{path}#{key} has {names}, but no sound file"), values=values)
 
 
 def _values(held: list[tuple[tarfile.TarInfo, bytes | None]]) -> dict[str, Any]:

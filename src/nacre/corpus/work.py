@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nacre.core.errors import AudioError, NacreError
+from nacre.core.errors import AudioError, NacreError, reason
 from nacre.core.types import Array
 from nacre.corpus.coders import Coder, Making, coder_of
 from nacre.corpus.columns import Row, columns_of, size_of
@@ -119,8 +119,7 @@ def make_shard(job: Job) -> Made:
                     record.rows += 1
             writer.finish()
     except OSError as error:
-        wanted = "a folder that may be written and has room"
-        raise AudioError(f"cannot write {job.file}", found=error.strerror or error, wanted=wanted) from error
+        raise AudioError(f"cannot write {job.file}: {reason(error)}; its folder must have room and be yours") from error
     path = os.path.join(job.folder, job.file)
     record.file_bytes, record.sha256 = os.path.getsize(path), sha256_of(path)
     return Made(record, time.perf_counter() - started, time.process_time() - cpu, _peak_mb())
@@ -145,9 +144,9 @@ def _row(job: Job, record: Record, recording: Recording, opener: Opener) -> Row 
         except (NacreError, UnicodeError) as failure:
             error = str(failure)
         except OSError as failure:
-            error = f"found {failure.strerror or failure}, wanted a file that can be read"
+            error = f"cannot be read: {reason(failure)}"
         except MemoryError:
-            error = "found too little memory, wanted enough for the whole recording"
+            error = "there is too little memory for the whole recording"
     if error:
         record.failures.append(Failure(recording.row, recording.key, status, error))
     return row

@@ -174,8 +174,8 @@ class NacreCodec(nn.Module):
         """
         chosen, c = self._level(level), self.config
         if c.mel_bands:
-            facts = {"found": "log-mel frames", "wanted": "a model of complex spectra"}
-            raise UsageError(f"model {self.model.name}", **facts, next="use codec.from_latents")
+            advice = "use from_latents of nacre.load(...)"
+            raise UsageError(f"model {self.model.name} is of log-mel frames, whose sound torch cannot make; {advice}")
         samples = self._counts(lengths, len(latents))
         frames = [c.frames_for(count) for count in samples]
         self._check(latents, gains, frames)
@@ -194,23 +194,23 @@ class NacreCodec(nn.Module):
     def _level(self, level: int | None) -> int:
         chosen = self.model.level(level)
         if chosen >= self.model.plain_levels:
-            wanted = f"0 to {self.model.plain_levels - 1}, those without a residual layer"
-            raise UsageError("level", found=chosen, wanted=wanted)
+            highest = self.model.plain_levels - 1
+            raise UsageError(f"level {chosen} has a residual layer, which torch does not do; give 0 to {highest}")
         return chosen
 
     def _sizes(self, wave: Tensor, lengths: Lengths) -> list[int]:
         """Samples of each item."""
         if wave.ndim != 2 or 0 in wave.shape or not wave.is_floating_point():
-            raise UsageError("wave", found=f"{wave.dtype} {list(wave.shape)}", wanted="floats [B, N]")
+            raise UsageError(f"wave is {wave.dtype} {list(wave.shape)}; it must be floats [B, N]")
         sizes = self._counts(lengths, len(wave)) if lengths is not None else [wave.shape[1]] * len(wave)
         if max(sizes) > wave.shape[1]:
-            raise UsageError("lengths", found=max(sizes), wanted=f"at most {wave.shape[1]} samples")
+            raise UsageError(f"lengths has {max(sizes)}, and the wave only {wave.shape[1]} samples")
         return sizes
 
     def _counts(self, lengths: Lengths, items: int) -> list[int]:
         counts = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths or [])
         if len(counts) != items or not all(isinstance(size, int) and size > 0 for size in counts):
-            raise UsageError("lengths", found=counts, wanted=f"{items} whole numbers above 0")
+            raise UsageError(f"lengths is {counts}; it must be {items} whole numbers above 0")
         return counts
 
     def _ready(self, wave: Tensor, sizes: list[int], items: list[Levelled], frames: int) -> Tensor:
@@ -241,10 +241,10 @@ class NacreCodec(nn.Module):
         c, groups = self.config, [ceil_div(count, self.config.group_frames) for count in frames]
         if latents.ndim != 3 or latents.shape[2] != c.latent_dims or latents.shape[1] < max(frames):
             wanted = f"[{len(frames)}, {max(frames)}, {c.latent_dims}]"
-            raise UsageError("latents", found=list(latents.shape), wanted=wanted)
+            raise UsageError(f"latents is {list(latents.shape)}; it must be {wanted}, or have more frames")
         if gains.ndim != 2 or len(gains) != len(frames) or gains.shape[1] < max(groups) or gains.min() < SILENT:
             wanted = f"[{len(frames)}, {max(groups)}] of gain codes, {SILENT} for silence"
-            raise UsageError("gains", found=list(gains.shape), wanted=wanted)
+            raise UsageError(f"gains is {list(gains.shape)}; it must be {wanted}")
 
 
 def straight(values: Tensor, rounded: Tensor) -> Tensor:

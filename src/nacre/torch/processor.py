@@ -58,12 +58,12 @@ class NacreProcessor:
         names the item, and UsageError.
         """
         if return_tensors not in ("pt", "np"):
-            raise UsageError("return_tensors", found=return_tensors, wanted='"pt" or "np"')
+            raise UsageError(f'return_tensors is {return_tensors!r}; it must be "pt" or "np"')
         alone = isinstance(raw_audio, (np.ndarray, torch.Tensor)) or not _holds_sounds(raw_audio)
         items = [raw_audio] if alone else list(raw_audio)
         waves = [self._ready(index, item, sampling_rate) for index, item in enumerate(items)]
         if not waves:
-            raise UsageError("raw_audio", found="an empty list", wanted="a sound or more")
+            raise UsageError("raw_audio is an empty list; give one sound or more")
         values = np.zeros((len(waves), max(map(len, waves))), np.float32)
         mask = np.zeros(values.shape, bool)
         for index, wave in enumerate(waves):
@@ -79,7 +79,7 @@ class NacreProcessor:
             sound = as_sound(np.asarray(item))
             rate_hz = check_shape(sampling_rate, len(sound))
             if not sound.shape[1]:
-                raise AudioError("wave", found="no samples", wanted="at least one")
+                raise AudioError("the wave has no samples")
             return resampled(sound.mean(0), rate_hz, self.sampling_rate)
         except NacreError as error:
             raise type(error)(f"item {index}: {error}") from error

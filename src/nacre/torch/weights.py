@@ -46,14 +46,14 @@ def networks_of(bundle: Bundle) -> Networks:
     try:
         networks.load_state_dict(_stored(bundle, path))
     except RuntimeError as error:
-        raise BundleError(str(path), found=str(error)[:200], wanted="weights of this model") from error
+        raise BundleError(f"{path} does not hold the weights of this model: {str(error)[:200]}") from error
     return networks
 
 
 def save(networks: Networks, bundle: Bundle, folder: Path) -> None:
     """A copy of the model folder with the weights in it. Raises UsageError unless `folder` is new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(str(folder), found="a folder that is not empty, or a file", wanted="a new folder")
+        raise UsageError(f"{folder} is a file or a folder that is not empty; give a new folder")
     shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in networks.state_dict().items()}
     save_file(tensors, folder / FILE, {"graphs": json.dumps(_graphs(bundle))})
@@ -70,28 +70,28 @@ def _empty(bundle: Bundle) -> CodecNet:
         recipe = parse(bundle.facts.training["recipe"], earlier=True)
         return CodecNet(bundle.config, recipe.net, recipe.kind, recipe.quantiser)
     except (KeyError, TypeError, NacreError) as error:
-        wanted = "the sizes of its networks in training.recipe"
-        raise BundleError(f"{bundle.folder}/model.json", found=repr(error)[:120], wanted=wanted) from error
+        place = f"training.recipe of {bundle.folder}/model.json"
+        raise BundleError(f"{place} does not give the sizes of its networks: {repr(error)[:120]}") from error
 
 
 def _stored(bundle: Bundle, path: Path) -> dict[str, Tensor]:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BundleError(str(path), found="a huge file", wanted=f"at most {MOST_BYTES >> 20} MB")
+            raise BundleError(f"{path} is larger than {MOST_BYTES >> 20} MB, which no weights of a model are")
         with safe_open(path, "pt") as file:
             graphs = json.loads((file.metadata() or {}).get("graphs", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, ValueError) as error:
-        raise BundleError(str(path), found=str(error)[:200], wanted="weights", next="copy the model again") from error
+        raise BundleError(f"{path} cannot be read as weights: {str(error)[:200]}; copy the model again") from error
     if graphs != _graphs(bundle):
-        raise BundleError(str(path), found="weights of other graphs", wanted="those of this model", next="remove it")
+        raise BundleError(f"{path} holds weights of other graphs than this model has; remove it")
     return tensors
 
 
 def _from_graphs(bundle: Bundle, net: CodecNet) -> Networks:
     if any(True for _ in net.quantiser.parameters()) and type(net.quantiser).to_latent is not Bottleneck.to_latent:
-        found = f"kind {bundle.quantiser().name} without {FILE}"
-        raise BundleError(f"model {bundle.name}", found=found, wanted="weights beside the graphs")
+        kind = bundle.quantiser().name
+        raise BundleError(f"model {bundle.name} has no {FILE}, without which kind {kind} cannot be read")
     try:
         from nacre.torch.graph import fill
 
@@ -101,5 +101,5 @@ def _from_graphs(bundle: Bundle, net: CodecNet) -> Networks:
 
                 read_graph(net, part, bundle.part(name))
     except ImportError as error:
-        raise UsageError(f"model {bundle.name}: weights", found=f"no {error.name}", wanted=FILE, next=NEXT) from error
+        raise UsageError(f"model {bundle.name} has no {FILE}, and {error.name} is not installed; {NEXT}") from error
     return Networks(net)

@@ -148,8 +148,7 @@ class Adversary(nn.Module):
         self.smoothed += 0.02 * (distortion - self.smoothed)
         if self.smoothed > self.config.limit * self.settled:
             raise TrainError(
-                f"step {step} of the adversarial stage",
-                found=f"distortion {self.smoothed:.3f}, {self.smoothed / self.settled:.2f} times that of its start",
-                wanted=f"below {self.config.limit} times",
-                next="start again with a lower adversarial share or learning_rate",
+                f"step {step} of the adversarial stage: distortion is {self.smoothed:.3f},"
+                f" {self.smoothed / self.settled:.2f} times that of its start, with a limit of {self.config.limit};"
+                " start again with a lower adversarial share or learning_rate"
             )

@@ -15,12 +15,12 @@ def check(settings: Any, section: str, wanted: str, fits: Callable[[Any], bool],
     >>> from types import SimpleNamespace
     >>> check(SimpleNamespace(batch=0), "data", "above 0", lambda value: value > 0, "batch")
     Traceback (most recent call last):
-    nacre.core.errors.TrainError: data.batch: found 0, wanted above 0; change it in the recipe
+    nacre.core.errors.TrainError: data.batch is 0; it must be above 0; change it in the recipe
     """
     for name in names:
         key, value = f"{section}.{name}" if section else name, getattr(settings, name)
         if not fits(value):
-            raise TrainError(key, found=value, wanted=wanted, next="change it in the recipe")
+            raise TrainError(f"{key} is {value}; it must be {wanted}; change it in the recipe")
 
 
 def one_of(settings: Any, section: str, known: Iterable[str], *names: str) -> None:
@@ -29,13 +29,13 @@ def one_of(settings: Any, section: str, known: Iterable[str], *names: str) -> No
     >>> from types import SimpleNamespace
     >>> one_of(SimpleNamespace(norm="bach"), "net", ("layer", "batch"), "norm")
     Traceback (most recent call last):
-    nacre.core.errors.TrainError: net.norm: found bach, wanted layer or batch; did you mean batch?
+    nacre.core.errors.TrainError: net.norm is bach; it must be layer or batch; did you mean batch?
     """
     for name in names:
         key, value, choices = f"{section}.{name}" if section else name, getattr(settings, name), list(known)
         if value not in choices:
             near = difflib.get_close_matches(value, choices, 1, 0.0)[0]
-            raise TrainError(key, found=value, wanted=" or ".join(choices), next=f"did you mean {near}?")
+            raise TrainError(f"{key} is {value}; it must be {' or '.join(choices)}; did you mean {near}?")
 
 
 def above_zero(value: float) -> bool:

@@ -93,7 +93,7 @@ class CodecRun(Run):
         """Go on in the stage of a checkpoint. Raises TrainError where the recipe has another at that step."""
         if self.recipe.stage_at(self.step - 1)[0] != facts["stage"]:
             place = f"step {self.step} of stage {facts['stage'] + 1}"
-            raise TrainError(str(path), found=place, wanted="stages as long as the recipe's", next="keep the recipe")
+            raise TrainError(f"{path} is at {place}, where the recipe has another stage; keep the recipe")
         self.enter(facts["stage"])
 
 

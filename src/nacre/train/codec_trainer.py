@@ -229,10 +229,9 @@ class CodecTrainer(Trainer):
             return
         wrong = [name for name, value in learned.costs.items() if not value.isfinite().all()]
         raise TrainError(
-            f"step {self.run.step}: gradient",
-            found=f"{gradient}, loss {learned.figures['loss']:g}, not finite: {', '.join(wrong) or 'only gradients'}",
-            wanted="finite numbers",
-            next="the last checkpoint is kept; lower learning_rate and use --resume",
+            f"step {self.run.step}: the gradient is {gradient}, the loss {learned.figures['loss']:g};"
+            f" not finite: {', '.join(wrong) or 'only gradients'};"
+            " the last checkpoint is kept; lower learning_rate and use --resume"
         )
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ import numpy as np
 from rich.progress import track
 
 from nacre.core.config import CodecConfig
-from nacre.core.errors import AudioError, TrainError
+from nacre.core.errors import AudioError, TrainError, reason
 from nacre.core.units import db_to_gain
 from nacre.dsp.gain import gain_for, gain_of
 from nacre.io.audio import FORMATS, AudioReader, mono_blocks
@@ -77,11 +77,10 @@ def load_corpus(folders: Path | Sequence[Path], cache: Path, rate_hz: int, quiet
     files: list[tuple[str, Path]] = []
     for folder in [folders] if isinstance(folders, Path) else folders:
         if not folder.is_dir():
-            advice = "check the name"
-            raise TrainError(str(folder), found="no such folder", wanted="a folder of recordings", next=advice)
+            raise TrainError(f"{folder} is no folder; give one of recordings")
         sources = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
         if not sources:
-            raise TrainError(str(folder), found="no audio files", wanted=", ".join(sorted(SUFFIXES)), next="see --help")
+            raise TrainError(f"{folder} has no audio files, which end in {', '.join(sorted(SUFFIXES))}")
         files += [(_source(path, folder), path) for path in sources]
     files.sort()  # a source's samples lie in one row
     listing = [[str(path), path.stat().st_size] for _, path in files]
@@ -112,12 +111,12 @@ def open_cache(cache: Path) -> Corpus:
         if index["lengths"].keys() != index["counts"].keys():
             raise ValueError("other sources than lengths")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainError(str(cache), found=error, wanted="recordings decoded by `nacre train`") from error
+        raise TrainError(f"{cache} holds no recordings decoded by `nacre train`: {reason(error)}") from error
     sources, start = [], 0
     for name, count in index["counts"].items():
         stops = np.cumsum(index["lengths"][name])
         if stops[-1:].tolist() != [count]:
-            raise TrainError(str(cache), found=f"{stops[-1:]} samples", wanted=f"{count} in source {name}")
+            raise TrainError(f"{cache}: source {name} has {count} samples, and its recordings {stops[-1:]}")
         sources.append(Source(name, flat[start : start + count], stops))
         start += count
     return Corpus(sources, skipped, rate_hz, files)
@@ -144,7 +143,7 @@ def _decode(files: list[tuple[str, Path]], data_path: Path, rate_hz: int, quiet:
             lengths.setdefault(name, []).append(len(mono))
             out.write(np.clip(np.round(mono * 32767), -32768, 32767).astype("<i2").tobytes())
     if not counts:
-        raise TrainError("data", found="no readable audio", wanted="recordings", next=f"the first: {skipped[0]}")
+        raise TrainError(f"no recording can be read; the first: {skipped[0]}")
     return {"counts": counts, "lengths": lengths, "skipped": skipped}
 
 
@@ -183,7 +182,7 @@ class Sampler:
         long = [s for s in corpus.sources if len(s.samples) > codec.hop_samples]
         self.sources, self.stops = [s.samples for s in long], [s.stops for s in long]
         if not self.sources:
-            raise TrainError("recordings", found=f"{corpus.seconds:.3f} s", wanted="speech", next="see --data")
+            raise TrainError(f"{corpus.seconds:.3f} s of recordings are too few; give more with --data")
         self.noises = [s.samples for s in noise.sources if s.name != ROOMS] if noise else []
         rooms = [s for s in noise.sources if s.name == ROOMS] if noise else []
         self.rooms = [response for s in rooms for response in np.split(s.samples, s.stops[:-1])]

@@ -30,8 +30,8 @@ def export_denoiser(folder: Path, base: str | Path, out: Path, name: str | None 
     bundle = bundles.find(base)
     recipe: DenoiseRecipe = build(DenoiseRecipe, values_of(folder))
     if recipe.rate_hz != bundle.config.rate_hz:
-        found = f"a denoiser for {recipe.rate_hz} Hz"
-        raise TrainError(f"model {bundle.name}", found=found, wanted=f"one for {bundle.config.rate_hz} Hz")
+        rates = f"{bundle.config.rate_hz} Hz, and the denoiser of {recipe.rate_hz} Hz"
+        raise TrainError(f"model {bundle.name} is of {rates}; both must be the same")
     run = DenoiseRun.new(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors")
     with new_folder(out) as part:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.core.config import DenoiserConfig
-from nacre.core.errors import TrainError
+from nacre.core.errors import TrainError, reason
 from nacre.train.checks import above_zero, check, not_negative, one_of, share
 from nacre.train.degrade import DegradeConfig, NoiseMixConfig
 from nacre.train.denoise_net import DenoiseNetConfig
@@ -86,5 +86,5 @@ def values_of(run: Path) -> dict[str, Any]:
     try:
         values = json.loads((run / "recipe.json").read_text())
     except (OSError, ValueError) as error:
-        raise TrainError(str(run), found=error, wanted="a folder written by `nacre train`") from error
+        raise TrainError(f"{run} is no folder written by `nacre train`: {reason(error)}") from error
     return values if isinstance(values, dict) else {}

@@ -90,7 +90,7 @@ class DenoiseTrainer(Trainer):
         norm = float(nn.utils.clip_grad_norm_(run.net.parameters(), 1.0))
         if not math.isfinite(norm):
             advice = "the last checkpoint is kept; lower learning_rate and use --resume"
-            raise TrainError(f"step {run.step}: gradient", found=norm, wanted="finite numbers", next=advice)
+            raise TrainError(f"step {run.step}: the gradient is {norm}; {advice}")
         optimiser.step()
         run.step += 1
         run.average(recipe.ema_decay)

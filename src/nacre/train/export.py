@@ -22,7 +22,7 @@ from nacre.codec.codec import Codec
 from nacre.codec.encoder import analysed_groups
 from nacre.codec.latent_denoiser import distance
 from nacre.codec.state import start_encoder
-from nacre.core.errors import TrainError
+from nacre.core.errors import TrainError, reason
 from nacre.core.units import kbps
 from nacre.format.file import pack_packet
 from nacre.model import bundle as bundles
@@ -260,8 +260,8 @@ def kl_rates(net: CodecNet, waves: np.ndarray[Any, Any]) -> dict[str, Any]:
 def check_free(out: Path) -> None:
     """Raise TrainError unless `out` is a new name or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        found = "a folder that is not empty" if out.is_dir() else "a file"
-        raise TrainError(str(out), found=found, wanted="a new folder", next="choose another -o")
+        there = "a folder that is not empty" if out.is_dir() else "a file"
+        raise TrainError(f"{out} is {there}; choose another -o")
 
 
 @contextmanager
@@ -274,7 +274,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
     except OSError as error:
-        raise TrainError(str(out), found=error.strerror, wanted="a new folder", next="choose another -o") from error
+        raise TrainError(f"{out} cannot be made: {reason(error)}; choose another -o") from error
     try:
         yield part
         if out.exists():

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from lightning_fabric import Fabric
 
-from nacre.core.errors import TrainError
+from nacre.core.errors import TrainError, reason
 from nacre.train.data import Corpus, load_corpus
 from nacre.train.log import Log
 from nacre.train.processes import any_of, start, together
@@ -77,11 +77,10 @@ def _claim(out: Path, resume: bool) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        wanted = "a folder for the run"
-        raise TrainError(str(out), found=error.strerror, wanted=wanted, next="choose another") from error
+        raise TrainError(f"{out} cannot be made for the run: {reason(error)}; choose another") from error
     checkpoint = out / f"{CHECKPOINT}.safetensors"
     if checkpoint.exists() and not resume:
-        raise TrainError(str(out), found="a run that has begun", wanted="a new folder", next="or go on with --resume")
+        raise TrainError(f"{out} holds a run that has begun; give a new folder, or go on with --resume")
     return checkpoint
 
 

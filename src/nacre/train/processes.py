@@ -33,7 +33,7 @@ def start(processes: int = 1) -> Fabric:
     machines = max(1, int(os.environ.get("WORLD_SIZE", local)) // local)
     kind, gpus = ("cuda", torch.cuda.device_count()) if torch.cuda.is_available() else ("cpu", local)
     if local > gpus:
-        raise TrainError("processes", found=local, wanted=f"at most {gpus}, one a GPU")
+        raise TrainError(f"{local} processes are more than the {gpus} GPUs here; give one a GPU")
     # parts of a stage may go unused: the log scale of the prior where nothing is quantised, say
     several = DDPStrategy(find_unused_parameters=True, timeout=WAIT)
     try:
@@ -41,7 +41,7 @@ def start(processes: int = 1) -> Fabric:
         fabric = Fabric(accelerator=kind, devices=local, num_nodes=machines, strategy=strategy)
         fabric.launch()
     except (ValueError, RuntimeError) as error:
-        raise TrainError("processes", found=str(error), wanted="as many as were started") from error
+        raise TrainError(f"the processes do not start: {error}; ask for as many as the cluster has started") from error
     return fabric
 
 
@@ -58,8 +58,7 @@ def together(fabric: Fabric) -> Iterator[None]:
     except RuntimeError as error:
         if fabric.world_size == 1 or not (isinstance(error, DistError) or "Connection " in str(error)):
             raise
-        advice = "see what it said, then go on with --resume"
-        raise TrainError("another process of this run", found="its end", wanted="all of them", next=advice) from error
+        raise TrainError("another process of this run has ended; see what it said, then go on with --resume") from error
 
 
 def gathered(fabric: Fabric, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nacre.core.config import CodecConfig
-from nacre.core.errors import TrainError
+from nacre.core.errors import TrainError, reason
 from nacre.train.adversary import AdversaryConfig
 from nacre.train.bottlenecks.base import Bottleneck, Settings
 from nacre.train.bottlenecks.registry import BOTTLENECKS
@@ -106,8 +106,7 @@ class StageConfig:
         if wrong or not self.train:
             near = [difflib.get_close_matches(part, PARTS, 1, 0.0)[0] for part in wrong]
             advice = f"did you mean {', '.join(near)}?" if near else "one that is frozen whole learns nothing"
-            wanted = f"some of {list(PARTS)}"
-            raise TrainError(f"stage {self.name}: train", found=list(self.train), wanted=wanted, next=advice)
+            raise TrainError(f"stage {self.name}: train is {list(self.train)}, not some of {list(PARTS)}; {advice}")
         one_of(self, f"stage {self.name}", ROUNDING, "bottleneck")
         check(self, f"stage {self.name}", "0 or more", not_negative, "rate_weight")
         check(self, f"stage {self.name}", "two numbers, 0 or more", lambda pair: min(pair) >= 0, "adversarial")
@@ -152,7 +151,7 @@ class Recipe:
     def __post_init__(self) -> None:
         one_of(self, "", BOTTLENECKS, "kind")
         if not self.stage:
-            raise TrainError("recipe", found="no stage", wanted="at least one [[stage]]")
+            raise TrainError("the recipe has no stage; add a [[stage]]")
         check(self, "", "0 or more", not_negative, "seed")
         check(self, "", "above 0", above_zero, "checkpoint_steps", "validate_steps")
         check(self, "", "0 to 1", share, "ema_decay")
@@ -166,32 +165,22 @@ class Recipe:
         for stage in self.stage:
             alone = set(stage.train) == {"quantiser"}
             if alone and (not self.bottleneck.learns or stage.bottleneck == "bypassed"):
-                found = f"{list(stage.train)} of kind {self.kind}, {stage.bottleneck}"
+                nothing = f"in which nothing learns with kind {self.kind}, {stage.bottleneck}"
                 advice = "add encoder or decoder"
-                raise TrainError(f"stage {stage.name}: train", found=found, wanted="a part that can learn", next=advice)
+                raise TrainError(f"stage {stage.name}: train is {list(stage.train)}, {nothing}; {advice}")
             if stage.cleaning and not (self.codec.cleans and self.bottleneck.denoises and not self.codec.mel_bands):
                 advice = "set codec.cleans = true, for sound, or leave it out"
-                raise TrainError(
-                    f"stage {stage.name}: cleaning",
-                    found=stage.cleaning,
-                    wanted="0 where the encoder has no levels for it",
-                    next=advice,
-                )
+                found = f"stage {stage.name}: cleaning is {stage.cleaning}"
+                raise TrainError(f"{found}, but the encoder has no levels for it; {advice}")
             if any(stage.adversarial) and stage.steps <= self.adversary.settle_steps:
-                wanted = f"more than {self.adversary.settle_steps}, adversary.settle_steps, or discriminators never act"
-                raise TrainError(f"stage {stage.name}: steps", found=stage.steps, wanted=wanted)
+                wanted = f"more than adversary.settle_steps, {self.adversary.settle_steps}, or discriminators never act"
+                raise TrainError(f"stage {stage.name}: steps is {stage.steps}; it must be {wanted}")
             if any(stage.adversarial) and (self.codec.mel_bands or "decoder" not in stage.train):
-                found = "log-mel frames" if self.codec.mel_bands else f"train = {list(stage.train)}"
-                wanted = "a decoder that learns to make sound"
-                raise TrainError(f"stage {stage.name}: adversarial", found=found, wanted=wanted, next="leave it out")
+                without = "log-mel frames have" if self.codec.mel_bands else f"train = {list(stage.train)} has"
+                found = f"stage {stage.name}: {without} no decoder that learns to make sound"
+                raise TrainError(f"{found}; leave adversarial out")
             if stage.fit and not self.bottleneck.fits:
-                advice = "leave it out"
-                raise TrainError(
-                    f"stage {stage.name}: fit",
-                    found=f"kind {self.kind}",
-                    wanted="a kind with codebooks, rvq",
-                    next=advice,
-                )
+                raise TrainError(f"stage {stage.name}: kind {self.kind} has no codebooks, as rvq has; leave fit out")
 
     def _check_sizes(self) -> None:
         """Raise TrainError for sizes that fit no model folder, or contradict each other."""
@@ -225,7 +214,7 @@ class Recipe:
 def parse(values: Any, earlier: bool = False) -> Recipe:
     """A recipe from plain values; raises TrainError. `earlier`: versions before wrote settings of all kinds into it."""
     if not isinstance(values, dict):
-        raise TrainError("recipe", found=values, wanted="a table of settings")
+        raise TrainError(f"the recipe is {str(values)[:60]}; it must be a table of settings")
     name = values.get("kind", Recipe.kind)
     bottleneck = BOTTLENECKS.get(name) if isinstance(name, str) else None
     settings = bottleneck.settings_type if bottleneck else Settings  # an unknown kind is refused by the recipe itself
@@ -242,18 +231,18 @@ def build(kind: type[Any], values: Any, where: str = "", types: dict[str, type[A
     `types` of fields go before those that the dataclass states.
     """
     if not isinstance(values, dict):
-        raise TrainError(where.removesuffix(".") or "recipe", found=values, wanted="a table of settings")
+        raise TrainError(f"{where.removesuffix('.') or 'recipe'} is {str(values)[:60]}; it must be a table of settings")
     hints = get_type_hints(kind) | (types or {})
     known = {f.name: f for f in fields(kind)}
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.0)
-            wanted = f"one of {sorted(known)}" if known else "nothing: this kind has no settings"
+            there = f"there are {', '.join(sorted(known))}" if known else "this kind has no settings"
             advice = f"did you mean {near[0]}?" if near else "leave it out"
-            raise TrainError(f"{where}{key}", found="an unknown key", wanted=wanted, next=advice)
+            raise TrainError(f"{where}{key} is an unknown key; {there}; {advice}")
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise TrainError(f"{where}{name}", found="nothing", wanted="a value", next="add it to the recipe")
+            raise TrainError(f"{where}{name} has no value; add it to the recipe")
     return kind(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
 
 
@@ -262,17 +251,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return build(hint, value, where + ".")
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise TrainError(where, found=value, wanted="a list")
+            raise TrainError(f"{where} is {value!r}; it must be a list")
         inner = [h for h in get_args(hint) if h is not Ellipsis]
         if Ellipsis not in get_args(hint) and len(inner) != len(value):
-            raise TrainError(where, found=value, wanted=f"{len(inner)} values")
+            raise TrainError(f"{where} is {value!r}; it must be {len(inner)} values")
         return tuple(_convert(inner[min(i, len(inner) - 1)], v, f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:
-        raise TrainError(where, found=repr(value), wanted=KIND_NAMES[hint])
+        raise TrainError(f"{where} is {value!r}; it must be {KIND_NAMES[hint]}")
     if hint is float and not math.isfinite(value):
-        raise TrainError(where, found=value, wanted="a finite number")
+        raise TrainError(f"{where} is {value}; it must be a finite number")
     return value
 
 
@@ -290,10 +279,10 @@ def read_values(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
     if "base" in values:
         name = values.pop("base")
         if not isinstance(name, str) or Path(name).name != name:
-            raise TrainError(f"{path}: base", found=repr(name), wanted="the name of a recipe beside it")
+            raise TrainError(f"{path}: base is {name!r}; it must be the name of a recipe beside it")
         base = _read(path.with_name(name))
         if "base" in base:
-            raise TrainError(f"{path}: base", found=f"{name}, which has a base itself", wanted="one that stands alone")
+            raise TrainError(f"{path}: base is {name}, which has a base itself; name one that stands alone")
         values = _merged(base, values)
     for change in changes:
         override(values, change)
@@ -314,11 +303,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise TrainError(str(path), found=error.strerror, wanted="a recipe", next="see the folder recipes/") from error
+        raise TrainError(f"{path} cannot be read: {reason(error)}; recipes are in the folder recipes/") from error
     except UnicodeDecodeError as error:
-        raise TrainError(str(path), found="no text", wanted="a recipe", next="see the folder recipes/") from error
+        raise TrainError(f"{path} is no text, so no recipe; recipes are in the folder recipes/") from error
     except tomllib.TOMLDecodeError as error:
-        raise TrainError(str(path), found=str(error), wanted="TOML", next="mend that line") from error
+        raise TrainError(f"{path} is no TOML: {error}; mend that line") from error
 
 
 def recipe_of(run: Path) -> Recipe:
@@ -327,7 +316,7 @@ def recipe_of(run: Path) -> Recipe:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise TrainError(str(run), found=error, wanted="a folder written by `nacre train`") from error
+        raise TrainError(f"{run} is no folder written by `nacre train`: {reason(error)}") from error
     return parse(values, earlier=True)
 
 
@@ -335,7 +324,7 @@ def override(values: Any, change: str) -> None:
     """Put one key=value, as of --set, into plain recipe values."""
     key, equals, text = change.partition("=")
     if not equals:
-        raise TrainError(f"--set {change}", found="no '='", wanted="key=value", next="such as data.batch=8")
+        raise TrainError(f"--set {change} has no =; give key=value, such as data.batch=8")
     try:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
@@ -346,4 +335,4 @@ def override(values: Any, change: str) -> None:
             values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})
         values[int(last) if isinstance(values, list) else last] = value
     except (IndexError, ValueError, TypeError, AttributeError) as error:
-        raise TrainError(f"--set {change}", found="no such place in the recipe", wanted="an existing key") from error
+        raise TrainError(f"--set {change}: the recipe has no such place; check the key") from error

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nacre.core.errors import TrainError
+from nacre.core.errors import TrainError, reason
 
 CHECKPOINT = "checkpoint"
 
@@ -68,7 +68,7 @@ class Run:
             save_file(contiguous, part, {"run": json.dumps(self.facts())})
             os.replace(part, folder / f"{CHECKPOINT}.safetensors")
         except (OSError, SafetensorError) as error:
-            raise TrainError(f"{folder}: cannot save", found=error, wanted="a folder with room") from error
+            raise TrainError(f"cannot save to {folder}: {reason(error)}; is there room?") from error
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same recipe. Raises TrainError where it does not fit."""
@@ -79,8 +79,8 @@ class Run:
             self.step = int(facts["step"])
             self.restore(facts, tensors)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            found = "other parts or sizes than the recipe's"
-            raise TrainError(str(path), found=found, wanted="a checkpoint of the same network") from error
+            wanted = "give a checkpoint of the same network"
+            raise TrainError(f"{path} has other parts or sizes than the recipe's; {wanted}") from error
         if self.step == 0:
             return
         self.begin(facts, path)
@@ -101,7 +101,7 @@ def _restore(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], path:
         for value in state.values()
     )
     if not fits:
-        raise TrainError(str(path), found="a stage that trained other parts", wanted="the recipe's", next="keep it")
+        raise TrainError(f"{path} is of a stage that trained other parts than the recipe's; keep the recipe")
     optimiser.load_state_dict(whole)
 
 
@@ -122,4 +122,4 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             facts = json.loads(file.metadata()["run"])
         return facts, load_file(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TrainError(str(path), found=error, wanted="a checkpoint written by `nacre train`") from error
+        raise TrainError(f"{path} is no checkpoint written by `nacre train`: {reason(error)}") from error

@@ -35,8 +35,7 @@ def recipe_from(bundle: Bundle, steps: int, learning_rate: float, changes: tuple
     """The recipe that made a model, for one more stage of all parts that begins at its rates. Raises TrainError."""
     values = copy.deepcopy(bundle.facts.training.get("recipe"))
     if not isinstance(values, dict) or not values.get("stage"):
-        advice = "give a recipe: nacre train RECIPE --from MODEL"
-        raise TrainError(f"model {bundle.name}", found="no recipe inside", wanted="how it was made", next=advice)
+        raise TrainError(f"model {bundle.name} has no recipe inside; give one: nacre train RECIPE --from MODEL")
     last = values["stage"][-1]
     stage = {"name": "fine-tuning", "steps": steps, "learning_rate": learning_rate, "decay_share": 0.7}
     values["stage"] = [stage | {"warmup_steps": min(100, steps // 10), "cleaning": last.get("cleaning", 0.0)}]
@@ -100,8 +99,9 @@ def distinct(rows: Tensor) -> tuple[list[int], list[int]]:
 def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
     """Give a run the weights of a model; its averaged weights too."""
     if bundle.config.levels != recipe.codec.levels or (bundle.config.cleans and not recipe.codec.cleans):
-        found = (bundle.config.levels, bundle.config.cleans)
-        raise TrainError("model's levels, cleans", found=found, wanted=(recipe.codec.levels, recipe.codec.cleans))
+        theirs = f"levels = {bundle.config.levels} and cleans = {bundle.config.cleans}"
+        ours = f"{recipe.codec.levels} and {recipe.codec.cleans}"
+        raise TrainError(f"the model has {theirs}, the recipe {ours}; make them the same")
     source = CodecNet(bundle.config, recipe.net, recipe.kind, recipe.quantiser)
     source.quantiser.restore(bundle.quantiser(), StaticPrior.load(bundle.part(PRIOR)))
     for part in ("encoder", "decoder"):
@@ -126,7 +126,7 @@ def read_graph(net: CodecNet, part: str, path: Path) -> None:
         places = _weights(draft)
     found, wanted = _weights(path), [place.shape for place in places]
     if [weight.shape for weight in found] != wanted:
-        raise TrainError(str(path), found=f"{len(found)} weights", wanted=f"the recipe's {len(wanted)}", next="compare")
+        raise TrainError(f"{path} has {len(found)} weights, not of the sizes of the recipe's {len(wanted)}; compare")
     for place, weight in zip(places, found, strict=True):
         values[torch.from_numpy(place.astype(np.int64)).flatten()] = torch.from_numpy(weight).flatten()
     nn.utils.vector_to_parameters(values, side.parameters())
@@ -147,4 +147,4 @@ def _check(net: CodecNet, part: str, path: Path) -> None:
         ours: Tensor = side(torch.from_numpy(frames)[None], torch.ones(1, dtype=torch.int64))[0][0]
     away = float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
     if not away < CLOSE:
-        raise TrainError(str(path), found=f"other output, by {away:.3g}", wanted="the recipe's network", next="compare")
+        raise TrainError(f"{path} gives other output than the recipe's network, by {away:.3g}; compare both")

@@ -80,7 +80,7 @@ class Bottleneck(nn.Module):
 
     def restore(self, quantiser: Quantiser, prior: StaticPrior) -> None:
         """Take the place of a model's quantiser, whose symbols the prior counted. Raises TrainError."""
-        raise TrainError("start from a model", found=f"kind {quantiser.name}", wanted="kind scalar")
+        raise TrainError(f"training starts from models of kind scalar only; this one is of kind {quantiser.name}")
 
     @property
     def fit_frames(self) -> int:

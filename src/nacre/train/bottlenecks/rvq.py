@@ -62,9 +62,8 @@ class ResidualSettings(Settings):
     def check_corpus(self, frames: int) -> None:
         """A codebook has no more entries than the recordings have frames. Raises TrainError."""
         if self.codebook_size > frames:
-            found = f"{self.codebook_size} codes for {frames} frames of recordings"
-            advice = "change it in the recipe, or give more recordings"
-            raise TrainError("quantiser.codebook_size", found=found, wanted=f"at most {frames}", next=advice)
+            found = f"quantiser.codebook_size is {self.codebook_size}, and the recordings have {frames} frames"
+            raise TrainError(f"{found}; lower it to that in the recipe, or give more recordings")
 
 
 class ResidualVQ(Bottleneck):

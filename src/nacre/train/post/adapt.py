@@ -60,9 +60,9 @@ def add_context(
     check_free(out)
     bundle, config = bundles.find(model), config or ContextConfig()
     if (quantiser := bundle.quantiser()).scales is None:
-        raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar")
+        raise TrainError(f"model {bundle.name} is of kind {quantiser.name}; a context prior is for kind scalar")
     if config.frames > EXCERPT_GROUPS * bundle.config.group_frames:
-        raise TrainError("frames", found=config.frames, wanted=f"at most {EXCERPT_GROUPS} groups")
+        raise TrainError(f"frames is {config.frames}; it must be at most those of {EXCERPT_GROUPS} groups")
     with new_folder(out) as part:
         with TemporaryDirectory(dir=part.parent) as cache:
             learned, rates = _learned(Codec(Model.load(bundle)), data, noise, Path(cache), hours, config, quiet, part)

@@ -265,8 +265,8 @@ def train(
 def fit(data: Groups, config: ContextConfig, note: Callable[[int, float], None]) -> ContextNet:
     """The network, trained; see `train`."""
     if any(level.shape[1] < config.frames or not len(level) for level in data.groups):
-        found = [level.shape for level in data.groups]
-        raise TrainError("symbols", found=found, wanted=f"[n, {config.frames} or more, D]", next="code longer excerpts")
+        shapes = [level.shape for level in data.groups]
+        raise TrainError(f"symbols are {shapes}, of fewer than {config.frames} frames; code longer excerpts")
     torch.manual_seed(config.seed)
     rng, net = np.random.default_rng(config.seed), ContextNet(config, data.found)
     static = torch.tensor(static_bits(data.groups), dtype=torch.float32)

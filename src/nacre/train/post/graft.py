@@ -64,9 +64,8 @@ def export_networks(
 def _trained(bundle: bundles.Bundle, recipe: Recipe) -> list[str]:
     trained = {part for stage in recipe.stage for part in stage.train}
     if not {"decoder"} <= trained <= {"encoder", "decoder"}:
-        advice = "export it without --base"
-        wanted = "its decoder, its encoder too or not, with the quantiser frozen"
-        raise TrainError("run", found=f"trained {sorted(trained)}", wanted=wanted, next=advice)
+        wanted = "--base wants the decoder, with or without the encoder, and the quantiser frozen"
+        raise TrainError(f"the run trained {', '.join(sorted(trained))}; {wanted}; export it without --base")
     if dataclasses.replace(recipe.codec, noise=bundle.config.noise) != bundle.config:
-        raise TrainError("run", found=recipe.codec, wanted=f"settings of {bundle.name} but for noise")
+        raise TrainError(f"the run is of {recipe.codec}, from which {bundle.name} differs; only noise may")
     return sorted(trained)

@@ -77,8 +77,8 @@ class ResidualConfig:
         """Samples of a block; an even part of the codec's hop. Raises TrainError."""
         size = round(self.block_ms * codec.rate_hz / 1000)
         if size % 2 or not 2 <= size <= 1024 or codec.hop_samples % size:
-            wanted = f"an even number up to 1024 that divides {codec.hop_samples}"
-            raise TrainError("residual.block_ms", found=f"{self.block_ms:g}, {size} samples", wanted=wanted)
+            wanted = f"they must be even, at most 1024, and divide {codec.hop_samples}"
+            raise TrainError(f"residual.block_ms {self.block_ms:g} is {size} samples; {wanted}")
         return size
 
 
@@ -103,19 +103,17 @@ def add_residual_layer(
     bundle, config = bundles.find(model), config or ResidualConfig()
     quantiser = bundle.quantiser()
     if quantiser.scales is None or bundle.config.mel_bands:
-        raise TrainError(f"model {bundle.name}", found=f"kind {quantiser.name}", wanted="kind scalar of sound")
-    if bundle.has_residual:
         raise TrainError(
-            f"model {bundle.name}",
-            found="a residual layer",
-            wanted="a model without",
-            next="take the one it was made from",
+            f"model {bundle.name} is of kind {quantiser.name}; a residual layer is for kind scalar of sound"
         )
+    if bundle.has_residual:
+        raise TrainError(f"model {bundle.name} has a residual layer already; take the one it was made from")
     plain = bundle.config.levels - len(config.steps)
     config.block_samples(bundle.config)
     if not 0 <= config.base < bundle.config.levels or plain < 1:
-        wanted = f"a level, fewer than {bundle.config.levels} steps"
-        raise TrainError("base, steps", found=(config.base, len(config.steps)), wanted=wanted)
+        levels = bundle.config.levels
+        found = f"base is {config.base}, with {len(config.steps)} steps"
+        raise TrainError(f"{found}; the model has levels 0 to {levels - 1}, so give such a base and fewer steps")
     with new_folder(out) as part, TemporaryDirectory(dir=part.parent) as cache:
         draft = _spread_levels(bundle, part, [*range(plain), *len(config.steps) * [config.base]], config)
         corpus = load_corpus(data, Path(cache) / "corpus", bundle.config.rate_hz, quiet)
@@ -243,10 +241,7 @@ def fit_kernel(groups: list[Array]) -> Array:
         weight = 1 / (rows @ kernel + 0.05)
     half = np.rint(SCALE * kernel.reshape(2, reach + 1)).astype(np.uint16)
     if not half.any():
-        advice = "smaller steps, or other recordings"
-        raise TrainError(
-            "residual layer", found="next to no symbols but 0", wanted="something that the networks leave", next=advice
-        )
+        raise TrainError("the residual layer has next to no symbols but 0; give smaller steps, or other recordings")
     return np.concatenate([half[:, :0:-1], half], 1)
 
 
