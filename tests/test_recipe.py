@@ -167,7 +167,7 @@ def test_values_that_cannot_be_meant(recipe_file, change):
     "change", ["codec.levels=0", "codec.levels=17", "codec.hop_samples=-320", "codec.step_samples=7"]
 )
 def test_codec_settings_are_checked(recipe_file, change):
-    with pytest.raises(BundleError, match=r"found .*, wanted "):
+    with pytest.raises(BundleError, match="must"):
         load_recipe(recipe_file(SMALL), (change,))
 
 
