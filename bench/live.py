@@ -1,4 +1,4 @@
-"""Live packets against files: payload, and time a frame. `nacre evaluate --loss` gives quality over loss."""
+"""Live packets against files: payload, and time a frame; curves of quality over loss from `nacre evaluate --loss`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import nacre
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
 from nacre.evaluate.choice import find_clips
+from nacre.evaluate.metrics import METRICS
 from nacre.io.audio import AudioReader, mono_blocks
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -92,6 +93,33 @@ def frame_seconds(codec, wave: np.ndarray, kbps: float, loss: float) -> tuple[li
         encoding.append(middle - start)
         decoding.append(time.thread_time() - middle)
     return encoding, decoding
+
+
+@app.command()
+def curves(results: Path, out: Path, metrics: str = "plcmos,distillmos,pesq_wb") -> None:
+    """Quality over loss as a picture, a panel for each metric and burst, from `nacre evaluate --loss ... --json`."""
+    import json
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    points, names = json.loads(results.read_text()), metrics.split(",")
+    bursts = sorted({point["burst"] for point in points if point["loss"]})
+    figure, panels = pyplot.subplots(
+        len(bursts), len(names), figsize=(4.2 * len(names), 3 * len(bursts)), layout="constrained", squeeze=False
+    )
+    for row, burst in zip(panels, bursts, strict=True):
+        for panel, name in zip(row, names, strict=True):
+            for number, system in enumerate(dict.fromkeys(point["system"] for point in points)):
+                line = [p for p in points if p["system"] == system and (p["burst"] == burst or not p["loss"])]
+                values = [point["figures"][name] for point in line]
+                panel.plot([100 * p["loss"] for p in line], values, "os^Dv"[number % 5] + "-", label=system)
+            panel.set(xlabel=f"packets lost, %, in bursts of {burst:g}", ylabel=METRICS[name].label)
+            panel.grid(alpha=0.3)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.savefig(out, dpi=80)
 
 
 if __name__ == "__main__":
