@@ -119,5 +119,5 @@ def test_two_forms_of_a_part_are_refused(both_model, tmp_path):
     plain = bundles.load(both_model)
     bundles.save(tmp_path / "m", plain.name, plain.kind, plain.config, plain.metadata)
     shutil.copy(both_model / bundles.CONTEXT, tmp_path / "m")
-    with pytest.raises(BundleError, match=r"context\.safetensors: found this beside context\.npz"):
+    with pytest.raises(BundleError, match=r"context\.safetensors stands beside context\.npz"):
         nacre.load(tmp_path / "m")

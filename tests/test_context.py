@@ -347,7 +347,7 @@ def test_sums_too_large_for_float32_are_refused():
     arrays = {name: array.copy() for name, array in sizes.arrays.items()}
     arrays["w_mid"][...] = 127
     ContextPrior(sizes.sizes, arrays | {"w_mid": arrays["w_mid"] - 1})
-    with pytest.raises(BundleError, match="sums of w_mid"):
+    with pytest.raises(BundleError, match="w_mid makes sums"):
         ContextPrior(sizes.sizes, arrays | {"b_mid": np.full_like(arrays["b_mid"], 300_000)})
 
 

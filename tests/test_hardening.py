@@ -42,7 +42,7 @@ def test_graphs_with_loops_or_numbers_elsewhere_are_refused(model, mark):
 
 def test_huge_parts_are_refused_before_they_are_read(model, monkeypatch):
     monkeypatch.setattr(bundles, "LARGEST_PART_BYTES", 1000)
-    with pytest.raises(BundleError, match="huge"):
+    with pytest.raises(BundleError, match="larger than"):
         nacre.load(model)
 
 
@@ -86,7 +86,7 @@ def test_what_graphs_give_is_checked_at_every_step(tiny_model, speech, change, n
     data = codec.encode(speech[:9000], 16_000, quality=50)
     network = getattr(codec.model, net)
     network.__dict__["_session"] = Lying(network._session, CHANGES[change])
-    with pytest.raises(BundleError, match="what it gives"):
+    with pytest.raises(BundleError, match="onnx gives"):
         codec.encode(speech[:9000], 16_000, quality=50) if net == "encoder_net" else codec.decode(data)
 
 

@@ -244,5 +244,5 @@ def test_recipes_by_name(nacre):
     assert b"A Gaussian VAE" in found.stdout
     assert recipes.find("speech-16k").name == "speech-16k.toml"
     assert recipes.find("mine.toml") == Path("mine.toml")
-    with pytest.raises(TrainError, match="one of adversarial"):
+    with pytest.raises(TrainError, match="lists: adversarial"):
         recipes.find("speech")

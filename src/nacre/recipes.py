@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nacre.core.errors import TrainError
+from nacre.core.errors import TrainError, reason
 
 FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).resolve().parents[2] / "recipes")  # of a wheel, a checkout
 
@@ -26,8 +26,10 @@ def about(recipe: Path) -> str:
     try:
         with open(recipe, encoding="utf-8") as file:
             return file.readline().lstrip("# ").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainError(str(recipe), found=error, wanted="a recipe") from error
+    except OSError as error:
+        raise TrainError(f"{recipe} cannot be read ({reason(error)}); check the name") from error
+    except UnicodeDecodeError as error:
+        raise TrainError(f"{recipe} is not a recipe, for it is not UTF-8 text") from error
 
 
 def find(name: str) -> Path:
@@ -36,6 +38,6 @@ def find(name: str) -> Path:
         return Path(name)
     inside = {path.stem: path for path in bundled()}
     if name not in inside:
-        wanted = f"a file, or one of {', '.join(inside) or 'none in this package'}"
-        raise TrainError(f"recipe {name}", found="no such recipe", wanted=wanted, next="see `nacre recipes`")
+        known = ", ".join(inside)
+        raise TrainError(f"there is no such recipe as {name}; give a file, or one that nacre recipes lists: {known}")
     return inside[name]

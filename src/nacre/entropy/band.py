@@ -45,13 +45,13 @@ class BandTables:
 
     def __post_init__(self) -> None:
         shapes = tuple(self.arrays[name].shape for name in MEMBERS)
-        wanted = ((BANDS, CLASSES, 2 * REACH + 2), (RISES, SHAPES, SHAPES), (SHAPES, QUARTERS))
-        if shapes != wanted:
-            raise BundleError("band layer: sizes", found=shapes, wanted=wanted)
+        needed = ((BANDS, CLASSES, 2 * REACH + 2), (RISES, SHAPES, SHAPES), (SHAPES, QUARTERS))
+        if shapes != needed:
+            raise BundleError(f"the band layer's arrays must have the shapes {needed}, not {shapes}")
         for name in ("levels", "shapes"):
             counts = self.arrays[name]
             if (counts == 0).any() or (counts.sum(-1, dtype=np.int64) != TOTAL).any():
-                raise BundleError(f"band layer: {name}", wanted=f"counts above 0, {TOTAL} in all")
+                raise BundleError(f"the band layer's {name} must be counts above 0, {TOTAL} in all")
 
     @property
     def quarters(self) -> Floats:

@@ -67,9 +67,10 @@ class Sizes:
         for field, most in zip(fields(self), MOST, strict=True):
             size = getattr(self, field.name)
             if not 1 <= size <= most:
-                raise BundleError(f"context prior: {field.name}", found=size, wanted=f"1 to {most}")
+                raise BundleError(f"the context prior's {field.name} must be 1 to {most}, not {size}")
         if not self.blocks <= self.used <= self.dims or self.others % 2 == 0:
-            raise BundleError("context prior: sizes", found=self, wanted="blocks <= used <= dims, others odd")
+            rule = "blocks <= used <= dims and an odd number of others"
+            raise BundleError(f"the context prior needs {rule}, not {self}")
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -190,12 +191,13 @@ class ContextPrior:
     arrays: dict[str, Array]
 
     def __post_init__(self) -> None:
-        wanted = self.sizes.arrays
+        needed = self.sizes.arrays
         object.__setattr__(self, "arrays", {name: np.ascontiguousarray(self.arrays[name]) for name in self.arrays})
-        found = {name: (array.dtype.newbyteorder("<").str, array.shape) for name, array in self.arrays.items()}
-        for name in [*wanted, *found]:
-            if found.get(name) != wanted.get(name):
-                raise BundleError(f"context prior: {name}", found=found.get(name), wanted=wanted.get(name))
+        given = {name: (array.dtype.newbyteorder("<").str, array.shape) for name, array in self.arrays.items()}
+        for name in [*needed, *given]:
+            if given.get(name) != needed.get(name):
+                forms = f"{needed.get(name, 'absent')}, not {given.get(name, 'absent')}"
+                raise BundleError(f"the context prior's array {name} must be {forms}")
         self._check_choices()
         self._check_sums()
 
@@ -235,10 +237,10 @@ class ContextPrior:
     def encoding(self, symbols: Ints, level: int, history: History | None = None) -> Iterator[tuple[Ints, Shares]]:
         """What `decoding` asks for in one group [T, D], as (answers [n], shares [n, A]) in the same order."""
         if symbols.ndim != 2 or symbols.shape[1] != self.sizes.dims or symbols.dtype.kind != "i":
-            found = f"{symbols.dtype} {symbols.shape}"
-            raise StreamError("symbols", found=found, wanted=f"integers [T, {self.sizes.dims}]")
+            form = f"integers [T, {self.sizes.dims}]"
+            raise StreamError(f"symbols must be {form}, not {symbols.dtype} of shape {symbols.shape}")
         if ((symbols < -LARGEST) | (symbols > LARGEST)).any():
-            raise StreamError("symbol without a code", wanted=f"sizes up to {LARGEST}")
+            raise StreamError(f"symbols beyond {LARGEST} have no code")
         fixed, start = self._level([level], [history])
         if not len(symbols):
             return
@@ -304,7 +306,7 @@ class ContextPrior:
         """What depends on the level, for each of these, and the symbols [M, U] before the first frame."""
         for level in levels:
             if not 0 <= level < self.sizes.levels:
-                raise StreamError("quality level", found=level, wanted=f"0 to {self.sizes.levels - 1}")
+                raise StreamError(f"the quality level must be 0 to {self.sizes.levels - 1}, not {level}")
         at = np.array(levels, np.intp)
         fixed, start = self._by_level.rows(at), self.arrays["start"][at].astype(np.int32)
         for row, history in enumerate(histories):
@@ -464,7 +466,7 @@ class ContextPrior:
         } | {name: a[name].max(initial=0) <= 24 for name in ("s_in", "s_mid", "s_block", "s_out")}
         for name, holds in rules.items():
             if not holds:
-                raise BundleError(f"context prior: {name}", wanted="values in their range", next="copy the model again")
+                raise BundleError(f"the context prior's {name} holds values out of range; copy the model again")
 
     def _check_sums(self) -> None:
         """No sum of a layer may reach EXACT, whatever its inputs."""
@@ -486,7 +488,7 @@ class ContextPrior:
             )
             most = int((TOP * np.abs(weights.astype(np.int64)).sum(0) + sizes).max())
             if most >= EXACT:
-                raise BundleError(f"context prior: sums of {name}", found=most, wanted=f"below {EXACT}")
+                raise BundleError(f"the context prior's {name} makes sums up to {most}, which must stay below {EXACT}")
 
     def save(self, path: Path) -> None:
         """Write the arrays, see `io.arrays`."""
@@ -500,7 +502,7 @@ class ContextPrior:
         arrays = read_arrays(path, members, MOST_BYTES)
         sizes = arrays.pop("sizes").tolist()
         if len(sizes) != len(MOST):
-            raise BundleError(f"{path}: sizes", found=len(sizes), wanted=len(MOST))
+            raise BundleError(f"{path} must hold {len(MOST)} sizes, not {len(sizes)}")
         return cls(Sizes(*sizes), arrays)
 
 

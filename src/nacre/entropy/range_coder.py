@@ -40,10 +40,10 @@ def encode(symbols: Ints, tables: Ints) -> bytes:
     """Symbols [T, D] int32 by count tables [D, A] int32, in as few bytes as the range coder's interval allows."""
     coder = _coder(tables)
     if symbols.ndim != 2 or symbols.shape[1] != len(tables) or symbols.dtype.kind != "i":
-        found = f"{symbols.dtype} {symbols.shape}"
-        raise StreamError("symbols", found=found, wanted=f"integers [T, {len(tables)}]")
+        form = f"integers [T, {len(tables)}]"
+        raise StreamError(f"symbols must be {form}, not {symbols.dtype} of shape {symbols.shape}")
     if ((symbols < coder.lowest) | (symbols > coder.highest)).any():
-        raise StreamError("symbol without a code", wanted="symbols within the prior's limits")
+        raise StreamError("symbols beyond the prior's tables have no code")
     columns = np.ascontiguousarray((symbols - coder.lowest).T, dtype=np.int32)  # [D, T]
     encoder = constriction.stream.queue.RangeEncoder()
     with _translated():
@@ -61,7 +61,7 @@ def decode(data: bytes, frames: int, tables: Ints) -> Ints:
     coder = _coder(tables)
     longest = 3 * frames * len(coder.models)  # a symbol costs at most 24 bits
     if frames < 0 or len(data) > longest:
-        raise StreamError("payload bytes", found=len(data), wanted=f"at most {longest} for {frames} frames")
+        raise StreamError(f"a payload of {frames} frames has at most {longest} bytes, not {len(data)}")
     columns = np.zeros((len(tables), frames), np.int32)  # [D, T]
     padded = data + bytes(2 * _WORD_BYTES + -len(data) % _WORD_BYTES)  # zeros that encode left off
     with _translated():
@@ -115,7 +115,7 @@ def check_value(symbols: Ints, level: int, gain: int, *more: Ints | None) -> int
     `more` symbols, [S, K] of a residual layer and [T, B + 1] of a band layer, follow in the same way.
     """
     if not (0 <= level <= 255 and 0 <= gain <= 255):
-        raise StreamError("level, gain", found=(level, gain), wanted="0 to 255 each")
+        raise StreamError(f"level and gain must be 0 to 255, not {level} and {gain}")
     check = binascii.crc_hqx(bytes([level, gain]) + symbols.astype("<i2").tobytes(), 0xFFFF)
     for layer in more:
         check = check if layer is None else binascii.crc_hqx(layer.astype("<i2").tobytes(), check)
@@ -144,7 +144,7 @@ def _shortest(encoder: Any, luck_bits: int | None = None) -> bytes:
 def _coder(tables: Ints) -> _Coder:
     """Models for tables [D, A], built once for equal tables: group after group comes with the same ones."""
     if tables.ndim != 2 or 0 in tables.shape or tables.dtype != np.int32:
-        raise BundleError("count tables", found=f"{tables.dtype} {tables.shape}", wanted="int32 [D, A]")
+        raise BundleError(f"count tables must be int32 [D, A], not {tables.dtype} of shape {tables.shape}")
     return _build(tables.tobytes(), len(tables))
 
 
@@ -154,13 +154,13 @@ def _build(raw: bytes, dims: int) -> _Coder:
     totals = tables.sum(axis=1, dtype=np.int64)
     total = int(totals[0])
     if (tables < 0).any() or (totals != total).any() or not 0 < total <= 1 << 16 or total & (total - 1):
-        raise BundleError("count tables", wanted="no count below 0, all sums one power of two up to 2^16")
+        raise BundleError("count tables must have no count below 0, and sums that are one power of two up to 2^16")
     lowest, highest, models = np.zeros(dims, np.int32), np.zeros(dims, np.int32), []
     for dim, row in enumerate(tables):
         support = np.flatnonzero(row)
         first, last = int(support[0]), int(support[-1])
         if last - first + 1 != len(support):
-            raise BundleError(f"count table of dim {dim}", found="a gap", wanted="one run of counts above 0")
+            raise BundleError(f"the count table of dim {dim} has a gap; its counts above 0 must be one run")
         lowest[dim], highest[dim] = first - len(row) // 2, last - len(row) // 2
         if last > first:
             share = row[first : last + 1] / np.float64(total)  # as float32 it would decode to other symbols
@@ -178,5 +178,4 @@ def _translated() -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        found = "bytes that no symbols give"
-        raise StreamError("payload", found=found, wanted="bytes coded with these tables") from error
+        raise StreamError("the payload is damaged, or was coded with other tables") from error

@@ -62,28 +62,29 @@ class ResidualLayer:
         sizes = (len(a["steps"]), len(a["weights"]), *a["tables"].shape)
         fits = all(1 <= size <= most for size, most in zip(sizes, MOST, strict=True)) and sizes[4] % 2 == 0
         shapes = tuple(a[name].shape for name in ("exponent", "per_frame", "memory", "kernel", "edges"))
-        wanted = ((1,), (1,), (1,), (2, TAPS), (sizes[3] - 1,))
-        if not fits or shapes != wanted or self.size % 2:
-            raise BundleError("residual layer: sizes", found=(sizes, shapes), wanted=f"at most {MOST}, {wanted}")
+        needed = ((1,), (1,), (1,), (2, TAPS), (sizes[3] - 1,))
+        if not fits or shapes != needed or self.size % 2:
+            limits = f"up to {MOST}, its coefficients even and its shares odd"
+            raise BundleError(f"the residual layer needs sizes {limits}, not {sizes} with arrays {shapes}")
         numbers = np.concatenate([a["steps"], a["weights"], a["exponent"]])
         if not np.isfinite(numbers).all() or not 0 <= a["exponent"][0] <= 2:
-            raise BundleError("residual layer: steps, weights, exponent", wanted="finite numbers, exponent 0 to 2")
+            raise BundleError("the residual layer needs finite steps and weights, and an exponent of 0 to 2")
         steps, first = a["steps"], self.first_level
         for values in (a["weights"], steps[first:]):
             if ((values < 1 / EXTREME) | (values > EXTREME)).any():
-                raise BundleError("residual layer: steps, weights", wanted=f"{1 / EXTREME:g} to {EXTREME:g}")
+                span = f"{1 / EXTREME:g} to {EXTREME:g}"
+                raise BundleError(f"the residual layer's steps and weights must be {span}")
         if first == 0 or steps[:first].any():
-            raise BundleError("residual layer: steps", found=steps.tolist(), wanted="0, then numbers above it")
+            raise BundleError(f"the residual layer's steps must be 0, then above 0, not {steps.tolist()}")
         if self.size * sizes[4] > MOST_AT_ONCE:
-            raise BundleError(
-                "residual layer: coefficients, shares", found=sizes, wanted=f"at most {MOST_AT_ONCE} a block"
-            )
+            product = f"{self.size} coefficients times {sizes[4]} shares"
+            raise BundleError(f"the residual layer has {product} in a block, more than {MOST_AT_ONCE}")
         if int(a["kernel"].sum(dtype=np.int64)) * LARGEST_SIZE >= EXACT:
-            raise BundleError("residual layer: kernel", wanted=f"activities below {EXACT}")
+            raise BundleError(f"the residual layer's kernel must keep activities below {EXACT}")
         if (np.diff(a["edges"].astype(np.int64)) <= 0).any():
-            raise BundleError("residual layer: edges", wanted="rising numbers")
+            raise BundleError("the residual layer's edges must rise")
         if (a["tables"] == 0).any() or (a["tables"].sum(2, dtype=np.int64) != TOTAL).any():
-            raise BundleError("residual layer: tables", wanted=f"counts above 0, {TOTAL} in all")
+            raise BundleError(f"the residual layer's tables must be counts above 0, {TOTAL} in all")
 
     @property
     def size(self) -> int:

@@ -39,7 +39,7 @@ def fit_counts(histogram: NDArray[np.int64]) -> Ints:
     [0, 0, 103, 4555, 56220, 4555, 103, 0, 0]
     """
     if histogram.ndim != 1 or len(histogram) % 2 == 0 or (histogram < 0).any():
-        raise BundleError("histogram", found=histogram.shape, wanted="one odd row of counts, none below 0")
+        raise BundleError(f"a histogram must be one odd row of counts, none below 0, not shape {histogram.shape}")
     reach = len(histogram) // 2
     sizes = np.abs(np.arange(-reach, reach + 1))  # [A]
     seen, samples = int((sizes * (histogram > 0)).max()), int(histogram.sum())
@@ -59,7 +59,8 @@ def fit_indices(histogram: NDArray[np.int64]) -> Ints:
     [47246, 1525, 16765]
     """
     if histogram.ndim != 1 or not 1 < len(histogram) <= TOTAL // 2 or (histogram < 0).any():
-        raise BundleError("histogram", found=histogram.shape, wanted="one row of 2 to 32768 counts, none below 0")
+        rule = f"one row of 2 to {TOTAL // 2} counts, none below 0"
+        raise BundleError(f"a histogram must be {rule}, not shape {histogram.shape}")
     return share_out(histogram.astype(np.float64) + 1.0)
 
 
@@ -90,23 +91,23 @@ class StaticPrior:
     def __post_init__(self) -> None:
         counts = np.array(self.counts, dtype=np.int32, order="C")
         if counts.ndim != 3 or 0 in counts.shape or counts.shape[2] % 2 == 0:
-            raise BundleError("prior tables", found=counts.shape, wanted="[L, D, A] with A odd")
+            raise BundleError(f"prior tables must have shape [L, D, A], A odd, not {counts.shape}")
         if any(size > most for size, most in zip(counts.shape, MOST, strict=True)):
-            raise BundleError("prior tables", found=counts.shape, wanted=f"at most {MOST}")
+            raise BundleError(f"prior tables must have sizes up to {MOST}, not {counts.shape}")
         if counts.size > MOST_COUNTS:
-            raise BundleError("prior tables", found=f"{counts.size} counts", wanted=f"at most {MOST_COUNTS}")
+            raise BundleError(f"prior tables must have at most {MOST_COUNTS} counts, not {counts.size}")
         if (counts < 0).any() or (counts.sum(axis=2, dtype=np.int64) != TOTAL).any():
-            raise BundleError("sums of prior tables", wanted=f"{TOTAL} each, no count below 0")
+            raise BundleError(f"prior tables must sum to {TOTAL} each, with no count below 0")
         edges = np.diff(np.pad(counts > 0, ((0, 0), (0, 0), (1, 1))).astype(np.int8), axis=2)
         if (np.count_nonzero(edges, axis=2) != 2).any() or (counts[:, :, counts.shape[2] // 2] == 0).any():
-            raise BundleError("support of prior tables", found="gaps", wanted="one run that holds symbol 0")
+            raise BundleError("prior tables must have one run of counts above 0, with symbol 0 inside")
         counts.setflags(write=False)
         object.__setattr__(self, "counts", counts)
 
     def tables(self, level: int) -> Ints:
         """[D, A] count tables of one quality level."""
         if not 0 <= level < len(self.counts):
-            raise StreamError("quality level", found=level, wanted=f"0 to {len(self.counts) - 1}")
+            raise StreamError(f"the quality level must be 0 to {len(self.counts) - 1}, not {level}")
         tables: Ints = self.counts[level]
         return tables
 
@@ -158,7 +159,7 @@ class StaticPrior:
         dims, alphabet = tables.shape
         index = symbols.astype(np.int64) + alphabet // 2  # [T, D]
         if symbols.ndim != 2 or symbols.shape[1] != dims:
-            raise StreamError("symbols", found=symbols.shape, wanted=f"[T, {dims}]")
+            raise StreamError(f"symbols must have shape [T, {dims}], not {symbols.shape}")
         if ((index < 0) | (index >= alphabet)).any():
             return float("inf")
         with np.errstate(divide="ignore"):
@@ -178,7 +179,7 @@ class StaticPrior:
         """Read what `save` wrote; anything else, hostile sizes included, ends in BundleError."""
         arrays = read_arrays(path, MEMBERS, 2 * MOST_COUNTS + 10_000)
         if arrays["alphabet"].shape != (1,):
-            raise BundleError(f"{path}: alphabet", found=arrays["alphabet"].shape, wanted="one number")
+            raise BundleError(f"{path} must hold one alphabet, not {len(arrays['alphabet'])}")
         return cls(_spread(int(arrays["alphabet"][0]), arrays["below"], arrays["above"], arrays["inside"]))
 
 
@@ -197,11 +198,11 @@ def _spread(alphabet: int, below: Counts, above: Counts, inside: Counts) -> Ints
     fits = below.shape == above.shape and all(0 < n <= most for n, most in zip(shape, MOST, strict=True))
     reach = alphabet // 2
     if not fits or math.prod(shape) > MOST_COUNTS or max(below.max(), above.max()) > reach:
-        raise BundleError("prior tables", found=(shape, above.shape), wanted=f"[L, D, A], at most {MOST}")
+        raise BundleError(f"prior tables must have shape [L, D, A] up to {MOST}, not {shape} with {above.shape}")
     symbols = np.arange(-reach, alphabet - reach)
     support = (symbols >= -below[..., None].astype(int)) & (symbols <= above[..., None])  # [L, D, A]
     if np.count_nonzero(support) != len(inside):
-        raise BundleError("prior counts", found=len(inside), wanted=np.count_nonzero(support))
+        raise BundleError(f"prior tables must have {np.count_nonzero(support)} counts, not {len(inside)}")
     counts = np.zeros(shape, np.int32)
     counts[support] = np.where(inside == 0, TOTAL, inside.astype(np.int32))
     return counts

@@ -126,7 +126,7 @@ class Bundle:
 def _hash(path: Path) -> str:
     """SHA-256 of a part. Raises BundleError for one that is far too large, before it is read."""
     if path.stat().st_size > LARGEST_PART_BYTES:
-        raise BundleError(str(path), found="a huge file", wanted=f"at most {LARGEST_PART_BYTES >> 20} MB")
+        raise BundleError(f"{path} is larger than {LARGEST_PART_BYTES >> 20} MB, the most a part of a model may have")
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -175,13 +175,12 @@ def load(folder: Path) -> Bundle:
     for part in parts_of(bundle.kind, hashes):
         path = folder / part
         if path.suffix == EARLIER_SUFFIX and (newer := path.with_suffix(SUFFIX)).exists():
-            raise BundleError(
-                str(newer), found=f"this beside {part}", wanted=f"{part} alone", next="copy the model again"
-            )
-        digest = _hash(path) if path.is_file() else "nothing"
-        if digest != hashes.get(part):
-            wanted = str(hashes.get(part))[:12]
-            raise BundleError(str(path), found=digest[:12], wanted=wanted, next="copy the model again")
+            raise BundleError(f"{newer} stands beside {part}, which alone belongs there; copy the model again")
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; copy the model again")
+        if (digest := _hash(path)) != hashes.get(part):
+            given = f"its hash is {digest[:12]}, not {str(hashes.get(part))[:12]}"
+            raise BundleError(f"{path} is damaged or of another model, for {given}; copy the model again")
     return bundle
 
 
@@ -191,15 +190,15 @@ def described(folder: Path) -> Bundle:
     place, without = f"{folder}/model.json", facts.hashes.copy()
     without.pop(_form(CONTEXT, without), None)
     if DENOISER in facts.hashes and facts.denoiser is None:
-        raise BundleError(f"{place}: denoiser", found="nothing", wanted=f"the settings of {DENOISER}")
+        raise BundleError(f"{place} lacks the settings of {DENOISER}; copy the model again")
     try:
         meaning = kind_of(facts.kind).meaning(facts.values)
         prints = [fingerprint(facts.config, facts.kind, meaning, hashes) for hashes in (facts.hashes, without)]
     except (LookupError, TypeError, ValueError) as error:
-        raise BundleError(place, found=repr(error), wanted="all settings of a model") from error
+        raise BundleError(f"{place} lacks settings of a model ({error!r}); copy the model again") from error
     if facts.fingerprint != prints[0].hex():
-        wanted, advice = facts.fingerprint, "copy it again"
-        raise BundleError(f"{place}: settings", found=prints[0].hex(), wanted=wanted, next=advice)
+        given = f"their fingerprint is {prints[0].hex()}, not {facts.fingerprint}"
+        raise BundleError(f"{place} holds changed settings, for {given}; copy the model again")
     return Bundle(folder, facts, *prints)
 
 
@@ -227,10 +226,5 @@ def find(name: str | Path) -> Bundle:
         return load(inside)
     if os.path.isfile(Path(name) / "model.json"):
         return load(Path(name))
-    known = ", ".join(path.name for path in bundled()) or "none in this package"
-    raise UsageError(
-        f"model {name}",
-        found="no such model",
-        wanted=f"one of {known}, or a folder",
-        next="see `nacre models`",
-    )
+    known = ", ".join(path.name for path in bundled())
+    raise UsageError(f"there is no such model as {name}; give a folder, or one that nacre models lists: {known}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nacre.core.config import CodecConfig, DenoiserConfig
-from nacre.core.errors import BundleError
+from nacre.core.errors import BundleError, reason
 from nacre.core.types import Array
 
 FORMAT = 1
@@ -46,7 +46,7 @@ class Facts:
         try:
             facts = cls._from(values)
         except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise BundleError(place, found=repr(error), wanted="all settings of a model") from error
+            raise BundleError(f"{place} lacks settings of a model ({error!r}); copy the model again") from error
         except BundleError as error:
             raise BundleError(f"{place}: {error}") from error
         return facts
@@ -79,23 +79,24 @@ class Facts:
     def _check_rates(self) -> None:
         c = self.config
         if not self.rates_kbps.shape == self.static_rates_kbps.shape == (c.levels,):
-            raise BundleError("rates_kbps", wanted=f"{c.levels} levels")
+            raise BundleError(f"rates_kbps must hold a rate for each of {c.levels} levels")
         rates = np.concatenate([self.rates_kbps, self.static_rates_kbps])
         if not (np.isfinite(rates) & (rates > 0)).all():
-            raise BundleError("rates_kbps", wanted="rates above 0")
-        found = (c.rate_hz, c.delay_samples, c.window_samples)
-        if not RATES_HZ[0] <= c.rate_hz <= RATES_HZ[1] or max(found[1:]) > c.rate_hz:
-            names, wanted = "rate_hz, delay_samples, window_samples", f"{RATES_HZ}, at most a second"
-            raise BundleError(names, found=found, wanted=wanted)
+            raise BundleError("rates_kbps must be finite and above 0")
+        if not RATES_HZ[0] <= c.rate_hz <= RATES_HZ[1]:
+            raise BundleError(f"rate_hz must be {RATES_HZ[0]} to {RATES_HZ[1]}, not {c.rate_hz}")
+        if max(c.delay_samples, c.window_samples) > c.rate_hz:
+            given = f"{c.delay_samples} and {c.window_samples}"
+            raise BundleError(f"delay_samples and window_samples must be at most a second, {c.rate_hz}, not {given}")
 
 
 def _span(value: Any) -> tuple[float, float]:
     try:
         low, high = map(float, value)
     except (TypeError, ValueError) as error:
-        raise BundleError("cleaning_span", wanted="two numbers") from error
+        raise BundleError("cleaning_span must be two numbers") from error
     if not 0 <= low < high < float("inf"):
-        raise BundleError("cleaning_span", found=(low, high), wanted="0 or more, rising")
+        raise BundleError(f"cleaning_span must be two rising numbers of 0 or more, not {low} and {high}")
     return low, high
 
 
@@ -104,7 +105,7 @@ def _denoiser(value: Any) -> DenoiserConfig | None:
         return None
     known = [field.name for field in fields(DenoiserConfig)]
     if not isinstance(value, dict) or not set(known) <= value.keys():
-        raise BundleError("denoiser", found=value, wanted=f"settings {', '.join(known)}")
+        raise BundleError(f"denoiser must have the settings {', '.join(known)}, not {str(value)[:80]}")
     return DenoiserConfig(**{name: value[name] for name in known})
 
 
@@ -115,7 +116,7 @@ def _reads(value: Any) -> dict[str, tuple[bytes, ...]]:
             return reads
     except (TypeError, ValueError, AttributeError):
         pass
-    raise BundleError("reads", found=value, wanted="fingerprints of 8 hexadecimal digits, by prior")
+    raise BundleError(f"reads must list fingerprints of 8 hexadecimal digits by prior, not {str(value)[:80]}")
 
 
 def _has_bools(values: Any) -> bool:
@@ -127,14 +128,14 @@ def _json(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise BundleError(str(path), found="a huge file", wanted="the settings of a model")
+            raise BundleError(f"{path} is larger than {LARGEST_BYTES >> 20} MB, too large for the settings of a model")
         values = json.loads(path.read_text())
     except OSError as error:
-        found, wanted = error.strerror, "a model folder"
-        raise BundleError(str(folder), found=found, wanted=wanted, next="see `nacre models`") from error
+        raise BundleError(f"{folder} is not a model folder ({reason(error)}); see nacre models") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(str(path), found="damaged JSON", wanted="the settings of a model") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise BundleError(str(path), found=f"format {found}", wanted=f"format {FORMAT}", next="update nacre")
+        raise BundleError(f"{path} is damaged, for it is no JSON; copy the model again") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{path} must hold the settings of a model, not a {type(values).__name__}")
+    if values.get("format") != FORMAT:
+        raise BundleError(f"{path} has format {values.get('format')}, but this nacre reads {FORMAT}; update nacre")
     return values

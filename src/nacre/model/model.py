@@ -65,7 +65,7 @@ class Model:
         c, quantiser = bundle.config, bundle.quantiser()
         encoder_widths = c.steps_per_frame * c.step_width, quantiser.width_in
         if c.mel_bands > c.bins:  # sizes that nobody has memory for, too
-            raise BundleError(f"{bundle.folder}: mel_bands", found=c.mel_bands, wanted=f"at most {c.bins} bins")
+            raise BundleError(f"{bundle.folder} has mel_bands {c.mel_bands}, more than the {c.bins} bins of a spectrum")
         try:
             analyser, synthesiser = analyser_of(c), synthesiser_of(c)
         except UsageError as error:
@@ -115,29 +115,32 @@ class Model:
     def level(self, level: int | None) -> int:
         """A quality level, by default the highest that has no residual layer. Raises UsageError."""
         if level is not None and not (0 <= level < self.config.levels and level == int(level)):
-            raise UsageError("level", found=level, wanted=f"0 to {self.config.levels - 1}")
+            raise UsageError(f"level must be 0 to {self.config.levels - 1}, not {level}")
         return self.plain_levels - 1 if level is None else int(level)
 
     def _check_sizes(self) -> None:
         """Tables have the sizes that the settings ask for."""
         c, quantiser, tables = self.config, self.quantiser, self.static_prior.counts.shape[:2]
-        found = (quantiser.width_out, quantiser.levels, *tables)
-        if found != (wanted := (c.latent_dims, c.levels, c.levels, quantiser.columns)):
-            raise BundleError(f"{self.bundle.folder}: sizes of tables", found=found, wanted=wanted)
+        sizes, needed = (quantiser.width_out, quantiser.levels, *tables), (c.latent_dims, c.levels, c.levels)
+        if sizes != (*needed, quantiser.columns):
+            given = f"{sizes}, not {(*needed, quantiser.columns)} as model.json says"
+            raise BundleError(f"{self.bundle.folder} has tables of the sizes {given}; copy the model again")
 
 
 def _check_context(model: Model, prior: ContextPrior) -> None:
     sizes = (model.config.levels, model.quantiser.columns)
     if (prior.sizes.levels, prior.sizes.dims) != sizes:
-        place = f"{model.bundle.folder}: context prior"
-        raise BundleError(place, found=prior.sizes, wanted=f"levels, dims {sizes}")
+        given = f"{(prior.sizes.levels, prior.sizes.dims)} levels and dims, not {sizes}"
+        raise BundleError(f"{model.bundle.folder} has a context prior of {given}; copy the model again")
 
 
 def _check_residual(model: Model, layer: ResidualLayer) -> None:
-    found = (len(layer.arrays["steps"]), layer.size * layer.per_frame)
-    wanted = (model.config.levels, model.config.hop_samples)
-    if found != wanted or model.config.mel_bands:
-        raise BundleError(f"{model.bundle.folder}: residual layer", found=found, wanted=f"levels, samples {wanted}")
+    if model.config.mel_bands:
+        raise BundleError(f"{model.bundle.folder} has a residual layer, which log-mel models cannot have")
+    sizes = (len(layer.arrays["steps"]), layer.size * layer.per_frame)
+    if sizes != (needed := (model.config.levels, model.config.hop_samples)):
+        given = f"{sizes} levels and samples, not {needed}"
+        raise BundleError(f"{model.bundle.folder} has a residual layer of {given}; copy the model again")
 
 
 def denoiser_of(bundle: Bundle, threads: int = 1) -> Denoiser | None:

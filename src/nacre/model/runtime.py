@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:
     ort = None
 
-from nacre.core.errors import BundleError
+from nacre.core.errors import BundleError, reason
 from nacre.core.types import Array
 
 MOST_BYTES = 256 << 20
@@ -42,7 +42,7 @@ class Network:
     def __init__(
         self, path: Path, threads: int = 1, widths: tuple[int, int] | None = None, rows: int = 1, levels: bool = True
     ):
-        self.path, self._threads, self._wanted, self._rows = path, threads, widths, rows
+        self.path, self._threads, self._widths, self._rows = path, threads, widths, rows
         self._inputs = ["frames", "level", "past"] if levels else ["frames", "past"]
 
     @cached_property
@@ -51,15 +51,14 @@ class Network:
         try:
             session = _opened(data, self._threads)
         except Exception as error:  # onnxruntime raises its own classes, which share no base
-            found, wanted = str(error)[:200], "a graph that onnxruntime opens"
-            raise BundleError(str(self.path), found=found, wanted=wanted) from error
+            raise BundleError(f"{self.path} is not a graph that onnxruntime opens ({str(error)[:200]})") from error
         inputs, outputs = ([item.name for item in items] for items in (session.get_inputs(), session.get_outputs()))
         if inputs != self._inputs or len(outputs) != 2:
-            wanted = f"{', '.join(self._inputs)} and two outputs"
-            raise BundleError(str(self.path), found=(inputs, outputs), wanted=wanted)
+            needed = f"inputs {', '.join(self._inputs)} and two outputs"
+            raise BundleError(f"{self.path} must have {needed}, not {', '.join(inputs)} and {', '.join(outputs)}")
         widths = session.get_inputs()[0].shape[-1], session.get_outputs()[0].shape[-1]
-        if self._wanted not in (None, widths):
-            raise BundleError(f"{self.path}: sizes of the graph", found=widths, wanted=self._wanted)
+        if self._widths not in (None, widths):
+            raise BundleError(f"{self.path} has a graph of the sizes {widths}, but the model needs {self._widths}")
         return session
 
     def open(self) -> None:
@@ -92,13 +91,13 @@ class Network:
         try:
             out, after = self._session.run(None, feed)
         except Exception as error:  # onnxruntime's own classes, again
-            raise BundleError(str(self.path), found=str(error)[:200], wanted="a graph that runs") from error
-        rows, wanted = self._rows * len(frames), (past.shape, self.width_out)
-        if out.shape != (1, rows, wanted[1]) or after.shape != wanted[0]:
-            found = f"{out.shape} and {after.shape} for {len(frames)} frames"
-            raise BundleError(f"{self.path}: what it gives", found=found, wanted=f"{(1, rows, wanted[1])}, {wanted[0]}")
+            raise BundleError(f"{self.path} has a graph that does not run ({str(error)[:200]})") from error
+        shapes = (1, self._rows * len(frames), self.width_out), past.shape
+        if (out.shape, after.shape) != shapes:
+            given = f"{out.shape} and {after.shape} for {len(frames)} frames"
+            raise BundleError(f"{self.path} gives {given}, not {shapes[0]} and {shapes[1]}")
         if not (np.isfinite(out).all() and np.isfinite(after).all()):
-            raise BundleError(f"{self.path}: what it gives", found="NaN or infinite numbers", wanted="finite numbers")
+            raise BundleError(f"{self.path} gives NaN or infinite numbers; check the sound, or copy the model again")
         return out[0], after
 
 
@@ -120,11 +119,11 @@ def _graph(path: Path) -> bytes:
     """The bytes of a graph that stands alone and comes to an end. Raises BundleError."""
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BundleError(str(path), found="a huge file", wanted=f"at most {MOST_BYTES >> 20} MB")
+            raise BundleError(f"{path} is larger than {MOST_BYTES >> 20} MB, the most a graph may have")
         data = path.read_bytes()
     except OSError as error:
-        raise BundleError(str(path), found=error.strerror, wanted="a graph") from error
+        raise BundleError(f"{path} cannot be read ({reason(error)}); copy the model again") from error
     for word, what in REFUSED.items():
         if word in data:
-            raise BundleError(f"{path}: graph", found=what, wanted="layers alone, all in this file")
+            raise BundleError(f"{path} has a graph with {what}; it must have layers alone, all in this file")
     return data

@@ -111,15 +111,11 @@ def check_finite(latents: Floats) -> None:
     """Raise AudioError, naming the place, unless all latents [T, D] are finite."""
     if not np.isfinite(latents).all():
         frame, dim = np.argwhere(~np.isfinite(latents))[0].tolist()
-        raise AudioError(
-            f"latent of frame {frame}, dim {dim}",
-            found=latents[frame, dim],
-            wanted="a finite number",
-            next="the samples or the encoder network are damaged",
-        )
+        place = f"frame {frame}, dim {dim}"
+        raise AudioError(f"the latent of {place} is {latents[frame, dim]}; the samples or the encoder are damaged")
 
 
 def check_used(used: NDArray[np.uint8], columns: int) -> None:
     """Raise BundleError unless each of `used` [L] is 1 to `columns`."""
     if not 1 <= len(used) <= 16 or not ((used >= 1) & (used <= columns)).all():
-        raise BundleError("columns used at each level", found=used.tolist(), wanted=f"1 to {columns}")
+        raise BundleError(f"each of 1 to 16 levels must use 1 to {columns} columns, not {used.tolist()}")

@@ -31,7 +31,8 @@ class FiniteScalar(Quantiser):
 
     def __post_init__(self) -> None:
         if not 1 <= self.reach <= 127 or not 1 <= self.width <= 255:
-            raise BundleError("quantiser", found=(self.reach, self.width), wanted="reach 1 to 127, 1 to 255 dims")
+            given = f"{self.reach} and {self.width}"
+            raise BundleError(f"an FSQ quantiser needs a reach of 1 to 127 and 1 to 255 dims, not {given}")
         check_used(self.dims, self.width)
 
     @property
@@ -84,5 +85,5 @@ class FiniteScalar(Quantiser):
         """Read what `save` wrote. Raises BundleError."""
         arrays = read_arrays(folder / FILE, cls.MEMBERS, MOST_BYTES)
         if arrays["sizes"].shape != (2,):
-            raise BundleError(f"{folder / FILE}: sizes", found=arrays["sizes"].shape, wanted="two numbers")
+            raise BundleError(f"{folder / FILE} must hold two sizes, not {len(arrays['sizes'])}")
         return cls(int(arrays["sizes"][0]), int(arrays["sizes"][1]), arrays["dims"])

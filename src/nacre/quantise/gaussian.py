@@ -32,7 +32,7 @@ class GaussianQuantiser(Quantiser):
     def __post_init__(self) -> None:
         fits = np.isfinite(self.steps).all() and (self.steps > 0).all() and np.isfinite(self.rate_weight).all()
         if not fits or self.rate_weight.shape != self.steps.shape[:1] or (self.rate_weight < 0).any():
-            raise BundleError("quantiser", found=self.steps.shape, wanted="steps above 0, rate weights of 0 or more")
+            raise BundleError("a Gaussian quantiser needs steps above 0, and for each level a rate weight of 0 or more")
 
     @property
     def columns(self) -> int:

@@ -21,8 +21,8 @@ KINDS: Registry[type[Quantiser]] = Registry(
 
 def kind_of(code: int) -> type[Quantiser]:
     """The kind with this code. Raises BundleError where none has it."""
-    found = KINDS.find(lambda kind: kind.code == code)
-    if found is None:
+    kind = KINDS.find(lambda kind: kind.code == code)
+    if kind is None:
         known = ", ".join(f"{KINDS[name].code} {name}" for name in KINDS)
-        raise BundleError("kind of latents", found=code, wanted=known, next="update nacre, or install what made it")
-    return found
+        raise BundleError(f"kind of latents {code} is none of {known}; update nacre, or install what made it")
+    return kind

@@ -48,16 +48,17 @@ class ResidualVQ(Quantiser):
         count, entries, dims = self.codes.shape
         shapes = (self.inward.shape, self.outward.shape)
         if shapes != ((count, self.width_in, dims), (count, dims, self.width_in)) or entries < 2:
-            raise BundleError("codebooks", found=(self.codes.shape, *shapes), wanted="[K, A, d], [K, D, d], [K, d, D]")
+            given = ", ".join(map(str, (self.codes.shape, *shapes)))
+            raise BundleError(f"codebooks must have the shapes [K, A, d], [K, D, d], [K, d, D], A above 1, not {given}")
         if any(size > most for size, most in zip(self.codes.shape, MOST_CODES, strict=True)):
-            raise BundleError("codebooks", found=self.codes.shape, wanted=f"at most {MOST_CODES}")
+            raise BundleError(f"codebooks must have sizes up to {MOST_CODES}, not {self.codes.shape}")
         if count * entries * self.width_in > MOST_NUMBERS:
-            found = f"{self.codes.shape} for {self.width_in} dims"
-            raise BundleError("codebooks", found=found, wanted=f"at most {MOST_NUMBERS} numbers")
+            given = f"{self.codes.shape} for {self.width_in} dims"
+            raise BundleError(f"codebooks {given} are too large, with more than {MOST_NUMBERS} numbers")
         if not all(np.isfinite(array).all() for array in (self.codes, self.inward, self.outward)):
-            raise BundleError("codebooks", found="NaN or infinite codes", wanted="finite numbers")
+            raise BundleError("codebooks hold NaN or infinite codes; copy the model again")
         if self.rate_weight.shape != (1,) or not 0 <= self.rate_weight[0] < np.inf:
-            raise BundleError("codebooks: rate_weight", found=self.rate_weight, wanted="a number, 0 or more")
+            raise BundleError(f"the codebooks' rate_weight must be one number of 0 or more, not {self.rate_weight}")
         check_used(self.books, count)
 
     @property
@@ -134,7 +135,7 @@ class ResidualVQ(Quantiser):
         used = [counts[level, : self.used(level), :entries] for level in range(self.levels)]
         outside = counts.shape[2] != 2 * (entries // 2) + 1 or counts[..., entries:].any()
         if outside or not all((table > 0).all() for table in used):
-            raise BundleError("tables", wanted=f"codes for indices of {entries} entries")
+            raise BundleError(f"prior tables must have a code for each of {entries} entries, and for no other")
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays, see `io.arrays`."""

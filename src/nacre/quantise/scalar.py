@@ -33,8 +33,8 @@ class ScalarQuantiser(Quantiser):
         steps, zones = self.steps, self.dead_zone
         fits = steps.ndim == 2 and steps.shape == zones.shape and np.isfinite(steps).all()
         if not fits or not ((steps > 0) & (zones >= 0) & (zones < 0.5)).all():
-            wanted = "[L, D] steps above 0, dead zones of 0 to below 0.5"
-            raise BundleError("steps, dead_zone", found=(steps.shape, zones.shape), wanted=wanted)
+            rule = "steps above 0 and dead zones from 0 to below 0.5, both [L, D]"
+            raise BundleError(f"a scalar quantiser needs {rule}, not shapes {steps.shape} and {zones.shape}")
 
     @property
     def columns(self) -> int:
@@ -73,8 +73,8 @@ class ScalarQuantiser(Quantiser):
             zones = np.asarray(facts["dead_zone"], np.float32)[:, None]
             return cls(steps, np.ascontiguousarray(np.broadcast_to(zones, steps.shape)))
         except (LookupError, TypeError, ValueError, OverflowError) as error:
-            place = f"{folder}/model.json: steps, dead_zone"
-            raise BundleError(place, found=repr(error)[:80], wanted="a number for each level and dimension") from error
+            rule = "a step for each level and dimension and a dead_zone for each level"
+            raise BundleError(f"{folder}/model.json must have {rule} ({repr(error)[:80]})") from error
 
     @classmethod
     def meaning(cls, facts: dict[str, Any]) -> Any:
@@ -112,15 +112,16 @@ def dequantise(symbols: Ints, steps: Floats) -> Floats:
 
 def _check_steps(values: NDArray[Any], steps: Floats) -> None:
     if values.ndim != 2 or steps.shape != values.shape[1:]:
-        raise StreamError("values, steps", found=(values.shape, steps.shape), wanted="[T, D] and [D]")
+        raise StreamError(f"values and steps must have shapes [T, D] and [D], not {values.shape} and {steps.shape}")
 
 
 def _check_settings(steps: Floats, dead_zone: Floats, limits: Ints) -> None:
     if not dead_zone.shape == limits.shape == steps.shape:
-        raise BundleError("dead_zone, limits", found=(dead_zone.shape, limits.shape), wanted=steps.shape)
+        given = f"{dead_zone.shape} and {limits.shape}"
+        raise BundleError(f"dead_zone and limits must have the shape of steps, {steps.shape}, not {given}")
     if not (np.isfinite(steps).all() and (steps > 0).all()):
-        raise BundleError("quantiser steps", found=steps.min(initial=np.inf), wanted="finite numbers above 0")
+        raise BundleError(f"quantiser steps must be finite and above 0, not {steps.min(initial=np.inf)}")
     if not ((dead_zone >= 0) & (dead_zone < 0.5)).all():
-        raise BundleError("dead_zone", found=dead_zone.max(), wanted="0 to below 0.5")
+        raise BundleError(f"dead_zone must be from 0 to below 0.5, not {dead_zone.min()} to {dead_zone.max()}")
     if (limits < 0).any() or (limits > 32767).any():
-        raise BundleError("symbol limits", found=(limits.min(), limits.max()), wanted="0 to 32767")
+        raise BundleError(f"symbol limits must be 0 to 32767, not {limits.min()} to {limits.max()}")
