@@ -325,8 +325,8 @@ def test_which_layer_a_file_has(tiny, rate_hz, asked, band):
 
 def test_what_cannot_be_asked(tiny):
     for options, words in (
-        ({"band_khz": 10}, "band: found 10, wanted 8, 12 or 20"),
-        ({"band_khz": 20, "packet_bytes": 100}, "band: found 20 kHz with packet_bytes, wanted 8"),
+        ({"band_khz": 10}, "band must be 8, 12 or 20 kHz, not 10"),
+        ({"band_khz": 20, "packet_bytes": 100}, "band must be 8 kHz with packet_bytes, not 20"),
     ):
         with pytest.raises(UsageError, match=words):
             tiny.encoder(48_000, **options)

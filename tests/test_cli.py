@@ -483,8 +483,8 @@ def test_verify_names_the_place(nacre, tiny_model, coded):
     damage(coded, 3, 20)
     found = nacre("verify", coded, "-m", tiny_model)
     assert (found.rc, found.stdout) == (1, b"")
-    assert "0:00.6 to 0:00.8, channel 0: symbol check failed" in found.stderr
-    assert "0:04.0 to 0:04.2, channel 0: symbol check failed" in found.stderr
+    assert "0:00.6 to 0:00.8, channel 0: the symbol check failed" in found.stderr
+    assert "0:04.0 to 0:04.2, channel 0: the symbol check failed" in found.stderr
     assert found.stderr.count("check failed") == 2
 
 

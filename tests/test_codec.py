@@ -374,7 +374,7 @@ def test_quality_costs_bytes(tiny, speech):
     ids=str,
 )
 def test_rates_that_cannot_be(tiny, speech, plan):
-    with pytest.raises(UsageError, match="wanted"):
+    with pytest.raises(UsageError, match=r"outside what model|0 to 100|give one of them"):
         tiny.encode(speech, 16_000, **plan)
 
 
@@ -447,7 +447,7 @@ def test_lost_packet_is_concealed_and_fades(tiny, speech):
     stream = tiny.decoder(replace(contents, packets=packets))
     out = np.concatenate(list(stream.blocks()), 1)[0]
     assert len(out) == len(speech)
-    assert [item.reason for item in stream.damage] == ["packet lost"] * 10
+    assert [item.reason for item in stream.damage] == ["the packet is lost"] * 10
     lost = [level_db(out[at : at + GROUP]) for at in range(8 * GROUP, 18 * GROUP, GROUP)]
     assert lost[0] > level_db(out) - 15
     assert all(after < before - 10 for before, after in pairwise(lost[:6]))
@@ -459,7 +459,7 @@ def test_level_the_model_lacks_is_damage(tiny, small):
     packets = [replace(contents.packets[0], level=4), Packet(15, b""), *contents.packets[2:]]
     stream = tiny.decoder(replace(contents, packets=packets))
     assert sum(block.shape[1] for block in stream.blocks()) == contents.samples
-    assert [item.reason.split(":")[0] for item in stream.damage] == ["quality level"] * 2
+    assert ["the quality level must be below 4" in item.reason for item in stream.damage] == [True] * 2
     assert len(tiny.verify(stream.contents)) == 2
 
 
@@ -563,7 +563,7 @@ def test_file_of_another_model_names_both(tiny, model, speech):
 
 def test_file_of_other_groups_is_refused(tiny, small):
     header = replace(container.unpack_header(small), group_frames=50)
-    with pytest.raises(StreamError, match="group_frames"):
+    with pytest.raises(StreamError, match="groups of"):
         tiny.decode(container.pack_header(header) + small[22:])
 
 
@@ -660,7 +660,7 @@ def test_settings_that_are_none(model, text):
 
 def test_huge_or_binary_settings(model):
     (model / "model.json").write_bytes(b" " * (2 << 20))
-    with pytest.raises(BundleError, match="huge"):
+    with pytest.raises(BundleError, match="larger than"):
         nacre.load(model)
     (model / "model.json").write_bytes(bytes(range(256)))
     with pytest.raises(BundleError, match="JSON"):
@@ -711,7 +711,7 @@ def test_a_batch_is_not_taken_for_channels(tiny, speech):
     assert len(tiny.encode_batch(rows, 16_000)) == 9
     with pytest.raises(AudioError, match="item 1: wave holds NaN"):
         tiny.encode_batch([speech[:4000], speech[:4000] * np.nan], 16_000)
-    with pytest.raises(UsageError, match="a length each"):
+    with pytest.raises(UsageError, match="a length for each"):
         tiny.encode_batch(rows, 16_000, [4000])
 
 

@@ -117,7 +117,7 @@ def test_any_payload_is_symbols_or_an_error(both):
     np.testing.assert_array_equal(found[40].symbols, symbols)
     assert all(isinstance(held, StreamError) for index, held in enumerate(found) if index != 40)
     assert "below 4" in str(found[3])
-    assert "payload bytes" in str(found[4])
+    assert "has at most" in str(found[4])
 
 
 @pytest.mark.parametrize("prior", PRIORS)

@@ -266,5 +266,5 @@ def test_joined_file_of_one_channel_is_refused(tiny, loud):
     data = bytearray(tiny.encode(loud, 16_000))
     data[5] |= 16
     data[20:22] = container.crc_hqx(bytes(data[:20]), 0).to_bytes(2, "little")
-    with pytest.raises(StreamError, match="intensity-stereo pair"):
+    with pytest.raises(StreamError, match="intensity stereo"):
         tiny.decode(bytes(data))

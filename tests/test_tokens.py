@@ -131,7 +131,7 @@ def test_residual_levels_bring_their_symbols(layered, paused, prior):
     same(tokens, layered.symbols(data))
     assert layered.pack(tokens, prior) == data
     back(layered, tokens, data)
-    with pytest.raises(UsageError, match="fine of level 3: found none, wanted 320 a frame"):
+    with pytest.raises(UsageError, match="level 3 needs 320 fine symbols a frame, not none"):
         layered.from_tokens(replace(tokens, fine=None))
 
 
@@ -206,7 +206,7 @@ def test_damaged_files_give_the_same_sound(tiny, stereo, channels):
             continue
         back(tiny, tokens, data)
         if tokens.lost:
-            with pytest.raises(UsageError, match="groups lost"):
+            with pytest.raises(UsageError, match="lost groups"):
                 tiny.pack(tokens)
         assert (tokens.gains == LOST).sum() == tokens.lost
         lost += tokens.lost > 0
@@ -278,11 +278,11 @@ def test_a_batch_is_its_items(tiny, speech, kind, threads):
 
 
 def test_batches_that_are_none(tiny, speech):
-    with pytest.raises(UsageError, match="batch: found 0 waves"):
+    with pytest.raises(UsageError, match="one or more waves"):
         tiny.tokens_batch([], 16_000)
-    with pytest.raises(UsageError, match="batch: found 2 waves, lengths"):
+    with pytest.raises(UsageError, match="a batch of 2 waves needs a length for each"):
         tiny.tokens_batch(np.zeros((2, 99), np.float32), 16_000, [1])
-    with pytest.raises(UsageError, match="lengths: found"):
+    with pytest.raises(UsageError, match="lengths must be"):
         tiny.tokens_batch(np.zeros((2, 99), np.float32), 16_000, [1, 100])
     with pytest.raises(AudioError, match="item 1: wave holds NaN"):
         tiny.latents_batch([speech[:900], np.full(900, np.nan)], 16_000)
@@ -310,7 +310,7 @@ def test_saved_and_loaded(tiny, layered, stereo, tmp_path, kind):
     with pytest.raises(AudioError, match="exists already"):
         found.save(tmp_path / "a.npz")
     other = Latents if isinstance(found, Tokens) else Tokens
-    with pytest.raises(StreamError, match="as saved by nacre"):
+    with pytest.raises(StreamError, match="as nacre saves them"):
         other.load(tmp_path / "a.npz")
 
 
@@ -333,10 +333,10 @@ def test_harmed_files_end_in_an_error(tiny, speech, tmp_path):
 def test_tokens_that_do_not_fit(tiny, speech):
     tokens = tiny.tokens(speech[:9600], 16_000)
     for change, message in [
-        ({"tokens": tokens.tokens[0]}, "tokens: found"),
-        ({"tokens": tokens.tokens[:, :0]}, "tokens: found"),
-        ({"gains": tokens.gains[:-1]}, "gains, levels: found"),
-        ({"gains": tokens.gains + 40}, "gains: found"),
+        ({"tokens": tokens.tokens[0]}, "tokens must have shape"),
+        ({"tokens": tokens.tokens[:, :0]}, "tokens must have shape"),
+        ({"gains": tokens.gains[:-1]}, "gains and levels must have shape"),
+        ({"gains": tokens.gains + 40}, "gains must be"),
         ({"rate_hz": 10}, "rate_hz, samples"),
         ({"frames": 0}, "rate_hz, samples"),
         ({"balance": np.zeros(3, np.uint8)}, "balance"),
@@ -345,22 +345,25 @@ def test_tokens_that_do_not_fit(tiny, speech):
         with pytest.raises(UsageError, match=message):
             replace(tokens, **change)
     for change, message in [
-        ({"samples": 99_999}, "found 32 frames for 99999 samples at 16000 Hz"),
-        ({"fingerprint": "00000000"}, "model of the tokens"),
-        ({"group_frames": 16, "gains": tokens.gains[:2], "levels": tokens.levels[:2]}, "model of the tokens"),
-        ({"levels": tokens.levels + 4}, "level: found 7"),
-        ({"tokens": tokens.tokens[:, :3]}, r"tokens: found int32 \(10, 3\), wanted integers \[T, 8\]"),
-        ({"tokens": tokens.tokens.astype(np.float32)}, "tokens: found float32"),
+        ({"samples": 99_999}, "99999 samples at 16000 Hz must have .* frames, not 32"),
+        ({"fingerprint": "00000000"}, "the tokens are of model 00000000"),
+        ({"group_frames": 16, "gains": tokens.gains[:2], "levels": tokens.levels[:2]}, "group_frames must be"),
+        ({"levels": tokens.levels + 4}, "level must be 0 to 3, not 7"),
+        (
+            {"tokens": tokens.tokens[:, :3]},
+            r"integers \[T, 8\] at level .*, not int32 of shape \(\d+, 3\)",
+        ),
+        ({"tokens": tokens.tokens.astype(np.float32)}, "not float32 of shape"),
     ]:
         with pytest.raises(UsageError, match=message):
             tiny.from_tokens(replace(tokens, **change))
     wrong = tokens.tokens.copy()
     wrong[13, 2] = 999
-    with pytest.raises(UsageError, match="token of frame 13, column 2: found 999"):
+    with pytest.raises(UsageError, match=r"token of frame 13, column 2 must be .*, not 999"):
         tiny.from_tokens(replace(tokens, tokens=wrong))
-    with pytest.raises(UsageError, match="level: found 2, wanted none"):
+    with pytest.raises(UsageError, match="level is for arrays"):
         tiny.from_tokens(tokens, 2)
-    with pytest.raises(UsageError, match="rate_hz: found an array"):
+    with pytest.raises(UsageError, match="leave it out for an array"):
         tiny.from_tokens(tokens.tokens, rate_hz=8000)
     latents = tiny.latents(speech[:9600], 16_000)
     with pytest.raises(UsageError, match="finite"):
@@ -371,9 +374,9 @@ def test_levels_of_a_file(tiny, speech):
     for level in range(4):
         contents = tiny.parse(tiny.encode(speech[:9600], 16_000, level=level))
         assert {packet.level for packet in contents.packets} == {level}
-    with pytest.raises(UsageError, match="level: found quality too"):
+    with pytest.raises(UsageError, match="level and quality exclude each other"):
         tiny.encode(speech[:9600], 16_000, level=1, quality=50)
-    with pytest.raises(UsageError, match="level: found 4, wanted 0 to 3"):
+    with pytest.raises(UsageError, match="level must be 0 to 3, not 4"):
         tiny.encode(speech[:9600], 16_000, level=4)
     with pytest.raises(StreamError, match="no groups"):
         tiny.symbols(tiny.encode(speech[:9600], 16_000)[:22])
@@ -428,7 +431,7 @@ def test_commands_refuse(nacre, tiny_model, speech, tiny, tmp_path):
         (("tokens", "a.nacre", "-o", "a.npz", "-m", tiny_model), 1, "--force"),
         (("from-tokens", "bad.npz", "-o", "b.wav"), 1, "wanted an npz of `nacre tokens`"),
         (("from-tokens", "a.npz", "-o", "b.wav"), 1, "name it with --model"),
-        (("from-tokens", "a.npz", "-o", "b.wav", "-m", "speech-16k"), 1, "model of the tokens"),
+        (("from-tokens", "a.npz", "-o", "b.wav", "-m", "speech-16k"), 1, "the tokens are of model"),
         (("from-tokens", "-", "-o", "b.wav"), 2, "standard input"),
     ]:
         done = nacre(*line)

@@ -195,7 +195,7 @@ def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
         ((ENGLISH, "-o", "a.jpg"), 2, "suffix: found .jpg, wanted .png or .html"),
         ((ENGLISH, "-o", "a"), 2, "suffix: found none"),
         ((ENGLISH, "-o", "a.png", "--channel", 1), 2, "channel: found 1, wanted 0 to 0"),
-        ((ENGLISH, "-o", "a.png", "--quality", 101), 2, "quality: found 101"),
+        ((ENGLISH, "-o", "a.png", "--quality", 101), 2, "quality must be 0 to 100, not 101"),
         (("text.nacre", "-o", "a.png", "--bitrate", 3), 2, "wanted for sound files only"),
         ((ENGLISH, "-o", "text.png"), 1, "use --force"),
         ((ENGLISH, "-o", "no/a.png"), 1, "cannot be written"),

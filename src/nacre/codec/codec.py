@@ -171,9 +171,8 @@ class Codec:
     def parse(self, data: bytes) -> Contents:
         """Packets of a file, checked to be for this model. Raises StreamError."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise StreamError(
-                "file", found=type(data).__name__, wanted="bytes", next="read it: open(name, 'rb').read()"
-            )
+            kind = type(data).__name__
+            raise StreamError(f"a file must be given as bytes, not {kind}; read it with open(name, 'rb').read()")
         return streams.parse(self.model, bytes(data))
 
     def verify(self, contents: Contents) -> list[Damage]:
@@ -291,14 +290,14 @@ class Codec:
 def _alone(level: int | None, rate_hz: int | None) -> int | None:
     """The level of an array. Raises UsageError for a rate."""
     if rate_hz is not None:
-        raise UsageError("rate_hz", found="an array", wanted="Tokens or Latents, which know theirs")
+        raise UsageError("rate_hz is for Tokens and Latents, which know theirs; leave it out for an array")
     return level
 
 
 def _whole(stream: StreamDecoder, level: int | None) -> Array:
     """Sound [N] or [C, N]. Raises UsageError for a level."""
     if level is not None:
-        raise UsageError("level", found=level, wanted="none: Tokens and Latents hold theirs")
+        raise UsageError("level is for arrays; leave it out, for Tokens and Latents hold theirs")
     wave = stream.whole()
     return wave[0] if len(wave) == 1 else wave
 

@@ -63,7 +63,7 @@ class StreamDenoiser:
 
     def __init__(self, model: Model, channels: int, strength: float = 1.0, block_samples: int | None = None):
         if model.denoiser is None:
-            raise UsageError("denoise", found=f"model {model.name}", wanted="a model with a denoiser")
+            raise UsageError(f"model {model.name} has no denoiser; choose one that has")
         self._denoiser, self._strength, self._rate_hz = model.denoiser, check_strength(strength), model.config.rate_hz
         self._step = model.denoiser.config.step_samples
         self._block = self._step * ceil_div(block_samples or self._step, self._step)
@@ -99,5 +99,5 @@ def check_strength(strength: float) -> float:
     """A strength in 0..1. Raises UsageError."""
     number = isinstance(strength, int | float) and not isinstance(strength, bool)
     if not number or not 0 <= strength <= 1:
-        raise UsageError("strength", found=strength, wanted="0 to 1")
+        raise UsageError(f"strength must be 0 to 1, not {strength}")
     return float(strength)

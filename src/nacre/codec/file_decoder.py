@@ -46,7 +46,7 @@ class FileDecoder:
         self.layout, self.contents, self.header = layout, contents, contents.header
         self.rate_hz = contents.header.rate_hz if rate_hz is None else rate_hz
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
-            raise UsageError("rate", found=f"{rate_hz} Hz", wanted=f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
+            raise UsageError(f"rate must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, not {rate_hz} Hz")
         self.damage: list[Damage] = []
 
     def waves(self) -> Iterator[Array]:

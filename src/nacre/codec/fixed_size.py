@@ -39,7 +39,8 @@ def encode_sized(
             break
         best, after = encode_frames(model, state, wave, lower, replace(options, share=share))
     if not _fits(best, room):
-        raise UsageError("packet_bytes", found=room, wanted=f"{len(best.payload)} payload bytes or more")
+        given = f"{room} bytes for the payload of a group that needs {len(best.payload)}"
+        raise UsageError(f"packet_bytes leaves {given}; choose more")
     return replace(best, payload=best.payload.ljust(room, b"\0")), after
 
 

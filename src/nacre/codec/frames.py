@@ -61,19 +61,22 @@ class Frames:
     def __post_init__(self) -> None:
         shape = self.values.shape
         if len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and not 2 <= shape[0] <= MAX_CHANNELS):
-            raise UsageError(self.VALUES, found=shape, wanted=f"[T, X], or [C, T, X] of 2 to {MAX_CHANNELS} channels")
+            form = f"[T, X], or [C, T, X] with 2 to {MAX_CHANNELS} channels"
+            raise UsageError(f"{self.VALUES} must have shape {form}, not {shape}")
         if not 1 <= self.group_frames <= 255:
-            raise UsageError("group_frames", found=self.group_frames, wanted="1 to 255")
+            raise UsageError(f"group_frames must be 1 to 255, not {self.group_frames}")
         groups = (*shape[:-2], ceil_div(self.length, self.group_frames))
         if self.gains.shape != groups or self.levels.shape != groups:
-            found = f"{self.gains.shape} and {self.levels.shape}"
-            raise UsageError("gains, levels", found=found, wanted=f"{groups}, of {self.group_frames} frames each")
+            form = f"shape {groups}, one for {self.group_frames} frames"
+            raise UsageError(f"gains and levels must have {form}, not {self.gains.shape} and {self.levels.shape}")
         if not ((self.gains >= LOST) & (self.gains < GAIN_CODES)).all():
-            raise UsageError("gains", found=int(self.gains.max()), wanted=f"{LOST} to {GAIN_CODES - 1}")
+            span = f"{self.gains.min()} to {self.gains.max()}"
+            raise UsageError(f"gains must be {LOST} to {GAIN_CODES - 1}, not {span}")
         fits = MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ and self.samples > 0
         if not fits or not 1 <= self.frames <= self.length or len(self.fingerprint) != 8:
             facts = (self.rate_hz, self.samples, self.frames, self.fingerprint)
-            raise UsageError("rate_hz, samples, frames, fingerprint", found=facts, wanted="those of a recording")
+            names = "rate_hz, samples, frames and fingerprint"
+            raise UsageError(f"{names} must be those of a recording of {self.length} frames, not {facts}")
 
     @property
     def values(self) -> Array:
@@ -140,7 +143,7 @@ class Frames:
         """What `arrays` gave. Raises UsageError."""
         head = arrays["head"].tolist()
         if len(head) != len(HEAD) or head[0] != VERSION:
-            raise UsageError("head", found=head, wanted=f"{', '.join(HEAD)}, version {VERSION}")
+            raise UsageError(f"head must hold {', '.join(HEAD)}, of version {VERSION}, not {head[:9]}")
         facts: dict[str, Any] = dict(zip(HEAD[1:], head[1:], strict=True))
         parts: dict[str, Any] = {name: arrays[name] for name in cls._parts()}
         if len(parts[cls.VALUES]) == 1:
@@ -169,18 +172,18 @@ class Frames:
         try:
             return cls.of_arrays(read_arrays(path, cls.MEMBERS, MOST_BYTES))
         except NacreError as error:
-            wanted = f"{cls.VALUES} as saved by nacre"
-            raise StreamError(f"{path}: {error}", wanted=wanted) from error
+            raise StreamError(f"{path} does not hold {cls.VALUES} as nacre saves them ({error})") from error
 
     def check_model(self, model: Model) -> None:
         """Raise UsageError unless the frames are of this very model."""
-        c, found = model.config, (self.fingerprint, self.group_frames)
-        fingerprints = [each.hex() for each in model.bundle.fingerprints]
-        if self.fingerprint not in fingerprints or self.group_frames != c.group_frames:
-            facts = {"found": found, "wanted": (fingerprints[0], c.group_frames)}
-            raise UsageError(f"model of the {self.VALUES}", **facts, next="use the one that made them")
+        c, fingerprints = model.config, [each.hex() for each in model.bundle.fingerprints]
+        if self.fingerprint not in fingerprints:
+            models = f"model {self.fingerprint}, not of {fingerprints[0]} ({model.name})"
+            raise UsageError(f"the {self.VALUES} are of {models}; use the model that made them")
+        if self.group_frames != c.group_frames:
+            raise UsageError(f"group_frames must be {c.group_frames}, as in the model, not {self.group_frames}")
         if self.levels.max() >= c.levels:
-            raise UsageError("level", found=int(self.levels.max()), wanted=f"0 to {c.levels - 1}")
+            raise UsageError(f"level must be 0 to {c.levels - 1}, not {self.levels.max()}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,11 +247,13 @@ def each_of(
     from concurrent.futures import ThreadPoolExecutor  # here: every start would wait for it
 
     count = len(waves)
-    if not count or (lengths is not None and len(lengths) != count):
-        raise UsageError("batch", found=f"{count} waves, lengths {lengths}", wanted="one or more, a length each")
+    if not count:
+        raise UsageError("a batch needs one or more waves")
+    if lengths is not None and len(lengths) != count:
+        raise UsageError(f"a batch of {count} waves needs a length for each, not {len(lengths)} lengths")
     rows: Any = waves
     if lengths is not None and any(not 0 < length <= np.shape(rows[at])[-1] for at, length in enumerate(lengths)):
-        raise UsageError("lengths", found=list(lengths), wanted="1 to the samples of each wave")
+        raise UsageError(f"lengths must be from 1 to the samples of each wave, not {list(lengths)}")
 
     def one(index: int) -> Made:
         item = rows[index] if lengths is None else rows[index][..., : lengths[index]]

@@ -51,7 +51,7 @@ def latents_of(
     c, sound = model.config, as_sound(wave)
     check_shape(rate_hz, len(sound))
     if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("wave holds no samples; give at least one")
     sound = mixed(sound, mono)
     stream = _LatentEncoder(model, rate_hz, sound, model.level(level), code)
     latents, gains = np.stack([np.concatenate(rows) for rows in stream.rows]), np.array(stream.gains, np.int8)
@@ -109,8 +109,8 @@ class LatentDecoder(StreamDecoder):
         super().__init__(model, Contents(header, latents.samples, packets, 0, False, 0, 0, 0), rate_hz)
         self._values = _checked(model, latents.latents.reshape(-1, latents.shape[-1]))
         if self.frames != latents.length:
-            found = f"{latents.length} frames for {latents.samples} samples at {latents.rate_hz} Hz"
-            raise UsageError("latents", found=found, wanted=self.frames)
+            sound = f"{latents.samples} samples at {latents.rate_hz} Hz"
+            raise UsageError(f"latents of {sound} must have {self.frames} frames, not {latents.length}")
 
     def waves(self) -> Iterator[Array]:
         """Groups of samples [C, N] at the model's rate, lagging by the codec's delay."""
@@ -140,8 +140,8 @@ def tokens_to_sound(model: Model, tokens: Array, level: int | None = None) -> Ar
     chosen, count = model.level(level), len(token_format(model, level).alphabet)
     given = np.asarray(tokens)
     if given.ndim != 2 or given.shape[1] != count or given.dtype.kind not in "iu" or not len(given):
-        wanted = f"integers [T, {count}] at level {chosen}, T above 0"
-        raise UsageError("tokens", found=f"{given.dtype} {given.shape}", wanted=wanted)
+        form = f"integers [T, {count}] at level {chosen}, T above 0"
+        raise UsageError(f"tokens must be {form}, not {given.dtype} of shape {given.shape}")
     return latents_to_wave(model, model.quantiser.latents(symbols_of(model, given, chosen), chosen), chosen)
 
 
@@ -160,10 +160,10 @@ def _checked(model: Model, latents: Array) -> Array:
     """latents [T, D] as float32. Raises UsageError."""
     dims, given = model.config.latent_dims, np.asarray(latents)
     if given.ndim != 2 or given.shape[1] != dims or not len(given) or given.dtype.kind not in "fiu":
-        wanted = f"numbers [T, {dims}], T above 0"
-        raise UsageError("latents", found=f"{given.dtype} {given.shape}", wanted=wanted)
+        form = f"numbers [T, {dims}], T above 0"
+        raise UsageError(f"latents must be {form}, not {given.dtype} of shape {given.shape}")
     with np.errstate(over="ignore"):
         given = given.astype(np.float32)
     if not np.isfinite(given).all():
-        raise UsageError("latents", found="NaN or infinite numbers", wanted="finite numbers")
+        raise UsageError("latents hold NaN or infinite numbers; make all of them finite")
     return given

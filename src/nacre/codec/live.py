@@ -64,17 +64,17 @@ class LiveSettings:
     denoise: bool = False
 
     def __post_init__(self) -> None:
-        wanted = {
+        limits = {
             "frames": (self.frames, 1, MOST_FRAMES),
             "loss": (self.loss, 0, 1),
             "reach_ms": (self.reach_ms, 40, 1000),
             "copy_level": (self.copy_level, 0, COPY_LEVELS - 1),
         }
-        for name, (found, low, high) in wanted.items():
-            if found is None:
+        for name, (value, low, high) in limits.items():
+            if value is None:
                 continue
-            if not low <= found <= high or (name in ("frames", "copy_level") and found != int(found)):
-                raise UsageError(name, found=found, wanted=f"{low} to {high}")
+            if not low <= value <= high or (name in ("frames", "copy_level") and value != int(value)):
+                raise UsageError(f"{name} must be {low} to {high}, not {value}")
 
 
 def reach_of(burst: float, frames: int = 1) -> float:

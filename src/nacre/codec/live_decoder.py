@@ -36,7 +36,7 @@ class LiveDecoder:
         line; `announced`: the packets are known to be of this model, so that sound may begin before one says so. Raises
         AudioError, UsageError."""
         if depth_ms is not None and not 0 <= depth_ms <= 1000:
-            raise UsageError("depth", found=f"{depth_ms:g} ms", wanted="0 to 1000 ms")
+            raise UsageError(f"depth must be 0 to 1000 ms, not {depth_ms:g} ms")
         self.model, self.stats = model, LiveStats()
         self.rate_hz = check_shape(model.config.rate_hz if rate_hz is None else rate_hz, 1)
         self._announced = announced

@@ -119,7 +119,7 @@ class Inbox:
         if payload.mode == Mode.ANNOUNCE:
             self.announced = True
         if not self.announced:
-            raise ForeignError("packet", found="none that names its model yet", wanted="one of those first")
+            raise ForeignError("no packet has named its model yet; wait for one that does")
         for index, copy in enumerate(payload.copies):
             at = frame - payload.reach - len(payload.copies) + 1 + index
             group = Group(copy.level, 1, copy.symbols, copy.code)

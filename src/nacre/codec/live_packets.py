@@ -108,14 +108,13 @@ class PayloadCoder:
         Raises StreamError for what no encoder of this model wrote.
         """
         if len(data) > MOST_BYTES:
-            raise StreamError("live payload bytes", found=len(data), wanted=f"at most {MOST_BYTES}")
+            raise StreamError(f"a live payload has at most {MOST_BYTES} bytes, not {len(data)}")
         chosen: list[Shares] = []
         payload = range_coder.serve([data], _noted(self._reading(context), chosen))
         if payload.known:
             bits = -float(np.log2(np.maximum(np.concatenate(chosen), 2.0**-24)).sum())
             if not -LUCK_BITS - SPARE_BITS <= 8 * len(data) - bits <= 8 + SPARE_BITS:
-                found, wanted = f"{len(data)} bytes", f"{bits / 8:.1f}, as its symbols cost"
-                raise StreamError("live payload", found=found, wanted=wanted)
+                raise StreamError(f"the live payload has {len(data)} bytes, but its symbols cost {bits / 8:.1f}")
         return payload
 
     def _answered(self, p: Payload, context: Context | None) -> Iterator[tuple[Ints, Shares]]:
@@ -182,17 +181,15 @@ class PayloadCoder:
         for _ in range(1 + len(self.model.bundle.fingerprint)):
             octets.append((yield from _answer(_even(256))))
         if octets[0] != VERSION:
-            raise ForeignError("live format version", found=octets[0], wanted=VERSION, next="use another nacre")
-        found, wanted = bytes(octets[1:]), self.model.bundle.fingerprint
-        if found != wanted:
-            raise ForeignError(
-                "model of the packets", found=found.hex(), wanted=wanted.hex(), next="see `nacre models`"
-            )
+            raise ForeignError(f"the packets have live format {octets[0]}, but this nacre reads {VERSION}; update it")
+        named, own = bytes(octets[1:]), self.model.bundle.fingerprint
+        if named != own:
+            raise ForeignError(f"the packets are of model {named.hex()}, not of {own.hex()}; see nacre models")
 
     def _level_of(self, size: int) -> Generator[SymbolRequest, Ints, int]:
         level = yield from _answer(_even(size))
         if level >= self.model.config.levels:
-            raise StreamError("quality level", found=level, wanted=f"below {self.model.config.levels}")
+            raise StreamError(f"the quality level must be below {self.model.config.levels}, not {level}")
         return level
 
     def _copies(self, mode: Mode, code: int) -> Generator[SymbolRequest, Ints, tuple[int, tuple[Frame, ...]]]:
@@ -207,7 +204,7 @@ class PayloadCoder:
             if way == OTHER:
                 last = yield from _answer(_even(GAIN_CODES))
             elif way == SAME and last is None:
-                raise StreamError("gain of a copy", found="the same as of no other", wanted="its own")
+                raise StreamError("the first copy of a packet must have a gain of its own")
             codes.append(None if way == SILENT else last)
         sounding = sum(found is not None for found in codes)
         rows = iter((yield from self._decoding(level, sounding, None)) if sounding else ())

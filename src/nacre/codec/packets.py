@@ -33,7 +33,7 @@ from nacre.model.model import Model
 
 CONTEXT, STATIC = "context", "static"
 PRIORS = (CONTEXT, STATIC)
-LOST = "packet lost"
+LOST = "the packet is lost"
 SIDE_BY_SIDE = 64  # groups that the context prior decodes at once; bounds the memory
 ESCAPED_BYTES = 5  # a symbol costs at most two answers of 24 bits and 9
 
@@ -172,8 +172,8 @@ class PacketCoder:
         complete: list[_Written] = []
         for index, (packet, count) in enumerate(zip(packets, frames, strict=True)):
             if packet is not None and packet.level >= len(self.static.counts):
-                wanted = f"below {len(self.static.counts)}"
-                groups[index] = StreamError("quality level", found=packet.level, wanted=wanted)
+                limit = f"below {len(self.static.counts)}"
+                groups[index] = StreamError(f"the quality level must be {limit}, not {packet.level}")
             elif packet is not None and not packet.payload:
                 groups[index] = Group(packet.level, count, None)
             elif packet is not None:
@@ -205,7 +205,7 @@ class PacketCoder:
         for written in complete:
             size, longest = len(_data(written.packet)), ESCAPED_BYTES * written.frames * (self.columns + more)
             if size > longest:
-                raise StreamError("payload bytes", found=size, wanted=f"at most {longest}")
+                raise StreamError(f"a payload of {written.frames} frames has at most {longest} bytes, not {size}")
         return list(range_coder.serve([_data(written.packet) for written in complete], self._requests(complete)))
 
     def _by_tables(self, written: _Written) -> Array:
@@ -243,9 +243,5 @@ def _checked(packet: Packet, symbols: Symbols) -> Group | StreamError:
     check = range_coder.check_value(symbols.latents, packet.level, code, symbols.residual, symbols.band)
     if check == packet.check and code < GAIN_CODES:
         return Group(packet.level, len(symbols.latents), symbols.latents, code, symbols.residual, symbols.band)
-    return StreamError(
-        "symbol check failed",
-        found=f"{check:04x}",
-        wanted=f"{packet.check:04x}",
-        next="damaged bytes or another model, see `nacre info`",
-    )
+    checks = f"{check:04x}, not {packet.check:04x}"
+    return StreamError(f"the symbol check failed ({checks}): damaged bytes, or another model; see nacre info")

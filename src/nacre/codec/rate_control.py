@@ -96,23 +96,23 @@ def plan_rate(
 ) -> RatePlan:
     """What the options ask for, of levels without residual layer if `plain`. Raises UsageError."""
     if bitrate_kbps is not None and quality is not None:
-        raise UsageError("bitrate and quality", found="both", wanted="one of them")
+        raise UsageError("bitrate and quality exclude each other; give one of them")
     rates = (model.bundle.rates_kbps if prior == CONTEXT else model.bundle.static_rates_kbps) * channels
     if plain:
         rates = rates[: model.plain_levels]
     if quality is not None:
         if not 0 <= quality <= 100:
-            raise UsageError("quality", found=quality, wanted="0 to 100")
+            raise UsageError(f"quality must be 0 to 100, not {quality:g}")
         level = round(quality / 100 * (len(rates) - 1))
         return RatePlan(rates, None, level, HEADER_BYTES, plain_levels=model.plain_levels)
     usual = float(np.clip(DEFAULT_KBPS * channels, rates[0], rates[-1]))
-    wanted = usual if bitrate_kbps is None else bitrate_kbps
-    if not rates[0] * 0.97 <= wanted <= rates[-1] * 1.03:
-        without = ", without residual layer" if plain else ""
-        span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {channels} channel(s){without}"
-        raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span, next=f"model {model.name}")
-    level = int(np.abs(np.log(rates / wanted)).argmin())
-    return RatePlan(rates, wanted, level, HEADER_BYTES, plain_levels=model.plain_levels)
+    target = usual if bitrate_kbps is None else bitrate_kbps
+    if not rates[0] * 0.97 <= target <= rates[-1] * 1.03:
+        form = f"{channels} channel{'s' * (channels > 1)}{' without residual layer' * plain}"
+        span = f"{rates[0]:.1f} to {rates[-1]:.1f} kb/s for {form}"
+        raise UsageError(f"bitrate {target:g} kb/s is outside what model {model.name} can do, {span}")
+    level = int(np.abs(np.log(rates / target)).argmin())
+    return RatePlan(rates, target, level, HEADER_BYTES, plain_levels=model.plain_levels)
 
 
 def fixed_plan(model: Model, channels: int, level: int, prior: str = CONTEXT) -> RatePlan:

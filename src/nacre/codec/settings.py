@@ -35,13 +35,13 @@ class Settings:
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
             if value is not None and not number:
-                raise UsageError(name, found=repr(value)[:40], wanted="a number")
+                raise UsageError(f"{name} must be a number, not {repr(value)[:40]}")
         if self.stereo not in MODES:
-            raise UsageError("stereo", found=self.stereo, wanted=" or ".join(MODES))
+            raise UsageError(f"stereo must be {' or '.join(MODES)}, not {self.stereo}")
         if self.prior not in PRIORS:
-            raise UsageError("prior", found=self.prior, wanted=" or ".join(PRIORS))
+            raise UsageError(f"prior must be {' or '.join(PRIORS)}, not {self.prior}")
         if self.denoise and not model.denoises:
-            raise UsageError("denoise", found=f"model {model.name}", wanted="a model that can denoise")
+            raise UsageError(f"model {model.name} cannot denoise; choose a model that can denoise")
         if self.level is not None:
             self._check_level(model)
 
@@ -59,7 +59,7 @@ class Settings:
     def band(self, model: Model, rate_hz: int, channels: int) -> Band:
         """The band layer of a file: up to `band_khz` at most or, of None, where it suits. Raises UsageError."""
         if self.band_khz is not None and self.band_khz not in KHZ:
-            raise UsageError("band", found=self.band_khz, wanted="8, 12 or 20 kHz")
+            raise UsageError(f"band must be 8, 12 or 20 kHz, not {self.band_khz}")
         without = "denoise" if self.denoise else "packet_bytes" if self.packet_bytes else ""
         if not fits_core(model):
             without = f"model {model.name}"
@@ -68,23 +68,22 @@ class Settings:
             bare = without or sparse or self.level is not None or rate_hz < LEAST_RATE_HZ
             return Band.NONE if bare else widest(rate_hz)
         if without and self.band_khz != NARROW:
-            raise UsageError("band", found=f"{self.band_khz} kHz with {without}", wanted=f"{NARROW} kHz")
+            raise UsageError(f"band must be {NARROW} kHz with {without}, not {self.band_khz} kHz")
         return min(widest(rate_hz), KHZ[self.band_khz])
 
     def _check_level(self, model: Model) -> None:
         others = [name for name in ("bitrate_kbps", "quality", "packet_bytes") if getattr(self, name) is not None]
         if others:
-            raise UsageError("level", found=f"{others[0]} too", wanted="one of them")
+            raise UsageError(f"level and {others[0]} exclude each other; give one of them")
         if self.denoises_latents(model) and model.level(self.level) >= model.plain_levels:
-            wanted = f"0 to {model.plain_levels - 1}"
-            raise UsageError("level", found=f"{self.level}, with denoise", wanted=wanted)
+            raise UsageError(f"level must be 0 to {model.plain_levels - 1} with denoise, not {self.level}")
 
     def check_size(self) -> None:
         """Raise UsageError for packets of one size that cannot be."""
         if self.packet_bytes is None:
             return
         if self.bitrate_kbps is not None or self.quality is not None:
-            raise UsageError("packet_bytes", found="a bitrate or quality too", wanted="one of them")
+            raise UsageError("packet_bytes does not go with a bitrate or quality; give one of them")
         if not MIN_PACKET_BYTES <= self.packet_bytes <= MAX_PACKET_BYTES:
-            wanted = f"{MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}"
-            raise UsageError("packet_bytes", found=self.packet_bytes, wanted=wanted)
+            span = f"{MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}"
+            raise UsageError(f"packet_bytes must be {span}, not {self.packet_bytes}")

@@ -72,7 +72,7 @@ class StreamEncoder:
         """wave [C, N] (or [N]) float32 at the stream's rate -> packets of the groups it completes."""
         wave = as_sound(wave)
         if len(wave) != self.header.channels:
-            raise AudioError("wave", found=f"{len(wave)} channels", wanted=self.header.channels)
+            raise AudioError(f"wave has {len(wave)} channels, but the stream has {self.header.channels}")
         packets = []
         block = self.model.config.group_samples
         for at in range(0, wave.shape[1], block):
@@ -187,7 +187,7 @@ class Packets(Protocol):
 def file_of(stream: Packets, wave: Array) -> bytes:
     """A whole file of wave [C, N] by an encoder that has had nothing yet. Raises AudioError."""
     if wave.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("wave holds no samples; give at least one")
     file = io.BytesIO()
     writer = container.Writer(file, stream.header)
     for packet in [*stream.push(wave), *stream.flush()]:
@@ -291,16 +291,13 @@ def check_model(model: Model, header: Header) -> None:
     """Raise StreamError unless the file was written for this very model."""
     bundle = model.bundle
     if header.fingerprint not in bundle.fingerprints or header.kind != bundle.kind:
-        raise StreamError(
-            "model",
-            found=f"a file for {header.fingerprint.hex()}",
-            wanted=f"{bundle.fingerprint.hex()} ({bundle.name})",
-            next="decode with the model that wrote it: --model FOLDER",
-        )
+        models = f"{header.fingerprint.hex()}, not for {bundle.fingerprint.hex()} ({bundle.name})"
+        raise StreamError(f"the file is for model {models}; decode with the model that wrote it, --model FOLDER")
     if header.band and not fits_core(model):
-        raise StreamError("band layer", found=f"model {model.name}", wanted="frames of 20 ms at 16 kHz")
+        raise StreamError(f"the file has a band layer, for which model {model.name} lacks frames of 20 ms at 16 kHz")
     if header.group_frames != model.config.group_frames:
-        raise StreamError("group_frames", found=header.group_frames, wanted=model.config.group_frames)
+        own = f"model {model.name} has {model.config.group_frames}"
+        raise StreamError(f"the file has groups of {header.group_frames} frames, but {own}")
 
 
 def verify(model: Model, contents: Contents) -> list[Damage]:

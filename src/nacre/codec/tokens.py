@@ -69,9 +69,10 @@ class Tokens(Frames):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.balance is not None and (self.channels != 2 or self.balance.shape != self.gains.shape[1:]):
-            raise UsageError("balance", found=self.balance.shape, wanted="[G] of two channels")
+            form = f"two channels and one number a group, shape {self.gains.shape[-1:]}"
+            raise UsageError(f"balance needs {form}, not {self.balance.shape} for {self.channels} channels")
         if self.fine is not None and self.fine.shape[:-1] != self.tokens.shape[:-1]:
-            raise UsageError("fine", found=self.fine.shape, wanted="one row a frame")
+            raise UsageError(f"fine must have one row a frame, {self.tokens.shape[:-1]}, not {self.fine.shape}")
 
     def arrays(self) -> dict[str, Array]:
         """Everything as arrays; see `Frames.arrays`. What is None is empty."""
@@ -96,7 +97,7 @@ def tokens_of(model: Model, wave: Array, rate_hz: float, level: int | None = Non
     sound = as_sound(wave)
     check_shape(rate_hz, len(sound))
     if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("wave holds no samples; give at least one")
     sound = mixed(sound, mono)
     stream = StreamEncoder(model, rate_hz, len(sound), Settings(prior=STATIC, level=model.level(level)))
     packets: list[Packet | None] = [*stream.push(sound), *stream.flush()]
@@ -108,7 +109,7 @@ def tokens_in(model: Model, contents: Contents) -> Tokens:
     stream, channels = StreamDecoder(model, contents), contents.header.channels
     count = ceil_div(len(contents.packets), channels)
     if not count:
-        raise StreamError("file", found="no groups", wanted="sound")
+        raise StreamError("the file holds no groups of sound")
     sizes = [stream.group_frames(group) for group in range(count)]
     table = _Table(model, channels, sizes)
     balance, balances = SEPARATE, np.zeros(count, np.uint8)
@@ -152,7 +153,7 @@ class _Table:
         lowest, highest = (edge[:used] for edge in self.model.static_prior.ranges(level))
         wanted: Array = np.zeros((1, used), np.int32) if symbols is None else symbols[:, :used]
         if ((wanted < lowest) | (wanted > highest)).any():
-            raise StreamError(f"symbols of group {group}", found="sizes without a token", wanted="those of the tables")
+            raise StreamError(f"group {group} holds symbols beyond the model's tables, which have no token")
         self.tokens[channel, rows, :used] = wanted - lowest
         self.levels[channel, group] = level
         if isinstance(held, StreamError):
@@ -182,8 +183,8 @@ class TokenDecoder(StreamDecoder):
         self.tokens = tokens
         super().__init__(model, _contents(model, tokens), rate_hz)
         if self.frames != tokens.length:
-            found = f"{tokens.length} frames for {tokens.samples} samples at {tokens.rate_hz} Hz"
-            raise UsageError("tokens", found=found, wanted=self.frames)
+            sound = f"{tokens.samples} samples at {tokens.rate_hz} Hz"
+            raise UsageError(f"tokens of {sound} must have {self.frames} frames, not {tokens.length}")
         for group, channel in np.ndindex(ceil_div(tokens.length, tokens.group_frames), tokens.channels):
             self._held(group, channel)
 
@@ -212,15 +213,17 @@ class TokenDecoder(StreamDecoder):
             return None
         hop, fine = self.model.config.hop_samples, self.tokens.fine
         if fine is None or fine.shape[-1] != hop:
-            raise UsageError(f"fine of level {level}", found=getattr(fine, "shape", "none"), wanted=f"{hop} a frame")
+            given = "none" if fine is None else f"{fine.shape[-1]} of them"
+            raise UsageError(f"level {level} needs {hop} fine symbols a frame, not {given}")
         return fine.reshape(self.tokens.channels, -1, hop)[channel, rows].reshape(-1, layer.size).astype(np.int32)
 
 
 def file_of(model: Model, tokens: Tokens, prior: str = CONTEXT) -> bytes:
     """The file that holds these tokens, written by one of PRIORS. Raises UsageError where groups are lost."""
-    if tokens.lost or prior not in PRIORS:
-        found = f"{tokens.lost} groups lost, prior {prior}"
-        raise UsageError("tokens", found=found, wanted=f"all groups, {' or '.join(PRIORS)}")
+    if tokens.lost:
+        raise UsageError(f"tokens with lost groups ({tokens.lost}) make no file; take them from an undamaged one")
+    if prior not in PRIORS:
+        raise UsageError(f"prior must be {' or '.join(PRIORS)}, not {prior}")
     stream, coder, file = TokenDecoder(model, tokens), PacketCoder.of(model, prior), io.BytesIO()
     fingerprint = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
     writer = Writer(file, replace(stream.header, fingerprint=fingerprint))
@@ -256,13 +259,13 @@ def symbols_of(model: Model, tokens: Array, level: int, first_frame: int = 0) ->
     lowest, highest = model.static_prior.ranges(level)
     used = model.quantiser.used(level)
     if tokens.shape[1] < used or tokens.dtype.kind not in "iu":
-        wanted = f"integers [T, {used}] at level {level}"
-        raise UsageError("tokens", found=f"{tokens.dtype} {tokens.shape}", wanted=wanted)
+        form = f"integers [T, {used}] at level {level}"
+        raise UsageError(f"tokens must be {form}, not {tokens.dtype} of shape {tokens.shape}")
     given, alphabet = tokens[:, :used], (highest - lowest + 1)[:used]
     if (given < 0).any() or (given >= alphabet).any():
         frame, column = np.argwhere((given < 0) | (given >= alphabet))[0].tolist()
-        place, wanted = f"token of frame {first_frame + frame}, column {column}", f"0 to {alphabet[column] - 1}"
-        raise UsageError(place, found=given[frame, column], wanted=wanted)
+        place, span = f"frame {first_frame + frame}, column {column}", f"0 to {alphabet[column] - 1}"
+        raise UsageError(f"the token of {place} must be {span}, not {given[frame, column]}")
     symbols = np.zeros((len(given), model.quantiser.columns), np.int32)
     symbols[:, :used] = given + lowest[:used]
     return symbols

@@ -40,13 +40,15 @@ class EchoSettings:
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            raise UsageError("settings", found=text[:40], wanted="a JSON object")
+            raise UsageError(f"settings must be a JSON object, not {text[:40]!r}")
         known = {field.name: field.default for field in fields(cls)}
         for name, value in message.items():
             number = isinstance(value, (int, float)) and isinstance(value, bool) == (name == "copies")
-            if name not in known or not number:
-                wanted = f"a number for one of {', '.join(known)}"
-                raise UsageError(f"setting {name[:20]}", found=str(value)[:20], wanted=wanted)
+            if name not in known:
+                raise UsageError(f"there is no setting {name[:20]!r}; use {', '.join(known)}")
+            if not number:
+                kind = "true or false" if name == "copies" else "a number"
+                raise UsageError(f"setting {name} must be {kind}, not {str(value)[:20]!r}")
         return cls(**message)
 
     @property

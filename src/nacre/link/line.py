@@ -32,18 +32,18 @@ class Line:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wanted = {
+        limits = {
             "loss": (self.loss, 0, 1),
             "burst": (self.burst, 1, 100),
             "delay": (self.delay_ms, 0, 10_000),
             "jitter": (self.jitter_ms, 0, 1000),
             "drift": (self.drift_ppm, -1000, 1000),
         }
-        for name, (found, low, high) in wanted.items():
-            if not low <= found <= high:
-                raise UsageError(name, found=found, wanted=f"{low:g} to {high:g}")
-        if self.burst > 1 and self.loss > self.burst / (1 + self.burst):
-            raise UsageError("loss", found=self.loss, wanted=f"at most {self.burst / (1 + self.burst):.2f} in bursts")
+        for name, (value, low, high) in limits.items():
+            if not low <= value <= high:
+                raise UsageError(f"{name} must be {low:g} to {high:g}, not {value:g}")
+        if self.burst > 1 and self.loss > (most := self.burst / (1 + self.burst)):
+            raise UsageError(f"loss in bursts of {self.burst:g} must be at most {most:.2f}, not {self.loss:g}")
 
     @property
     def reach_ms(self) -> float:

@@ -37,7 +37,7 @@ def address_of(text: str, host: str = "127.0.0.1") -> Address:
     """
     name, _, port = text.rpartition(":") if ":" in text else (text, "", str(DEFAULT_PORT))
     if not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise UsageError("address", found=text, wanted="HOST:PORT, PORT from 1 to 65535")
+        raise UsageError(f"an address must be HOST:PORT, PORT from 1 to 65535, not {text}")
     return name.strip("[]") or host, int(port)
 
 

@@ -62,22 +62,23 @@ class PcmReader:
         while True:
             head = self._take(8)
             if len(head) < 8:
-                raise AudioError("wav from a pipe", found="its end", wanted="16-bit samples")
+                raise AudioError("the piped wav ends before its samples; send a wav of 16 bits")
             name, size = head[:4], int.from_bytes(head[4:], "little")
             if name == b"data":
                 return
             if size > LONGEST_CHUNK:
-                raise AudioError("wav from a pipe", found=f"{size} bytes of {name!r}", wanted="fmt, then data")
+                raise AudioError(f"the piped wav has {size} bytes of {name!r}, where fmt and data should be")
             body = self._take(size + size % 2)
             if name == b"fmt ":
                 self._read_format(body)
 
     def _read_format(self, body: bytes) -> None:
         if len(body) < 16:
-            raise AudioError("wav from a pipe", found=f"a format of {len(body)} bytes", wanted="16 or more")
+            raise AudioError(f"the piped wav has a format of {len(body)} bytes, but needs 16 or more")
         tag, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", body)
         if bits != 16 or tag not in (1, 0xFFFE) or not 1 <= channels <= 8:
-            raise AudioError("wav from a pipe", found=f"{bits} bits, format {tag}", wanted="16-bit samples")
+            form = f"{bits} bits, format {tag} and {channels} channels"
+            raise AudioError(f"the piped wav has {form}; send 16-bit samples of 1 to 8 channels")
         self.channels, self.rate_hz = channels, rate_hz
 
 
@@ -123,7 +124,7 @@ def decode_pipe(
     _put(target, decoder.push(None, now_s + depth_ms / 1000), skip)
     target.flush()
     if packets.left_bytes:
-        raise StreamError("packets from a pipe", found="the end inside a packet", wanted="whole packets")
+        raise StreamError("the pipe ends inside a packet; send whole packets")
     return decoder.stats
 
 

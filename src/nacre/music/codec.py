@@ -69,12 +69,12 @@ class MusicCodec:
     def parse(self, data: bytes) -> Contents:
         """Packets of a file, checked to be for this model. Raises StreamError."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise StreamError("file", found=type(data).__name__, wanted="bytes")
+            raise StreamError(f"a file must be given as bytes, not {type(data).__name__}")
         contents = container.unpack(bytes(data), partial(packet_count, LAYOUT))
         header = contents.header
         if (header.fingerprint, header.kind, header.group_frames) != (self.model.fingerprint, MUSIC, GROUP_FRAMES):
-            found, wanted = f"a file for {header.fingerprint.hex()}", f"{self.model.fingerprint.hex()} ({NAME})"
-            raise StreamError("model", found=found, wanted=wanted, next="leave --model out")
+            models = f"{header.fingerprint.hex()}, not for {self.model.fingerprint.hex()} ({NAME})"
+            raise StreamError(f"the file is for model {models}; leave --model out")
         return contents
 
     def verify(self, contents: Contents) -> list[Damage]:

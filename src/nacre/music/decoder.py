@@ -45,13 +45,14 @@ def read_packet(model: MusicModel, packet: Packet | None, frames: int, channels:
     fineness, data = packet.payload[0], packet.payload[1:].rstrip(b"\0")
     longest = ESCAPED_BITS * frames * channels * (TOP + BANDS + PARTS) // 8
     if fineness >= STEPS or len(data) > longest:
-        return StreamError("packet", found=f"fineness {fineness}, {len(data)} bytes", wanted=f"below {STEPS}")
+        limits = f"more than {STEPS - 1} and {longest}"
+        return StreamError(f"the packet has a fineness of {fineness} and {len(data)} bytes, {limits}")
     try:
         symbols = range_coder.serve([data], model.tables.decoding(frames, channels, fineness))
     except StreamError as error:
         return error
-    if (found := check_of(symbols, packet.level, fineness)) != packet.check:
-        return StreamError("symbol check failed", found=f"{found:04x}", wanted=f"{packet.check:04x}")
+    if (check := check_of(symbols, packet.level, fineness)) != packet.check:
+        return StreamError(f"the symbol check failed ({check:04x}, not {packet.check:04x}): damaged bytes")
     return MusicGroup(frames, symbols, fineness)
 
 

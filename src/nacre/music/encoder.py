@@ -51,7 +51,7 @@ class MusicEncoder:
         """wave [C, N] (or [N]) float32 at the stream's rate -> packets of the groups it completes."""
         wave = as_sound(wave)
         if len(wave) != self.header.channels:
-            raise AudioError("wave", found=f"{len(wave)} channels", wanted=self.header.channels)
+            raise AudioError(f"wave has {len(wave)} channels, but the stream has {self.header.channels}")
         packets = []
         for at in range(0, wave.shape[1], GROUP):
             piece = wave[:, at : at + GROUP]
@@ -127,15 +127,14 @@ def check_of(symbols: GroupSymbols, level: int, fineness: int) -> int:
 
 
 def _check(settings: Settings) -> None:
-    """Raise UsageError for what cannot be asked of a model of music."""
+    """Raise UsageError for settings that a model of music lacks."""
     if settings.stereo not in MODES:
-        raise UsageError("stereo", found=settings.stereo, wanted=" or ".join(MODES))
-    asked = {name: getattr(settings, name) for name in ("denoise", "packet_bytes", "level", "band_khz")}
-    asked["prior"] = settings.prior != CONTEXT
-    for name, value in asked.items():
+        raise UsageError(f"stereo must be {' or '.join(MODES)}, not {settings.stereo}")
+    given = {name: getattr(settings, name) for name in ("denoise", "packet_bytes", "level", "band_khz")}
+    given["prior"] = settings.prior != CONTEXT
+    for name, value in given.items():
         if value:
-            wanted = "none of it: that is for speech"
-            raise UsageError(name, found=getattr(settings, name), wanted=wanted, next="--model speech-16k")
+            raise UsageError(f"{name} is for speech, not for music; leave it out, or use --model speech-16k")
 
 
 class _Part:

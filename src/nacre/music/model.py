@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nacre.core.errors import BundleError, UsageError
+from nacre.core.errors import BundleError, UsageError, reason
 from nacre.core.units import Layout
 from nacre.dsp.blocks import FRAME, HALF
 from nacre.model.bundle import MODELS
@@ -41,26 +41,27 @@ class MusicModel:
         facts, path = _facts(folder / FACTS), folder / TABLES
         try:
             if path.stat().st_size > LARGEST_BYTES:
-                raise BundleError(str(path), found="a huge file", wanted="tables of a music model")
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+                raise BundleError(f"{path} is too large for the tables of a music model, over {LARGEST_BYTES} bytes")
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise BundleError(str(path), found=error.strerror, wanted="tables of a music model") from error
-        if found != facts.get("sha256"):
-            raise BundleError(str(path), found=found[:8], wanted=str(facts.get("sha256"))[:8], next="copy it again")
-        return cls(folder, str(facts.get("name")), bytes.fromhex(found[:8]), MusicTables.load(path), facts)
+            raise BundleError(f"{path} cannot be read ({reason(error)}); copy the model again") from error
+        if digest != facts.get("sha256"):
+            given = f"its hash is {digest[:8]}, not {str(facts.get('sha256'))[:8]}"
+            raise BundleError(f"{path} is damaged or of another model, for {given}; copy the model again")
+        return cls(folder, str(facts.get("name")), bytes.fromhex(digest[:8]), MusicTables.load(path), facts)
 
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise BundleError(str(path), found="a huge file", wanted="facts of a music model")
+            raise BundleError(f"{path} is too large for the settings of a music model, over {LARGEST_BYTES} bytes")
         facts = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BundleError(str(path), found=error.strerror, wanted="a folder of a music model") from error
+        raise BundleError(f"{path} cannot be read ({reason(error)}); give the folder of a music model") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(str(path), found="damaged JSON", wanted="facts of a music model") from error
+        raise BundleError(f"{path} is damaged, for it is no JSON; copy the model again") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise BundleError(str(path), wanted=f"format {FORMAT}", next="update nacre")
+        raise BundleError(f"{path} has another format than {FORMAT}, which this nacre reads; update nacre")
     return facts
 
 
@@ -88,7 +89,7 @@ def find(name: str | Path = NAME) -> MusicModel:
     """By the name of one in the package, or by its folder. Raises UsageError, BundleError."""
     if folder := _folder(name):
         return MusicModel.load(folder)
-    raise UsageError(f"model {name}", found="no such model of music", wanted=NAME)
+    raise UsageError(f"there is no such model of music as {name}; use {NAME}")
 
 
 def _folder(name: str | Path) -> Path | None:

@@ -54,18 +54,18 @@ class MusicPlan:
 def plan_music(channels: int, bitrate_kbps: float | None, quality: float | None) -> MusicPlan:
     """What the options ask for. Raises UsageError."""
     if bitrate_kbps is not None and quality is not None:
-        raise UsageError("bitrate and quality", found="both", wanted="one of them")
+        raise UsageError("bitrate and quality exclude each other; give one of them")
     if quality is not None:
         if not 0 <= quality <= 100:
-            raise UsageError("quality", found=quality, wanted="0 to 100")
+            raise UsageError(f"quality must be 0 to 100, not {quality:g}")
         return MusicPlan(None, quality, COARSEST)
-    wanted = DEFAULT_KBPS.get(channels, DEFAULT_KBPS[1] * channels) if bitrate_kbps is None else bitrate_kbps
+    target = DEFAULT_KBPS.get(channels, DEFAULT_KBPS[1] * channels) if bitrate_kbps is None else bitrate_kbps
     least, most = LEAST_KBPS * channels, MOST_KBPS * channels
-    if not least <= wanted <= most:
-        span = f"{least:g} to {most:g} kb/s for {channels} channel(s) of music"
-        raise UsageError("bitrate", found=f"{wanted:g} kb/s", wanted=span)
-    first = _within(NOMINAL - 6 - (math.log(wanted / channels / 16)) / SLOPE)
-    return MusicPlan(wanted, 0.0, first)
+    if not least <= target <= most:
+        span = f"{least:g} to {most:g} kb/s for {channels} channel{'s' * (channels > 1)}"
+        raise UsageError(f"bitrate {target:g} kb/s is outside what music takes, {span}")
+    first = _within(NOMINAL - 6 - (math.log(target / channels / 16)) / SLOPE)
+    return MusicPlan(target, 0.0, first)
 
 
 def _nearest(first: int, wanted: float, size_of: Callable[[int], float]) -> int:

@@ -79,15 +79,15 @@ class MusicTables:
     arrays: dict[str, Array]
 
     def __post_init__(self) -> None:
-        found = tuple(self.arrays[name].shape for name in MEMBERS)
-        if found != _SHAPES:
-            raise BundleError("music tables: sizes", found=found, wanted=_SHAPES)
+        shapes = tuple(self.arrays[name].shape for name in MEMBERS)
+        if shapes != _SHAPES:
+            raise BundleError(f"music tables must have the shapes {_SHAPES}, not {shapes}")
         for name in _COUNTS:
             counts = self.arrays[name]
             if (counts == 0).any() or (counts.sum(-1, dtype=np.int64) != TOTAL).any():
-                raise BundleError(f"music tables: {name}", wanted=f"counts above 0, {TOTAL} in all")
+                raise BundleError(f"the music tables' {name} must be counts above 0, {TOTAL} in all")
         if (np.diff(self.arrays["edges"].astype(np.int64)) <= 0).any() or (self.arrays["first"] >= LEVELS).any():
-            raise BundleError("music tables: edges, first", wanted=f"rising numbers, and levels below {LEVELS}")
+            raise BundleError(f"the music tables' edges must rise, and their first levels be below {LEVELS}")
 
     @classmethod
     def load(cls, path: Path) -> MusicTables:
@@ -129,7 +129,7 @@ class MusicTables:
                     distances = yield from request_symbols([0], self._levels[rows.reshape(1, -1)], _LEVEL_LOWEST)
                     now = expected + distances.reshape(expected.shape)
                     if now.size and not 0 <= now.min() <= now.max() < LEVELS:
-                        raise StreamError("level of a band", found=now.max(), wanted=f"0 to {LEVELS - 1}")
+                        raise StreamError(f"the level of a band must be 0 to {LEVELS - 1}, not {now.max()}")
                     levels[channel, tier.frames, odd::2] = now
         values = np.zeros((channels, frames, TOP), np.int32)
         found_so_far = GroupSymbols(splits, shares, angles, levels, values)
