@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from nacre.batch.coded import codec_of
+from nacre.codec.stream import StreamDecoder
 from nacre.core.errors import NacreError, StreamError, UsageError
 from nacre.corpus import run, shards, work
 from nacre.corpus.coders import Making
@@ -283,6 +284,73 @@ def test_folder_without_sound_and_missing_columns_are_refused(tmp_path, folder):
         open_source(str(tmp_path / "n.parquet"), Wanted())
 
 
+# --- .nacre files as recordings
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory, folder) -> Path:
+    return make_csv(folder, tmp_path_factory.mktemp("list"))
+
+
+@pytest.mark.parametrize("to", [*shards.SUFFIXES, "folder"])
+def test_tokens_of_files_are_read_without_making_sound(here, monkeypatch, to, labelled, tmp_path, tiny_model):
+    coded, tiny = tmp_path / "coded", codec_of(str(tiny_model))
+    wanted = Wanted(keep=("label",))
+    assert run_corpus(request(labelled, coded, encoding(tiny_model), wanted, to="tree" if to == "folder" else to)).good
+    files = [row["nacre"] for row in Corpus(coded)]
+    if to == "folder":  # of files alone, as `nacre encode` leaves them
+        coded, wanted = coded / "files", Wanted()
+    monkeypatch.setattr(StreamDecoder, "waves", None)
+    assert run_corpus(request(coded, tmp_path / "out", Making("tokens", str(tiny_model), {"level": 3}), wanted)).good
+    rows = Corpus(tmp_path / "out")
+    assert [row["key"] for row in rows] == [f"k{i}" + ".nacre" * (to == "folder") for i in range(COUNT)]
+    if to != "folder":
+        assert [row["label"] for row in rows] == [f"l{i}" for i in range(COUNT)]
+    for row, file in zip(rows, files, strict=True):
+        held = tiny.symbols(file)
+        np.testing.assert_array_equal(row["tokens"], held.tokens)
+        assert (row["rate_hz"], row["samples"]) == (held.rate_hz, held.samples)
+        assert row["levels"].tolist() == held.levels.tolist()
+
+
+def test_latents_and_features_of_files_are_those_of_their_sound(here, labelled, tmp_path, tiny_model):
+    coded, tiny = tmp_path / "coded", codec_of(str(tiny_model))
+    assert run_corpus(request(labelled, coded, encoding(tiny_model))).good
+    waves = [tiny.decode(row["nacre"])[0][0] for row in Corpus(coded)]
+    assert run_corpus(request(coded, tmp_path / "latents", Making("latents", str(tiny_model), {"level": 3}))).good
+    rows = Corpus(tmp_path / "latents")
+    for row, wave in zip(rows, waves, strict=True):
+        np.testing.assert_array_equal(tiny.from_latents(rows.frames(row)), wave)
+    mean = Making("features", str(tiny_model), MEAN.options)
+    assert run_corpus(request(coded, tmp_path / "mean", mean)).good
+    for row, wave in zip(Corpus(tmp_path / "mean"), waves, strict=True):
+        np.testing.assert_array_equal(row["mfcc"], features.extract(wave, RATE_HZ, "mfcc", "mean"))
+
+
+def test_files_that_are_damaged_of_two_channels_or_of_another_model(here, tmp_path, waves, tiny_model):
+    tiny, out, wave = codec_of(str(tiny_model)), tmp_path / "out", np.concatenate(waves)
+    whole = tiny.encode(wave, RATE_HZ, quality=50)
+    files = {
+        "a": whole,
+        "b": whole[:-20],
+        "c": tiny.encode(np.stack([wave, wave[::-1]]), RATE_HZ),
+        "d": codec_of("speech-16k").encode(waves[9], RATE_HZ),
+        "e": b"no file",
+    }
+    (tmp_path / "in").mkdir()
+    for name, data in files.items():
+        (tmp_path / f"in/{name}.nacre").write_bytes(data)
+    assert not run_corpus(request(tmp_path / "in", out, Making("tokens", str(tiny_model), {"level": 3}))).good
+    assert [row["key"] for row in Corpus(out)] == ["a.nacre", "b.nacre", "c.nacre"]
+    told = {row["key"]: (row["status"], row["error"]) for row in errors(out)}
+    assert told.keys() == {"b.nacre", "d.nacre", "e.nacre"}
+    assert told["b.nacre"][0] == "not all"
+    assert "tokens of another model, speech-16k" in told["d.nacre"][1]
+    assert Corpus(out)[2]["samples"] == len(wave)
+    with pytest.raises(UsageError, match=r"holds tokens, from which nothing else is made"):
+        open_source(str(out), Wanted())
+
+
 # --- destinations
 
 
@@ -376,7 +444,7 @@ def test_bad_rows_stand_in_the_table_and_not_in_the_way(here, nacre, folder, tmp
     said = {int(row["row"]): row for row in errors(tmp_path / "out")}
     assert sorted(said) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert {row["shard"] for row in said.values()} == {"0", "1"}
-    for row, words in {1: "No such file", 2: "an empty file", 3: "no samples", 4: "column label", 5: "no JSON"}.items():
+    for row, words in {1: "No such file", 2: "is empty", 3: "no samples", 4: "column label", 5: "no JSON"}.items():
         assert words in said[row]["error"], said[row]
     assert "not a sound file" in said[6]["error"]
     assert said[7]["status"] == "not all"

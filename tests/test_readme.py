@@ -121,7 +121,7 @@ def test_corpus_guide_runs_as_written(shell, tmp_path: Path) -> None:
     (tmp_path / "src").symlink_to(ROOT / "src")
     guide = (ROOT / "docs" / "guides" / "corpus.md").read_text()
     blocks = re.findall(r"<!-- tested(?:: (\d|python))? -->\n```(?:bash|python)\n(.*?)```", guide, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     for code, script in blocks:
         if code == "python":
             (tmp_path / "block.py").write_text(script)

@@ -69,7 +69,12 @@ def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
 
 def open_one(file: str, model: str | None) -> tuple[Contents, Codec | MusicCodec]:
     """Packets and codec of a file. Raises StreamError for several joined."""
-    files = open_all(file, model)
+    return open_data(file, read_coded(file), model)
+
+
+def open_data(file: str, data: bytes, model: str | None) -> tuple[Contents, Codec | MusicCodec]:
+    """The same of a file's bytes."""
+    files = _all_of(file, data, model)
     if len(files) > 1:
         raise StreamError(file, found=f"{len(files)} .nacre files joined", wanted="one", next="decode takes them all")
     return files[0]
@@ -77,8 +82,12 @@ def open_one(file: str, model: str | None) -> tuple[Contents, Codec | MusicCodec
 
 def open_all(file: str, model: str | None) -> list[tuple[Contents, Codec | MusicCodec]]:
     """Packets and codec of a file, or of each of several that were joined."""
+    return _all_of(file, read_coded(file), model)
+
+
+def _all_of(file: str, joined: bytes, model: str | None) -> list[tuple[Contents, Codec | MusicCodec]]:
     files = []
-    for data in _apart(_read(file)):
+    for data in _apart(joined):
         codec = file_codec_of(model if model is not None else _model_of(file, data))
         try:
             files.append((codec.parse(data), codec))
@@ -122,7 +131,8 @@ def is_coded(file: str) -> bool:
     return Path(file).suffix == ".nacre" or begins_coded(file)
 
 
-def _read(file: str) -> bytes:
+def read_coded(file: str) -> bytes:
+    """The bytes of a `.nacre` file, or of standard input. Raises StreamError for other files, before reading them."""
     from nacre.format.file import HEADER_BYTES, unpack_header
 
     try:

@@ -23,7 +23,8 @@ SourceOf = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder; .csv, .tsv, .jsonl or Lhotse cuts; .tar, .parquet or folders of them; a saved HF dataset.",
+        help="Folder; .csv, .tsv, .jsonl or Lhotse cuts; .tar, .parquet or folders of them; a saved HF dataset; .nacre"
+        " files, or what encode made of any of these.",
     ),
 ]
 Destination = Annotated[str, typer.Option("--output", "-o", metavar="DEST", help="Folder for the shards.")]
@@ -130,6 +131,10 @@ def features(
         str | None, typer.Option(help="Write one row per recording instead of frames: mean, stats or parts.")
     ] = None,
     longest: Longest = 3600,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="Model of .nacre files. Default: the one of the package that wrote each."),
+    ] = "",
     *,
     shared: Shared,
 ) -> None:
@@ -137,7 +142,7 @@ def features(
 
     nacre corpus features commands.csv -o mfcc --kind mfcc --pool stats --keep label
     """
-    _run(("features", "", {"kind": kind, "pool": pool}, longest), source, output, to, shared)
+    _run(("features", model, {"kind": kind, "pool": pool}, longest), source, output, to, shared)
 
 
 @corpus.command()

@@ -228,6 +228,10 @@ class Codec:
         """The same of packets that were parsed before."""
         return discrete.tokens_in(self.model, contents)
 
+    def latents_of(self, tokens: Tokens) -> Latents:
+        """Latents [T, D] that the decoder takes for these tokens, rounded. Raises UsageError."""
+        return continuous.latents_in(self.model, tokens)
+
     def pack(self, tokens: Tokens, prior: str = CONTEXT) -> bytes:
         """The `.nacre` file that holds tokens: what `encode` writes at their level. Raises UsageError."""
         return discrete.file_of(self.model, tokens, prior)

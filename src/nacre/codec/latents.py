@@ -6,7 +6,7 @@ wave -- gain --> encoder --> Latents -- decoder --> 1 / gain --> wave
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from nacre.codec.frames import SILENT, Frames
 from nacre.codec.settings import Settings
 from nacre.codec.state import DecoderState, start_decoder, start_sound
 from nacre.codec.stream import StreamDecoder, StreamEncoder
-from nacre.codec.tokens import symbols_of, token_format
+from nacre.codec.tokens import Tokens, symbols_of, token_format
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count
@@ -68,6 +68,20 @@ def latents_of(
         group_frames=c.group_frames,
         fingerprint=model.bundle.static_fingerprint.hex(),
     )
+
+
+def latents_in(model: Model, tokens: Tokens) -> Latents:
+    """Latents of tokens, rounded; see `Codec.latents_of`."""
+    tokens.check_model(model)
+    if tokens.fine is not None or (tokens.balance is not None and tokens.balance.any()):
+        raise UsageError("these tokens have a residual layer or joined channels, which latents cannot hold; use tokens")
+    sounding, levels = tokens.frame_gains >= 0, np.repeat(tokens.levels, tokens.group_frames, -1)[..., : tokens.length]
+    latents = np.zeros((*tokens.shape[:-1], model.config.latent_dims), np.float32)
+    for level in np.unique(levels[sounding]).tolist():
+        rows = sounding & (levels == level)
+        latents[rows] = model.latents(symbols_of(model, tokens.tokens[rows], level), level)
+    shared = {field.name: getattr(tokens, field.name) for field in fields(Frames)}
+    return Latents(latents=latents, **shared)
 
 
 class _LatentEncoder(StreamEncoder):

@@ -12,11 +12,13 @@ import numpy as np
 from nacre import __version__
 from nacre.batch.coded import codec_of
 from nacre.codec.codec import Codec
+from nacre.codec.latents import Latents
+from nacre.codec.tokens import NO_TOKEN, Tokens
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import clock
 from nacre.corpus.columns import Column, Row
-from nacre.corpus.opening import Sound
+from nacre.corpus.opening import Counted
 from nacre.format.file import Writer
 from nacre.io.audio import Resampler
 from nacre.tools import features
@@ -69,7 +71,7 @@ class Coder:
     """Columns, and the row that it makes of a sound."""
 
     columns: tuple[Column, ...]
-    row: Callable[[Sound], Row]
+    row: Callable[[Counted], Row]
 
 
 def coder_of(making: Making) -> Coder:
@@ -81,7 +83,7 @@ def coder_of(making: Making) -> Coder:
     return _features(making) if making.what == "features" else _frames(making)
 
 
-def _file(making: Making, sound: Sound) -> bytes:
+def _file(making: Making, sound: Counted) -> bytes:
     """The bytes of a `.nacre` file."""
     stream = codec_of(making.model).encoder(sound.rate_hz, sound.channels, **making.options)
     file = io.BytesIO()
@@ -100,7 +102,7 @@ def _features(making: Making) -> Coder:
     probe = features.extract(np.zeros(features.RATE_HZ // 10), features.RATE_HZ, kind, pool)  # [T, F] or [P]
     shape = (None, probe.shape[1]) if pool is None else (len(probe),)
 
-    def row(sound: Sound) -> Row:
+    def row(sound: Counted) -> Row:
         return {kind: features.extract(_mono(sound, features.RATE_HZ, making), features.RATE_HZ, kind, pool)}
 
     return Coder((Column(kind, str(probe.dtype), shape),), row)
@@ -113,18 +115,34 @@ def _frames(making: Making) -> Coder:
         values = Column("tokens", "int16", (None, len(codec.token_format(level).alphabet)))
     else:
         values = Column("latents", "float32", (None, codec.config.latent_dims))
-    made = codec.tokens if making.what == "tokens" else codec.latents
 
-    def row(sound: Sound) -> Row:
-        wave = _mono(sound, sound.rate_hz, making)
-        coded = made(wave, sound.rate_hz, level)
-        rows = np.asarray(coded, values.dtype)
-        return {values.name: rows, "gains": coded.gains, "levels": coded.levels, "frames": coded.frames}
+    def row(sound: Counted) -> Row:
+        coded: Tokens | Latents
+        if (held := sound.tokens(codec)) is not None:
+            coded = held if making.what == "tokens" else codec.latents_of(held)
+        else:
+            made = codec.tokens if making.what == "tokens" else codec.latents
+            coded = made(_mono(sound, sound.rate_hz, making), sound.rate_hz, level)
+        return {
+            values.name: _checked(coded, values),
+            "gains": coded.gains,
+            "levels": coded.levels,
+            "frames": coded.frames,
+        }
 
     return Coder((values, Column("gains", "int8", (None,)), Column("levels", "uint8", (None,)), FRAMES), row)
 
 
-def _mono(sound: Sound, rate_hz: int, making: Making) -> Array:
+def _checked(coded: Tokens | Latents, values: Column) -> Array:
+    """Rows [T, K] of the column. Raises AudioError for files whose levels have more than it holds."""
+    rows, width = np.asarray(coded, values.dtype), values.shape[-1]
+    assert width is not None
+    if rows.shape[1] > width:
+        raise AudioError(f"the file has {rows.shape[1]} tokens a frame, and rows {width}; ask for a higher --level")
+    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=NO_TOKEN)
+
+
+def _mono(sound: Counted, rate_hz: int, making: Making) -> Array:
     """All of a sound, float32 [N] at another rate, channels averaged. Raises AudioError for what is too long."""
     resampler, pieces, samples = Resampler(sound.rate_hz, rate_hz, 1), [], 0
     for block in sound.blocks(sound.rate_hz):

@@ -19,8 +19,8 @@ from typing import Any
 
 from nacre.core.errors import AudioError, UsageError, reason
 from nacre.corpus.columns import Column
+from nacre.corpus.records import Record
 from nacre.corpus.shards import sha256_of, shard_file
-from nacre.corpus.work import Record
 
 try:
     import fcntl

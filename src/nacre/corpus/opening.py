@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from nacre.batch.coded import read_coded
+from nacre.batch.sources import CODED
 from nacre.core.errors import AudioError
+from nacre.core.kinds import MAGIC
 from nacre.core.types import Array
 from nacre.corpus import tables
-from nacre.corpus.recordings import InFile, InTable, InTar, Recording, Unreadable
+from nacre.corpus.coded import SOUND, CodedSound
+from nacre.corpus.columns import Row
+from nacre.corpus.reading import Corpus
+from nacre.corpus.recordings import InCorpus, InFile, InTable, InTar, Recording, Unreadable
 from nacre.dsp.wave import check_shape
 from nacre.io.audio import AudioReader
 from nacre.io.reader import check_finite
+
+if TYPE_CHECKING:
+    from nacre.codec.codec import Codec
+    from nacre.codec.tokens import Tokens
 
 SLACK_S = 0.025  # what a part may lack at the end of its file: manifests round
 
@@ -33,14 +44,58 @@ class Sound(Protocol):
         ...
 
 
+class Counted:
+    """A sound that knows how much of it was read."""
+
+    def __init__(self, sound: Sound):
+        self._sound, self.rate_hz, self.channels, self.samples = sound, sound.rate_hz, sound.channels, 0
+
+    def blocks(self, block_samples: int) -> Iterator[Array]:
+        """The sound's own."""
+        for block in self._sound.blocks(block_samples):
+            self.samples += block.shape[1]
+            yield block
+
+    def tokens(self, codec: Codec) -> Tokens | None:
+        """Those that a `.nacre` file of one channel holds, without residual layer; None for all other sound.
+
+        Raises StreamError.
+        """
+        if not isinstance(self._sound, CodedSound) or self.channels > 1:
+            return None
+        tokens = self._sound.tokens(codec)
+        if tokens.fine is not None:
+            return None
+        self.samples = tokens.samples
+        return tokens
+
+    def facts(self, recording: Recording) -> Row:
+        """Cells of FACTS."""
+        return {
+            "row": recording.row,
+            "key": recording.key,
+            "rate_hz": self.rate_hz,
+            "channels": self.channels,
+            "samples": self.samples,
+            "duration_s": self.samples / self.rate_hz,
+        }
+
+
 class Opener:
-    """Opens recordings in turn, for use in a `with`. Parts of one file, in order, are read in one pass."""
+    """Opens recordings in turn, for use in a `with`. Parts of one file, in order, are read in one pass.
+
+    `model` is tried first for `.nacre` files.
+    """
+
+    def __init__(self, model: str = ""):
+        self._model = model
 
     def __enter__(self) -> Opener:
         self._stack = ExitStack()
         self._spool = self._stack.enter_context(tempfile.NamedTemporaryFile(prefix="nacre-"))
         self._reader: AudioReader | None = None
         self._cells: tables.Cells | None = None
+        self._corpus: Corpus | None = None
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -57,23 +112,38 @@ class Opener:
             if place.is_part:
                 yield _Part(self._reader_before(place), place)
             else:
-                with AudioReader(place.path) as reader:
-                    yield reader
+                with self._file(place.path) as sound:
+                    yield sound
             return
-        if isinstance(place, InTar):
-            with open(place.path, "rb") as tar:
-                tar.seek(place.offset)
-                data: bytes | str | tuple[Array, int] = tar.read(place.size_bytes)
-        else:
-            data = self._cell(place)
+        data = self._data(place)
         if isinstance(data, tuple):
             yield _Samples(data[0], data[1], recording.key)
         elif isinstance(data, str):
-            with AudioReader(data) as reader:
-                yield reader
+            with self._file(data) as sound:
+                yield sound
+        elif data.startswith(MAGIC):
+            yield CodedSound(recording.key, data, self._model)
         else:
             with self._spooled(data, recording.key) as reader:
                 yield reader
+
+    def _file(self, path: str) -> AudioReader | nullcontext[CodedSound]:
+        if Path(path).suffix.lower() in CODED:
+            return nullcontext(CodedSound(path, read_coded(path), self._model))
+        return AudioReader(path)
+
+    def _data(self, place: InTar | InTable | InCorpus) -> bytes | str | tuple[Array, int]:
+        """Bytes of a file, its path, or a wave [C, N] and its rate."""
+        if isinstance(place, InTable):
+            return self._cell(place)
+        if isinstance(place, InCorpus):
+            if self._corpus is None:
+                self._corpus = Corpus(place.path, [SOUND])
+            file: bytes = self._corpus[place.row][SOUND]
+            return file
+        with open(place.path, "rb") as tar:
+            tar.seek(place.offset)
+            return tar.read(place.size_bytes)
 
     def _spooled(self, data: bytes, name: str) -> AudioReader:
         self._spool.seek(0)

@@ -47,13 +47,21 @@ class InTable:
 
 
 @dataclass(frozen=True, slots=True)
+class InCorpus:
+    """A `.nacre` file that is a row of a corpus which was encoded."""
+
+    path: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """A row of the source that names no sound, and why."""
 
     reason: str
 
 
-Place = InFile | InTar | InTable | Unreadable
+Place = InFile | InTar | InTable | InCorpus | Unreadable
 
 
 @dataclass(frozen=True, slots=True)

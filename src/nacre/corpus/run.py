@@ -19,9 +19,10 @@ from nacre.corpus.columns import columns_of
 from nacre.corpus.engine import Engine, LocalEngine, RayEngine, cpus
 from nacre.corpus.manifest import ERRORS, Manifest
 from nacre.corpus.recordings import Recording, Shard, Unreadable, shards_of
+from nacre.corpus.records import PART
 from nacre.corpus.shards import check_destination, tree_name
 from nacre.corpus.sources import Source
-from nacre.corpus.work import PART, Job, Made, coder, marked_row
+from nacre.corpus.work import Job, Made, coder, marked_row
 
 ENGINES = ("local", "ray")
 DEATHS_A_ROW = 3  # of a process at the same row, before the row is left out

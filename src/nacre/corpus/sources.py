@@ -2,7 +2,8 @@
 
 | kind | SOURCE |
 |---|---|
-| folder | a tree with sound files |
+| folder | a tree with sound files, or without any and with .nacre files |
+| corpus | a folder that `nacre corpus encode` wrote |
 | manifest | .csv, .tsv, .jsonl, Lhotse cuts; each also .gz |
 | webdataset | a .tar, or a folder of them |
 | parquet | a .parquet, or a folder of them |
@@ -17,11 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nacre.batch.sources import ANY_SOUND, inside
+from nacre.batch.sources import ANY_SOUND, CODED, inside
 from nacre.core.errors import UsageError
 from nacre.corpus.recordings import InFile, Place, Recording, Unreadable, Value
 
-SOUND_COLUMNS = ("audio", "audio_filepath", "audio_path", "path", "wav", "file", "filename", "flac", "mp3", "bytes")
+SOUND_COLUMNS = (
+    "audio",
+    "audio_filepath",
+    "audio_path",
+    "path",
+    "wav",
+    "file",
+    "filename",
+    "flac",
+    "mp3",
+    "bytes",
+    "nacre",
+)
 KEY_COLUMNS = ("id", "key", "__key__", "utt_id", "segment_id")
 RATE_COLUMNS = ("sampling_rate", "sample_rate", "rate_hz", "rate")
 TYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}
@@ -88,9 +101,9 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
-def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
-    """The source at `path`. `coded`: .nacre files count as sound. Raises UsageError."""
-    from nacre.corpus import manifests, tables, tars
+def open_source(path: str, wanted: Wanted) -> Source:
+    """The source at `path`. Raises UsageError."""
+    from nacre.corpus import coded, manifests, tables, tars
 
     if not os.path.exists(path):
         raise UsageError(f"{path} is not there; give a folder, a manifest, a .tar or a .parquet")
@@ -104,6 +117,8 @@ def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
             return manifests.manifest(path, wanted)
         raise UsageError(f"{path} is no source by its name; it must end in .csv, .tsv, .jsonl, .tar or .parquet")
     names = sorted(os.listdir(path))
+    if "corpus.json" in names:
+        return coded.corpus(path, wanted)
     if "state.json" in names or "dataset_dict.json" in names:
         return tables.arrow(path, wanted)
     for suffix, make in ((".parquet", tables.parquet), (".tar", tars.webdataset)):
@@ -111,7 +126,7 @@ def open_source(path: str, wanted: Wanted, coded: bool = False) -> Source:
             return make(held, path, wanted)
     if wanted.audio or wanted.key or wanted.keep:
         raise UsageError(f"{path} is a folder of files, without columns; leave out --audio, --key and --keep")
-    kinds = ANY_SOUND | {".nacre"} if coded else ANY_SOUND
+    kinds = ANY_SOUND if any(True for _ in inside(path, ANY_SOUND)) else CODED  # files beside what they were made of
     return Source("folder", path, {}, lambda: _files(path, kinds))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from nacre.batch.sources import ANY_SOUND
+from nacre.batch.sources import ANY_SOUND, CODED
 from nacre.core.errors import UsageError, reason
 from nacre.corpus.recordings import InTar, Unreadable
 from nacre.corpus.sources import Found, Source, Wanted, check_kept, type_of
@@ -18,7 +18,7 @@ MOST_TEXT_BYTES = 1 << 20  # of a member that is kept
 
 def webdataset(paths: list[str], path: str, wanted: Wanted) -> Source:
     """The samples of tars, in the order of their names. Raises UsageError."""
-    suffixes = frozenset({f".{wanted.audio.lstrip('.')}"}) if wanted.audio else ANY_SOUND
+    suffixes = frozenset({f".{wanted.audio.lstrip('.')}"}) if wanted.audio else ANY_SOUND | CODED
     types = {}
     if wanted.keep:
         values: dict[str, Any] = next((found.values for found in _samples(paths, suffixes, True) if found.values), {})

@@ -7,18 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from nacre.core.errors import AudioError, NacreError, reason
-from nacre.core.types import Array
 from nacre.corpus.coders import Coder, Making, coder_of
 from nacre.corpus.columns import Row, columns_of, size_of
-from nacre.corpus.opening import Opener, Sound
+from nacre.corpus.opening import Counted, Opener
 from nacre.corpus.recordings import Recording, Shard
+from nacre.corpus.records import FAILED, PART, Failure, Record
 from nacre.corpus.shards import SUFFIXES, check_destination, sha256_of, shard_file, writer_of
-
-FAILED, PART = "failed", "not all"
 
 
 @dataclass(frozen=True)
@@ -42,40 +39,6 @@ class Job:
     def marker(self) -> str:
         """A file that holds the row that is being worked on: it survives the process."""
         return os.path.join(self.folder, f".{self.shard.name}.row")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A recording that is not, or not all, in its shard."""
-
-    row: int
-    key: str
-    status: str
-    error: str
-
-
-@dataclass
-class Record:
-    """What the manifest says of a shard."""
-
-    shard: int
-    file: str
-    plan: str
-    rows: int = 0
-    seconds: float = 0.0
-    payload_bytes: int = 0  # of .nacre files or arrays
-    file_bytes: int = 0
-    sha256: str = ""
-    failures: list[Failure] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a line of JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Record:
-        """From a line of JSON."""
-        return cls(**values | {"failures": [Failure(**item) for item in values["failures"]]})
 
 
 @dataclass(frozen=True)
@@ -110,7 +73,7 @@ def make_shard(job: Job) -> Made:
     columns = columns_of(coder(job.making).columns, job.kept)
     record = Record(job.shard.number, job.file, job.shard.plan())
     try:
-        with _marked(job) as mark, shard_file(job.folder, job.file) as file, Opener() as opener:
+        with _marked(job) as mark, shard_file(job.folder, job.file) as file, Opener(job.making.model) as opener:
             writer = writer_of(job.to, file, columns, job.facts, job.folder)
             for recording in job.shard.recordings:
                 mark(recording.row)
@@ -132,7 +95,7 @@ def _row(job: Job, record: Record, recording: Recording, opener: Opener) -> Row 
     if not error:
         try:
             with opener.open(recording) as opened:
-                sound = _Counted(opened)
+                sound = Counted(opened)
                 making = coder(job.making)
                 made = making.row(sound)
                 assert all(column.holds(made[column.name]) for column in making.columns)
@@ -150,31 +113,6 @@ def _row(job: Job, record: Record, recording: Recording, opener: Opener) -> Row 
     if error:
         record.failures.append(Failure(recording.row, recording.key, status, error))
     return row
-
-
-class _Counted:
-    """A sound that knows how much of it was read."""
-
-    def __init__(self, sound: Sound):
-        self._sound, self.rate_hz, self.channels, self.samples = sound, sound.rate_hz, sound.channels, 0
-        self.loss = sound.loss
-
-    def blocks(self, block_samples: int) -> Iterator[Array]:
-        """The sound's own."""
-        for block in self._sound.blocks(block_samples):
-            self.samples += block.shape[1]
-            yield block
-
-    def facts(self, recording: Recording) -> Row:
-        """Cells of FACTS."""
-        return {
-            "row": recording.row,
-            "key": recording.key,
-            "rate_hz": self.rate_hz,
-            "channels": self.channels,
-            "samples": self.samples,
-            "duration_s": self.samples / self.rate_hz,
-        }
 
 
 @contextmanager
