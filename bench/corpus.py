@@ -2,6 +2,7 @@
 
 python bench/corpus.py speed
 python bench/corpus.py memory
+python bench/corpus.py training
 python bench/corpus.py kills [--engine ray]
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 import typer
 
 import nacre
+from nacre import recipes
 from nacre.corpus.manifest import check, read_records
 from nacre.corpus.reading import Corpus
 from nacre.io.audio import AudioReader, read, write
@@ -128,6 +130,44 @@ def memory(rows: int = 20_000, files: int = 200, seconds: float = 0.4, model: Mo
             driver, worker = part.max(0)
             print(f"quarter {quarter}: driver {driver:.0f} MB, worker {worker:.0f} MB at most")
         print(f"{len(Corpus(f'{name}/out'))} rows in {len(read_records(f'{name}/out'))} shards")
+
+
+@app.command()
+def training(
+    rows: Annotated[str, typer.Option(help="recordings in all, of several runs")] = "500,2000,8000",
+    files: int = 100,
+    seconds: float = 8,
+) -> None:
+    """Memory of `nacre train` for recordings out of a table: while they are decoded, and while batches are drawn."""
+    with tempfile.TemporaryDirectory() as name:
+        for count in map(int, rows.split(",")):
+            source = manifest(Path(name), files, count, seconds)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                hours, *megabytes = pool.submit(decode_and_draw, source, Path(name, "cache")).result()
+            before, decoded, drawn = (f"{value:.0f} MB" for value in megabytes)
+            print(f"{count} recordings, {hours:.2f} h: {before} before, {decoded} decoded, {drawn} with batches drawn")
+
+
+def decode_and_draw(source: Path, cache: Path) -> tuple[float, float, float, float]:
+    """Hours of sound, and MB of this process's own: before, when all is decoded, after drawing 100 batches of 32."""
+    from nacre.corpus.training import training_data
+    from nacre.train.data import Sampler, load_corpus
+    from nacre.train.recipe import load_recipe
+
+    recipe = load_recipe(recipes.find("tiny"))
+    before = own_mb()
+    corpus = load_corpus([training_data(source)], cache, RATE_HZ, quiet=True)
+    decoded = own_mb()
+    sampler = Sampler(corpus, recipe.codec, recipe.degrade, None, recipe.data.balance)
+    for step in range(100):
+        sampler.draw(32, RATE_HZ, (0, step))
+    return corpus.seconds / 3600, before, decoded, own_mb()
+
+
+def own_mb() -> float:
+    """Memory of this process without files that are mapped into it, which the system may drop."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["RssAnon"].split()[0]) / 1024
 
 
 @app.command()

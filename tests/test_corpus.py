@@ -351,6 +351,42 @@ def test_files_that_are_damaged_of_two_channels_or_of_another_model(here, tmp_pa
         open_source(str(out), Wanted())
 
 
+# --- training
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_training_reads_every_source(kind, folder, tmp_path):
+    pytest.importorskip("torch")
+    from nacre.corpus.training import training_data
+    from nacre.train.data import load_corpus
+
+    data = training_data(SOURCES[kind](folder, tmp_path))
+    corpus, files = (load_corpus(each, tmp_path / "cache", RATE_HZ, quiet=True) for each in ([data], folder))
+    assert (corpus.files, corpus.skipped, len(corpus.sources)) == (COUNT, [], 1)
+    assert corpus.sources[0].stops.tolist() == np.cumsum([3000 + 111 * index for index in range(COUNT)]).tolist()
+    np.testing.assert_array_equal(corpus.sources[0].samples, np.concatenate([each.samples for each in files.sources]))
+
+
+def test_training_reads_what_was_encoded_and_tells_of_rows_that_it_cannot(here, labelled, tmp_path, tiny_model):
+    pytest.importorskip("torch")
+    from nacre.corpus.training import training_data
+    from nacre.train.data import load_corpus
+
+    making = encoding("speech-16k")  # a model that its files name by themselves
+    assert run_corpus(request(labelled, tmp_path / "coded", making, to="tree")).good
+    next((tmp_path / "coded").rglob("k3.nacre")).write_bytes(b"damaged")
+    data = training_data(tmp_path / "coded")
+    corpus = load_corpus([data], tmp_path / "cache", RATE_HZ, quiet=True)
+    assert [f"{tmp_path}/coded, row 3, k3: " in line for line in corpus.skipped] == [True]
+    row = Corpus(tmp_path / "coded")[4]
+    wave = codec_of("speech-16k").decode(row["nacre"])[0][0]
+    wanted = np.round((wave - wave.mean()) * 32767)
+    first, last = corpus.sources[0].stops[[2, 3]]
+    np.testing.assert_allclose(corpus.sources[0].samples[first:last], wanted, atol=1)
+    (tmp_path / "empty").mkdir()
+    assert training_data(tmp_path / "empty") == tmp_path / "empty"
+
+
 # --- destinations
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from nacre.cli.app import (
 )
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nacre.train.data import Data
 
 
 @app.command()
@@ -40,7 +43,7 @@ def recipes() -> None:
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name from `nacre recipes`, or a file.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of recordings of any depth and format; repeatable.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of recordings, or a source of `nacre corpus`; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
     noise: Noise = None,
     valid: Valid = None,
@@ -69,10 +72,10 @@ def train(
             if start:
                 raise UsageError("from", found=f"{start} for a denoiser", wanted="a recipe of a codec")
             chosen = load_denoise_recipe(path, overrides)
-            train_denoiser(chosen, data, out, noise, valid, **how)
+            train_denoiser(chosen, _all(data), out, _one(noise), _one(valid), **how)
             return
         begin = start_from(bundles.find(start)) if start else None
-        run(load_recipe(path, overrides), data, out, noise, valid, begin=begin, **how)
+        run(load_recipe(path, overrides), _all(data), out, _one(noise), _one(valid), begin=begin, **how)
 
 
 @app.command()
@@ -100,7 +103,8 @@ def finetune(
         bundle = bundles.find(model)
         recipe = recipe_from(bundle, steps, learning_rate, tuple(changes or ()))
         begin = start_from(bundle)
-        run(recipe, data, out, noise, valid, resume=resume, quiet=quiet, begin=begin, processes=processes)
+        how: Any = {"resume": resume, "quiet": quiet, "processes": processes}
+        run(recipe, _all(data), out, _one(noise), _one(valid), begin=begin, **how)
 
 
 @app.command()
@@ -118,7 +122,7 @@ def prior(
         from nacre.train.post.adapt import add_context
         from nacre.train.post.context import ContextConfig
 
-        bundle = add_context(model, data, output, noise, hours, ContextConfig(steps=steps), quiet)
+        bundle = add_context(model, _all(data), output, _one(noise), hours, ContextConfig(steps=steps), quiet)
     saved = 1 - (bundle.rates_kbps / bundle.static_rates_kbps).mean()
     text = f"{abs(saved):.1%} {'smaller' if saved >= 0 else 'larger'} files, fingerprint {bundle.fingerprint.hex()}"
     if not quiet:
@@ -143,7 +147,7 @@ def refine(
         from nacre.train.post.residual import ResidualConfig, add_residual_layer
 
         config = ResidualConfig(base=base, steps=tuple(numbers(steps, "steps")))
-        bundle = add_residual_layer(model, data, output, noise, hours, config, quiet)
+        bundle = add_residual_layer(model, _all(data), output, _one(noise), hours, config, quiet)
     rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
         tell(f"{output}: {bundle.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {bundle.fingerprint.hex()}")
@@ -183,3 +187,13 @@ def export(
     rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
     if not quiet:
         tell(f"{output}: {bundle.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {bundle.fingerprint.hex()}")
+
+
+def _all(data: list[Path]) -> list[Data]:
+    from nacre.corpus.training import training_data
+
+    return [training_data(path) for path in data]
+
+
+def _one(path: Path | None) -> Data | None:
+    return _all([path])[0] if path else None

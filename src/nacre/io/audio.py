@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import soundfile as sf
@@ -188,7 +188,17 @@ def resampled(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     return resampled_wave
 
 
-def mono_blocks(reader: AudioReader, rate_hz: int) -> Iterator[np.ndarray]:
+class Blocks(Protocol):
+    """Sound that is read block by block, float32 [C, N]."""
+
+    rate_hz: int
+
+    def blocks(self, block_samples: int) -> Iterator[np.ndarray]:
+        """Blocks to the end."""
+        ...
+
+
+def mono_blocks(reader: Blocks, rate_hz: int) -> Iterator[np.ndarray]:
     """What `reader` holds as float32 [N] at another rate, channels averaged, about a second at a time."""
     resampler = Resampler(reader.rate_hz, rate_hz, 1)
     for block in reader.blocks(reader.rate_hz):

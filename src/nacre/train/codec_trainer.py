@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nacre.core.errors import TrainError
 from nacre.train.bottlenecks.base import valid_frames
 from nacre.train.codec_run import CodecRun, learning_rate, new_run
-from nacre.train.data import Excerpts, Sampler
+from nacre.train.data import Data, Excerpts, Given, Sampler
 from nacre.train.loop import Sounds, open_run, run_steps
 from nacre.train.losses import MelLoss, SpectralLoss
 from nacre.train.nets.codec_net import Coded
@@ -285,10 +285,10 @@ class CodecTrainer(Trainer):
 
 def train(
     recipe: Recipe,
-    data: Path | Sequence[Path],
+    data: Given,
     out: Path,
-    noise: Path | None = None,
-    valid: Path | None = None,
+    noise: Data | None = None,
+    valid: Data | None = None,
     *,
     resume: bool = False,
     max_steps: int | None = None,

@@ -1,23 +1,28 @@
-"""Recordings for training: any folder of audio, decoded once into a cache, drawn from by seed.
+"""Recordings for training: folders of audio and tables of it, decoded once into a cache, drawn from by seed.
 
-Each top folder below the data folder counts as a source; short files are joined, so that an excerpt may cross from
-one recording into the next, as speech on a line does.
+Each top folder below the data folder counts as a source, and so does each table; short files are joined, so that an
+excerpt may cross from one recording into the next, as speech on a line does. The cache is a file that is mapped into
+memory; of the recordings themselves no more than one block is in memory while they are decoded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from rich.progress import track
 
 from nacre.core.config import CodecConfig
-from nacre.core.errors import AudioError, TrainError, reason
+from nacre.core.errors import NacreError, TrainError, reason
 from nacre.core.units import db_to_gain
 from nacre.dsp.gain import gain_for, gain_of
 from nacre.io.audio import FORMATS, AudioReader, mono_blocks
@@ -40,7 +45,10 @@ from nacre.train.degrade import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+Read = Callable[[], Iterator[Array]]  # one recording in blocks [N]; raises NacreError
+
 SUFFIXES = set(FORMATS)
+SPOOL_BYTES = 32 << 20  # of one recording in memory, the rest in a file
 ROOMS = "rir"  # the source of noise that holds responses of rooms
 BAND_TOP_HZ = (3400.0, 7000.0)  # where a narrow band ends
 
@@ -69,31 +77,50 @@ class Corpus:
         return sum(len(source.samples) for source in self.sources) / self.rate_hz
 
 
-def load_corpus(folders: Path | Sequence[Path], cache: Path, rate_hz: int, quiet: bool = False) -> Corpus:
-    """Corpus below one folder or several, read from `cache` where the list of files and their sizes is unchanged.
+class Recordings(Protocol):
+    """Recordings that are no folder of files: rows of a table, members of tars."""
+
+    @property
+    def name(self) -> str:
+        """Of the source that they are."""
+        ...
+
+    def listed(self) -> Iterator[list[Any]]:
+        """Each of them, without its sound, as values of JSON that change where it does."""
+        ...
+
+    def read(self, rate_hz: int) -> Iterator[Read]:
+        """Each of them, at this rate, to be read before the next."""
+        ...
+
+
+Data = Path | Recordings
+Given = Data | Sequence[Data]
+
+
+def load_corpus(data: Given, cache: Path, rate_hz: int, quiet: bool = False) -> Corpus:
+    """Recordings of one folder or several, read from `cache` where their list and sizes are unchanged.
 
     Raises TrainError for a folder that is none, or that has no sound.
     """
-    files: list[tuple[str, Path]] = []
-    for folder in [folders] if isinstance(folders, Path) else folders:
-        if not folder.is_dir():
-            raise TrainError(f"{folder} is no folder; give one of recordings")
-        sources = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        if not sources:
-            raise TrainError(f"{folder} has no audio files, which end in {', '.join(sorted(SUFFIXES))}")
-        files += [(_source(path, folder), path) for path in sources]
-    files.sort()  # a source's samples lie in one row
-    listing = [[str(path), path.stat().st_size] for _, path in files]
-    wanted = {"listing": listing, "rate_hz": rate_hz}
+    given: list[Data] = list(data) if isinstance(data, Sequence) else [data]
+    tables = [each for each in given if not isinstance(each, Path)]
+    files = sorted(chain.from_iterable(_files(each) for each in given if isinstance(each, Path)))
+    listing = chain(([str(path), path.stat().st_size] for _, path in files), *(table.listed() for table in tables))
+    wanted = _digest(listing) | {"rate_hz": rate_hz}
     index_path = cache.with_suffix(".json")
     try:
         index = json.loads(index_path.read_text())
+        if "listing" in index:  # of an earlier version
+            index |= _digest(index["listing"])
         if wanted.items() <= index.items():
             return open_cache(cache)
-    except (OSError, ValueError, AttributeError, TrainError):
+    except (OSError, ValueError, TypeError, AttributeError, TrainError):
         pass  # none yet, or one that a kill left unfinished
     index_path.unlink(missing_ok=True)  # before its samples change
-    index = _decode(files, cache.with_suffix(".i16"), rate_hz, quiet) | wanted
+    reads = _reads(files, tables, rate_hz)
+    total = wanted["files"]
+    index = _decode(track(reads, "reading recordings", total, disable=quiet), cache.with_suffix(".i16")) | wanted
     part = index_path.with_suffix(".part")
     part.write_text(json.dumps(index))
     os.replace(part, index_path)
@@ -107,7 +134,8 @@ def open_cache(cache: Path) -> Corpus:
         flat = np.memmap(cache.with_suffix(".i16"), np.int16, "r")
         if len(flat) != sum(index["counts"].values()):
             raise ValueError(f"{len(flat)} samples")
-        skipped, rate_hz, files = index["skipped"], index["rate_hz"], len(index["listing"])
+        skipped, rate_hz = index["skipped"], index["rate_hz"]
+        files = len(index["listing"]) if "listing" in index else int(index["files"])
         if index["lengths"].keys() != index["counts"].keys():
             raise ValueError("other sources than lengths")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -122,36 +150,74 @@ def open_cache(cache: Path) -> Corpus:
     return Corpus(sources, skipped, rate_hz, files)
 
 
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """Every sound file below a folder, and the source that it is of."""
+    if not folder.is_dir():
+        raise TrainError(f"{folder} is no folder; give one of recordings")
+    paths = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    if not paths:
+        raise TrainError(f"{folder} has no audio files, which end in {', '.join(sorted(SUFFIXES))}")
+    return [(_source(path, folder), path) for path in paths]
+
+
 def _source(path: Path, folder: Path) -> str:
     parts = path.relative_to(folder).parts
     return parts[0] if len(parts) > 1 else "."
 
 
-def _decode(files: list[tuple[str, Path]], data_path: Path, rate_hz: int, quiet: bool) -> dict[str, Any]:
-    counts: dict[str, int] = {}
+def _digest(listing: Iterable[list[Any]]) -> dict[str, Any]:
+    """How many recordings there are, and SHA-256 of their list."""
+    digest, count = hashlib.sha256(), 0
+    for item in listing:
+        digest.update(json.dumps(item).encode() + b"\n")
+        count += 1
+    return {"files": count, "digest": digest.hexdigest()}
+
+
+def _reads(files: list[tuple[str, Path]], tables: list[Recordings], rate_hz: int) -> Iterator[tuple[str, Read]]:
+    """All recordings source after source, whose samples lie in one row."""
+    for name in sorted({name for name, _ in files} | {table.name for table in tables}):
+        yield from ((name, partial(_blocks, path, rate_hz)) for source, path in files if source == name)
+        for table in tables:
+            if table.name == name:
+                yield from ((name, read) for read in table.read(rate_hz))
+
+
+def _blocks(path: Path, rate_hz: int) -> Iterator[Array]:
+    with AudioReader(path) as reader:
+        yield from mono_blocks(reader, rate_hz)
+
+
+def _decode(reads: Iterable[tuple[str, Read]], data_path: Path) -> dict[str, Any]:
+    """Write int16 samples of all recordings in a row; -> how many there are of each source and recording."""
     lengths: dict[str, list[int]] = {}
     skipped = []
     data_path.parent.mkdir(parents=True, exist_ok=True)
     with data_path.open("wb") as out:
-        for name, path in track(files, "reading recordings", disable=quiet):
+        for name, read in reads:
             try:
-                mono = _mono(path, rate_hz)
-            except AudioError as error:
+                lengths.setdefault(name, []).append(_write(out, read()))
+            except NacreError as error:
                 skipped.append(str(error))
-                continue
-            counts[name] = counts.get(name, 0) + len(mono)
-            lengths.setdefault(name, []).append(len(mono))
-            out.write(np.clip(np.round(mono * 32767), -32768, 32767).astype("<i2").tobytes())
+    counts = {name: sum(sizes) for name, sizes in lengths.items() if sizes}
     if not counts:
-        raise TrainError(f"no recording can be read; the first: {skipped[0]}")
-    return {"counts": counts, "lengths": lengths, "skipped": skipped}
+        raise TrainError(f"no recording can be read; the first: {skipped[0] if skipped else 'there are none'}")
+    return {"counts": counts, "lengths": {name: lengths[name] for name in counts}, "skipped": skipped}
 
 
-def _mono(path: Path, rate_hz: int) -> Array:
-    with AudioReader(path) as reader:
-        wave = np.concatenate(list(mono_blocks(reader, rate_hz)))
-    centred: Array = wave - wave.mean(dtype=np.float64).astype(np.float32)  # an offset is no sound
-    return centred
+def _write(out: BinaryIO, blocks: Iterator[Array]) -> int:
+    """A recording without its offset, which is no sound, once all of it could be read; -> how many samples it has."""
+    total, count = 0.0, 0
+    with SpooledTemporaryFile(SPOOL_BYTES) as spool:
+        for block in blocks:
+            spool.write(block.astype("<f4").tobytes())
+            total, count = total + block.sum(dtype=np.float64), count + len(block)
+        offset = np.float32(total / max(1, count))
+        spool.seek(0)
+        while data := spool.read(1 << 20):
+            samples = np.frombuffer(data, "<f4") - offset
+            out.write(np.clip(np.round(samples * 32767), -32768, 32767).astype("<i2").tobytes())
+    return count
 
 
 @dataclass(frozen=True)

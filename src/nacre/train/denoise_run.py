@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
-from nacre.train.data import Sampler
+from nacre.train.data import Data, Given, Sampler
 from nacre.train.degrade import NOTHING
 from nacre.train.denoise_net import DenoiseLoss, DenoiseNet
 from nacre.train.denoise_recipe import DenoiseRecipe
@@ -114,10 +113,10 @@ class DenoiseTrainer(Trainer):
 
 def train_denoiser(
     recipe: DenoiseRecipe,
-    data: Path | Sequence[Path],
+    data: Given,
     out: Path,
-    noise: Path | None = None,
-    valid: Path | None = None,
+    noise: Data | None = None,
+    valid: Data | None = None,
     *,
     resume: bool = False,
     max_steps: int | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +15,12 @@ import torch
 from lightning_fabric import Fabric
 
 from nacre.core.errors import TrainError, reason
-from nacre.train.data import Corpus, load_corpus
+from nacre.train.data import Corpus, Given, load_corpus
 from nacre.train.log import Log
 from nacre.train.processes import any_of, start, together
 from nacre.train.run import CHECKPOINT, Run
 from nacre.train.trainer import Trainer
 
-Folders = Path | Sequence[Path] | None
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
@@ -34,15 +33,15 @@ class Sounds:
     valid: Corpus | None
 
     @classmethod
-    def load(cls, folders: tuple[Folders, ...], out: Path, rate_hz: int, fabric: Fabric, quiet: bool) -> Sounds:
-        """Decode folders into `out`, where all processes see it; the first process does it for all.
+    def load(cls, given: tuple[Given | None, ...], out: Path, rate_hz: int, fabric: Fabric, quiet: bool) -> Sounds:
+        """Decode recordings into `out`, where all processes see it; the first process does it for all.
 
         Raises TrainError for a folder that is none, or that has no sound.
         """
         with fabric.rank_zero_first():
             speech, noise, valid = (
-                load_corpus(folder, out / name, rate_hz, quiet or not fabric.is_global_zero) if folder else None
-                for folder, name in zip(folders, ("corpus", "noise", "valid"), strict=True)
+                load_corpus(data, out / name, rate_hz, quiet or not fabric.is_global_zero) if data else None
+                for data, name in zip(given, ("corpus", "noise", "valid"), strict=True)
             )
         assert speech is not None
         if fabric.is_global_zero:
@@ -51,7 +50,7 @@ class Sounds:
 
 
 def open_run(
-    folders: tuple[Folders, ...],
+    given: tuple[Given | None, ...],
     out: Path,
     rate_hz: int,
     new: Callable[[torch.device], AnyRun],
@@ -65,7 +64,7 @@ def open_run(
     """
     checkpoint = _claim(out, resume)
     fabric = start(processes)
-    sounds = Sounds.load(folders, out, rate_hz, fabric, quiet)
+    sounds = Sounds.load(given, out, rate_hz, fabric, quiet)
     run = new(fabric.device)
     if resume and checkpoint.exists():
         run.load(checkpoint)

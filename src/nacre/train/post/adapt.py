@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.data import Sampler, load_corpus
+from nacre.train.data import Data, Given, Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
 from nacre.train.export import card, check_free, measured_rates, new_folder
 from nacre.train.post.context import ContextConfig, train
@@ -46,9 +45,9 @@ def symbols_of(model: Model, waves: Array, level: int) -> Array:
 
 def add_context(
     model: str | Path,
-    data: Path | Sequence[Path],
+    data: Given,
     out: Path,
-    noise: Path | None = None,
+    noise: Data | None = None,
     hours: float = 2.4,
     config: ContextConfig | None = None,
     quiet: bool = False,
@@ -76,8 +75,8 @@ def add_context(
 
 def _learned(
     codec: Codec,
-    data: Path | Sequence[Path],
-    noise: Path | None,
+    data: Given,
+    noise: Data | None,
     cache: Path,
     hours: float,
     config: ContextConfig,

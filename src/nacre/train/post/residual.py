@@ -7,7 +7,6 @@ part of one level, `base`, and spend the rest on the coefficients of nacre.entro
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +30,7 @@ from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.checks import above_zero, check
-from nacre.train.data import Sampler, load_corpus
+from nacre.train.data import Data, Given, Sampler, load_corpus
 from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
 from nacre.train.post.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.recipe import Recipe, build
@@ -88,9 +87,9 @@ def _falling(steps: tuple[float, ...]) -> bool:
 
 def add_residual_layer(
     model: str | Path,
-    data: Path | Sequence[Path],
+    data: Given,
     out: Path,
-    noise: Path | None = None,
+    noise: Data | None = None,
     hours: float = 0.25,
     config: ResidualConfig | None = None,
     quiet: bool = False,
