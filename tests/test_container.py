@@ -196,7 +196,7 @@ def test_end_head_and_filler_bytes() -> None:
 @pytest.mark.parametrize(
     ("at", "octets", "words"),
     [
-        (0, b"RIFF", "not a nacre file, for it begins with 'RIFF', not 'NACR'"),
+        (0, b"RIFF", "not a nacre file: it begins with 'RIFF', not 'NACR'"),
         (4, b"\x03", "format version 3, but this nacre reads 1 and 2; use a newer nacre"),
         (10, b"\x81", "header is damaged"),
         (21, b"\xee", "header is damaged"),

@@ -29,7 +29,7 @@ def about(recipe: Path) -> str:
     except OSError as error:
         raise TrainError(f"{recipe} cannot be read ({reason(error)}); check the name") from error
     except UnicodeDecodeError as error:
-        raise TrainError(f"{recipe} is not a recipe, for it is not UTF-8 text") from error
+        raise TrainError(f"{recipe} is not UTF-8 text; give a recipe") from error
 
 
 def find(name: str) -> Path:

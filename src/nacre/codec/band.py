@@ -2,7 +2,7 @@
 
 wave -- Resampler, 48 kHz --> powers [T, 4, B] -- levels against the packet's gain --> symbols [T, B + 1]
 symbols --> powers --> noise at 48 kHz --+
-core -- Resampler, 48 kHz ---------------+-- Resampler --> wave at the rate asked for
+core -- Resampler, 48 kHz ---------------+-- Resampler --> wave at the requested rate
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nacre.io.audio import Resampler
 from nacre.model.model import Model
 
 CORE_HZ, CORE_HOP = 16_000, 320
-LEAST_RATE_HZ = 24_000  # of sound that has a band layer if nothing else is asked for
+LEAST_RATE_HZ = 24_000  # of sound that has a band layer by default
 LEAST_KBPS = 3.0  # a channel: below, the core needs all
 KBPS = {Band.NONE: 0.0, Band.TO_12_KHZ: 0.25, Band.TO_20_KHZ: 0.45}  # of a channel of speech, about
 BANDS = {Band.NONE: 0, Band.TO_12_KHZ: 2, Band.TO_20_KHZ: 4}

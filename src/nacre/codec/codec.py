@@ -29,7 +29,7 @@ from nacre.model.model import Model
 
 if TYPE_CHECKING:
     from nacre.codec.live import LiveEncoder, LiveSettings
-    from nacre.codec.live_decoder import LiveDecoder  # imported where they are asked for: files need neither
+    from nacre.codec.live_decoder import LiveDecoder  # imported where they are used: files need neither
 
 
 class Codec:
@@ -187,7 +187,7 @@ class Codec:
         prior: str = CONTEXT,
         plain: bool = False,
     ) -> RatePlan:
-        """What the options ask for, of levels without residual layer if `plain`. Raises UsageError."""
+        """The plan that the options request, of levels without residual layer if `plain`. Raises UsageError."""
         return plan_rate(self.model, channels, bitrate_kbps, quality, prior, plain)
 
     def latents(
@@ -301,7 +301,7 @@ def _alone(level: int | None, rate_hz: int | None) -> int | None:
 def _whole(stream: StreamDecoder, level: int | None) -> Array:
     """Sound [N] or [C, N]. Raises UsageError for a level."""
     if level is not None:
-        raise UsageError("level is for arrays; leave it out, for Tokens and Latents hold theirs")
+        raise UsageError("level is for arrays; leave it out, since Tokens and Latents hold theirs")
     wave = stream.whole()
     return wave[0] if len(wave) == 1 else wave
 
@@ -310,5 +310,5 @@ def load(model: str | Path = DEFAULT_MODEL, threads: int = 1) -> Codec:
     """A codec by the name of a model in the package or by a model folder. Raises UsageError, BundleError."""
     loaded = Model.load(bundles.find(model), threads)
     for network in (loaded.encoder_net, loaded.decoder_net):
-        network.open()  # so that a bad one is told of here
+        network.open()  # so that a bad one is reported here
     return Codec(loaded)

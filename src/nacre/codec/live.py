@@ -47,11 +47,11 @@ USUAL_REACH_MS = 80.0  # until a report comes
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """What a caller may ask of a live encoder.
+    """What a caller may request of a live encoder.
 
     `bitrate_kbps` counts payloads, copies included; None is what files have by default. `frames` of 20 ms go into a
     packet; `loss` is the share of packets that the line is thought to lose, which sets keys and copies. Copies reach
-    back `reach_ms`, None as far as reports of bursts ask for, and are of `copy_level`, None as the loss asks for; there
+    back `reach_ms`, None as far as reported bursts need, and are of `copy_level`, None as the loss needs; there
     are none where `redundant` is False. `denoise` leaves out noise, 10 ms later.
     """
 
@@ -143,7 +143,7 @@ class LiveEncoder:
         return list(self._ready())
 
     def report(self, loss: float, burst: int = 1) -> None:
-        """What the receiver tells of the line: the share of packets lost, and its longest run. Keys, copies follow."""
+        """Note what the receiver reports: the share of packets lost, and its longest run. Keys and copies follow."""
         before = self._overhead()
         self.settings = replace(self.settings, loss=min(1.0, max(0.0, loss)))
         self._plan.activity *= self._overhead() / before

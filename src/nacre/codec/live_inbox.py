@@ -24,7 +24,7 @@ class LiveStats:
     """Counts since the start."""
 
     received: int = 0
-    lost: int = 0  # packets that never came, as far as the numbers of later ones tell
+    lost: int = 0  # packets that never came, as far as the numbers of later ones show
     late: int = 0  # came after their sound was due
     duplicate: int = 0
     foreign: int = 0  # of another model, version, sender, or no packets at all
@@ -177,11 +177,11 @@ class Inbox:
             self.frames = {at: held for at, held in self.frames.items() if at < self.next_frame + MOST_FRAMES_AHEAD}
 
 
-def unwrapped(found: int, expected: int, bits: int) -> int:
+def unwrapped(low_bits: int, expected: int, bits: int) -> int:
     """The number with these low bits that lies nearest to the expected one.
 
     >>> unwrapped(2, 65534, 16), unwrapped(65535, 65537, 16)
     (65538, 65535)
     """
     size = 1 << bits
-    return expected + ((found - expected + size // 2) % size - size // 2)
+    return expected + ((low_bits - expected + size // 2) % size - size // 2)

@@ -206,9 +206,9 @@ class PayloadCoder:
             elif way == SAME and last is None:
                 raise StreamError("the first copy of a packet must have a gain of its own")
             codes.append(None if way == SILENT else last)
-        sounding = sum(found is not None for found in codes)
+        sounding = sum(each is not None for each in codes)
         rows = iter((yield from self._decoding(level, sounding, None)) if sounding else ())
-        made = [Frame(level, 0, None) if found is None else Frame(level, found, next(rows)[None]) for found in codes]
+        made = [Frame(level, 0, None) if each is None else Frame(level, each, next(rows)[None]) for each in codes]
         return reach, tuple(made)
 
     def _encoding(self, symbols: Array, level: int, history: History | None) -> Iterator[tuple[Ints, Shares]]:

@@ -59,7 +59,7 @@ class Voice:
     def play(self, group: Group, after: Group | None, coarse: bool = False) -> Array:
         """wave [hop] float32 of a frame that is there; `after` is the next one where that is in hand.
 
-        A `coarse` one is a copy, which does not tell what the background is like.
+        A `coarse` one is a copy, which does not show what the background is like.
         """
         silent = replace(group, level=self.state.level)  # silence names no level
         group = silent if group.symbols is None else self._believed(group, after)

@@ -94,7 +94,7 @@ def plan_rate(
     prior: str = CONTEXT,
     plain: bool = False,
 ) -> RatePlan:
-    """What the options ask for, of levels without residual layer if `plain`. Raises UsageError."""
+    """The plan that the options request, of levels without residual layer if `plain`. Raises UsageError."""
     if bitrate_kbps is not None and quality is not None:
         raise UsageError("bitrate and quality exclude each other; give one of them")
     rates = (model.bundle.rates_kbps if prior == CONTEXT else model.bundle.static_rates_kbps) * channels

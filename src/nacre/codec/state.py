@@ -90,7 +90,7 @@ class Options:
     prior: str = CONTEXT  # or STATIC
     independent: bool = True  # the context prior knows nothing of earlier packets, as in files
     code_silence: bool = False  # silence is written like sound
-    silent_level: int | None = None  # of silent packets; None: as asked for
+    silent_level: int | None = None  # of silent packets; None: the requested level
     share: float = 1.0  # of each symbol that is kept, for packets that would be too long
     bands: int = 0  # of a band layer
 

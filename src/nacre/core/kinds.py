@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 class Registry(Generic[Item]):
     """Items by name. Besides those that are added here, packages offer theirs as entry points of the group.
 
-    An entry point's name is the item's; its object is what `add` would be given. It is loaded when it is asked for.
+    An entry point's name is the item's; its object is what `add` would be given. It is loaded when it is first needed.
     """
 
     def __init__(self, group: str, **items: Item):
@@ -31,7 +31,7 @@ class Registry(Generic[Item]):
     def get(self, name: str) -> Item | None:
         """The item of a name, None where there is none."""
         if name not in self._items:
-            self._ask_packages()
+            self._load_packages()
         return self._items.get(name)
 
     def find(self, fits: Callable[[Item], bool]) -> Item | None:
@@ -46,10 +46,10 @@ class Registry(Generic[Item]):
         return item
 
     def __iter__(self) -> Iterator[str]:
-        self._ask_packages()
+        self._load_packages()
         return iter(list(self._items))
 
-    def _ask_packages(self) -> None:
+    def _load_packages(self) -> None:
         if self._loaded_packages:
             return
         from importlib.metadata import entry_points  # takes time, and is seldom needed

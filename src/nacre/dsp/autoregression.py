@@ -72,7 +72,7 @@ def _interpolated(near: Array, start: int, stop: int, order: int) -> Array:
 
 
 def _prediction(wave: Array, order: int) -> Array:
-    """Filter [order + 1] that leaves of wave [N] what its past does not tell."""
+    """Filter [order + 1] that leaves of wave [N] what its past does not predict."""
     correlation = _autocorrelation(wave, order)
     correlation[0] += NOISE * correlation[0] + 1e-9
     return np.concatenate([[1.0], -_solved(correlation[:-1], correlation[1:])])

@@ -34,7 +34,7 @@ class Threads:
 
     @cached_property
     def _library(self) -> tuple[Callable[[], int], Callable[[int], object]]:
-        """What tells and sets the number of threads; both do nothing where the library is none of those known."""
+        """Functions that get and set the number of threads; both do nothing with an unknown library."""
         for handle in _handles():
             for get, put in NAMES:
                 if hasattr(handle, get) and hasattr(handle, put):

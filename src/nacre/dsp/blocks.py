@@ -28,9 +28,9 @@ def cosines(rows: Floats) -> Floats:
     """DCT-IV of rows [R, n], n even; its own inverse."""
     size = rows.shape[-1]
     before, after = _turns(size)
-    found = np.fft.fft((rows[..., ::2] + 1j * rows[..., ::-2]) * before) * after
+    spectrum = np.fft.fft((rows[..., ::2] + 1j * rows[..., ::-2]) * before) * after
     out = np.empty(rows.shape, np.float32)
-    out[..., ::2], out[..., ::-2] = found.real, -found.imag
+    out[..., ::2], out[..., ::-2] = spectrum.real, -spectrum.imag
     return out
 
 
@@ -66,37 +66,37 @@ def block_size(split: int) -> int:
 
 def borders(splits: Sequence[int], before: int | None, after: int | None) -> list[tuple[int, int]]:
     """(place, lap) of every border of frames in a row; `before` and `after` are the splits of their neighbours."""
-    found = []
+    places = []
     lefts = [before, *splits]
     for index, split in enumerate(splits):
         start, size = index * FRAME, block_size(split)
         if (left := lefts[index]) is not None:
-            found.append((start, min(block_size(left), size)))
-        found += [(start + at, size) for at in range(size, FRAME, size)]
+            places.append((start, min(block_size(left), size)))
+        places += [(start + at, size) for at in range(size, FRAME, size)]
     if after is not None and splits:
-        found.append((len(splits) * FRAME, min(block_size(splits[-1]), block_size(after))))
-    return found
+        places.append((len(splits) * FRAME, min(block_size(splits[-1]), block_size(after))))
+    return places
 
 
 def to_frames(turned: Floats, splits: Sequence[int]) -> Floats:
     """Samples [C, T * FRAME], turned at their borders, -> coefficients [C, T, FRAME]."""
-    found = np.empty((len(turned), len(splits), FRAME), np.float32)
+    coefficients = np.empty((len(turned), len(splits), FRAME), np.float32)
     frames = turned.reshape(len(turned), -1, FRAME)
     for split in set(splits):
         at = [index for index, each in enumerate(splits) if each == split]
         blocks = frames[:, at].reshape(len(turned), len(at), 1 << split, -1)
-        found[:, at] = cosines(blocks).swapaxes(2, 3).reshape(len(turned), len(at), FRAME)
-    return found
+        coefficients[:, at] = cosines(blocks).swapaxes(2, 3).reshape(len(turned), len(at), FRAME)
+    return coefficients
 
 
 def from_frames(coefficients: Floats, splits: Sequence[int]) -> Floats:
     """The inverse of `to_frames`: [C, T, FRAME] -> samples [C, T * FRAME], still turned at their borders."""
-    found = np.empty(coefficients.shape, np.float32)
+    wave = np.empty(coefficients.shape, np.float32)
     for split in set(splits):
         at = [index for index, each in enumerate(splits) if each == split]
         blocks = coefficients[:, at].reshape(len(coefficients), len(at), -1, 1 << split).swapaxes(2, 3)
-        found[:, at] = cosines(blocks).reshape(len(coefficients), len(at), FRAME)
-    return found.reshape(len(coefficients), -1)
+        wave[:, at] = cosines(blocks).reshape(len(coefficients), len(at), FRAME)
+    return wave.reshape(len(coefficients), -1)
 
 
 def uniform(wave: Floats, split: int) -> Floats:

@@ -236,7 +236,7 @@ class LogMelSynthesiser(_Stream):
         leaves                           |====|       the only step that no later window reaches
 
     Each new window starts from the phases of the sound that the others make; then all windows under way are
-    analysed and put together again some times over, each keeping the magnitude that its bands ask for: real-time
+    analysed and put together again some times over, each keeping the magnitude of its bands: real-time
     iterative spectrogram inversion (Zhu, Beauregard and Wyse, IEEE TASLP 15(5), 2007), its look-ahead taken from
     the overlap so that it costs no lag, with the momentum of Perraudin, Balazs and Søndergaard (WASPAA 2013).
     Bands become bins by the multiplicative updates of Lee and Seung (NIPS 2000) for the Kullback-Leibler divergence.

@@ -1,7 +1,7 @@
 """A constant offset is no sound, but the networks would spend bits on it and gains would follow it: it is taken out.
 
 The offset is the running mean over the first second and follows slowly from then on, so that streams need no look
-ahead. Within a hop it moves in a straight line. A hop of silence holds nothing else, so it tells the offset at once.
+ahead. Within a hop it moves in a straight line. A hop of silence holds nothing else, so it shows the offset at once.
 """
 
 from __future__ import annotations

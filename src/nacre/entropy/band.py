@@ -59,7 +59,7 @@ class BandTables:
         return self.arrays["quarters"]
 
     def encoding(self, symbols: Ints) -> Iterator[tuple[Ints, Shares]]:
-        """What `decoding` asks for in one group [T, B + 1], as (answers [n], shares [n, A]) in the same order."""
+        """What `decoding` requests in one group [T, B + 1], as (answers [n], shares [n, A]) in the same order."""
         distances, rows = level_rows(symbols)
         cuts = np.flatnonzero(np.abs(distances) > REACH) + 1  # what escaped follows right behind
         for part, row in zip(np.split(distances, cuts), np.split(rows, cuts), strict=True):
@@ -72,7 +72,7 @@ class BandTables:
     def decoding(
         self, streams: Sequence[int], frames: Sequence[int], bands: int
     ) -> Generator[SymbolRequest, Ints, list[Ints]]:
-        """Asks for the symbols of groups side by side, of so many frames each, and returns them, [T, B + 1] each."""
+        """Requests the symbols of groups side by side, of so many frames each, and returns them, [T, B + 1] each."""
         turn = sorted(range(len(streams)), key=lambda group: -frames[group])  # longest first
         symbols = np.zeros((len(turn), max(frames, default=0), bands + 1), np.int32)
         for frame in range(symbols.shape[1]):

@@ -204,7 +204,7 @@ class ContextPrior:
     def decoding(
         self, levels: Sequence[int], frames: Sequence[int], histories: Sequence[History | None] = ()
     ) -> Generator[SymbolRequest, Ints, list[Ints]]:
-        """Asks for the symbols of S groups side by side and returns them, [T, D] each.
+        """Requests the symbols of S groups side by side and returns them, [T, D] each.
 
         `levels` and `frames` are those of each group, `histories` what comes before it, by default nothing. Send the
         answers to a SymbolRequest: [S, n], counted from the first share. A group's shares do not depend on the groups
@@ -235,7 +235,7 @@ class ContextPrior:
         return [symbols[place[group], :length] for group, length in enumerate(frames)]
 
     def encoding(self, symbols: Ints, level: int, history: History | None = None) -> Iterator[tuple[Ints, Shares]]:
-        """What `decoding` asks for in one group [T, D], as (answers [n], shares [n, A]) in the same order."""
+        """What `decoding` requests in one group [T, D], as (answers [n], shares [n, A]) in the same order."""
         if symbols.ndim != 2 or symbols.shape[1] != self.sizes.dims or symbols.dtype.kind != "i":
             form = f"integers [T, {self.sizes.dims}]"
             raise StreamError(f"symbols must be {form}, not {symbols.dtype} of shape {symbols.shape}")

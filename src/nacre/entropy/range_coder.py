@@ -76,7 +76,7 @@ def encode_symbols(answered: Iterable[tuple[Ints, Shares]], luck_bits: int | Non
     """Answers [n] by their own shares [n, A], one request after another; see `ContextPrior.encoding`.
 
     `luck_bits` is how many bits fewer than the answers cost the bytes may have, where they happen to end on zeros; None
-    leaves all zeros off. With a limit the length tells what the answers cost.
+    leaves all zeros off. With a limit the length shows what the answers cost.
 
     Shares are multiples of 2^-28 and sum to 1 in each row, so that all that is said above of counts holds for them.
     """

@@ -148,7 +148,7 @@ class ResidualLayer:
         return wave
 
     def encoding(self, symbols: Ints) -> Iterator[tuple[Ints, Shares]]:
-        """What `decoding` asks for in one group [S, K], as (answers [n], shares [n, A]) in the same order."""
+        """What `decoding` requests in one group [S, K], as (answers [n], shares [n, A]) in the same order."""
         rows, reach = self.rows(symbols), -int(self._lowest)
         ends = np.atleast_1d((np.abs(symbols) > reach).any(1))  # escaped symbols follow right behind their block
         ends[TOGETHER - 1 :: TOGETHER] = True
@@ -164,7 +164,7 @@ class ResidualLayer:
         return self._row(np.concatenate([earlier[1:-1], earlier[:-2]], 1))
 
     def decoding(self, streams: Sequence[int], blocks: Sequence[int]) -> Generator[SymbolRequest, Ints, list[Ints]]:
-        """Asks for the symbols of groups side by side, of so many blocks each, and returns them, [S, K] each."""
+        """Requests the symbols of groups side by side, of so many blocks each, and returns them, [S, K] each."""
         turn = sorted(range(len(streams)), key=lambda group: -blocks[group])  # longest first
         coefficients = [np.zeros((count, self.size), np.int32) for count in blocks]
         past = np.zeros((len(turn), 2 * self.size), np.float32)

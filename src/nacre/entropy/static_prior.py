@@ -129,13 +129,13 @@ class StaticPrior:
         return self._costs[level]
 
     def encoding(self, symbols: Ints, level: int) -> Iterator[tuple[Ints, Shares]]:
-        """What `decoding` asks for in one group [T, D], as (answers [T], shares [T, A]): what entropy.encode writes."""
+        """What `decoding` requests in one group [T, D], as (answers [T], shares [T, A]): what entropy.encode writes."""
         lowest, _ = self.ranges(level)
         for dim, shares in self._shares(level):
             yield (symbols[:, dim] - lowest[dim]).astype(np.int32), np.tile(shares, (len(symbols), 1))
 
     def decoding(self, levels: Sequence[int], frames: Sequence[int]) -> Generator[SymbolRequest, Ints, list[Ints]]:
-        """Asks for the symbols of groups, one after the other, and returns them, [T, D] each."""
+        """Requests the symbols of groups, one after the other, and returns them, [T, D] each."""
         decoded = []
         for stream, (level, count) in enumerate(zip(levels, frames, strict=True)):
             lowest, _ = self.ranges(level)

@@ -99,7 +99,7 @@ class Contents:
     header: Header
     samples: int | None  # the header's or the end packet's
     packets: list[Packet | None]  # group by group, channels inside; None where one was lost
-    missing: int  # packets the sample count asks for beyond this list
+    missing: int  # packets that the sample count needs beyond this list
     truncated: bool  # packets are missing at the end, or the end was never written
     head_bytes: int  # header, packet heads, check values, end packet
     payload_bytes: int
@@ -139,7 +139,7 @@ def unpack_header(data: bytes) -> Header:
     """First 22 bytes of a file -> header."""
     if data[:4] != MAGIC:
         begins = f"begins with {repr(data[:4])[1:]}, not {repr(MAGIC)[1:]}" if data else "is empty"
-        raise StreamError(f"this is not a nacre file, for it {begins}; make one with nacre encode")
+        raise StreamError(f"this is not a nacre file: it {begins}; make one with nacre encode")
     if len(data) < HEADER_BYTES:
         raise StreamError(f"the header is cut short, {len(data)} of {HEADER_BYTES} bytes; get the file again")
     if (version := data[4]) not in (VERSION, BAND_VERSION):
@@ -185,7 +185,7 @@ def unpack_packet(data: bytes) -> Packet:
     """The bytes of exactly one packet -> packet."""
     stop = _packet_stop(data, 0, len(data))
     if stop is None or stop != len(data):
-        raise StreamError(f"these {len(data)} bytes are not one packet, for no head says so; give a whole packet")
+        raise StreamError(f"the head of a packet does not match its {len(data)} bytes; give one whole packet")
     return _packet_at(data, 0, stop)
 
 

@@ -29,7 +29,7 @@ class RtpPacket:
 
 @dataclass(frozen=True)
 class Report:
-    """What a receiver tells the sender once a second."""
+    """What a receiver reports to the sender once a second."""
 
     source: int
     lost_share: float  # 0 to 1, of the packets of the last seconds

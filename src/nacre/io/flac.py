@@ -136,8 +136,8 @@ def _fits(frame: Frame, info: bytes, frames: list[Frame]) -> bool:
         wanted = (shape >> 8, (shape >> 5 & 7) + 1, (shape & 31) + 1)
     else:
         wanted = (frames[0].rate_hz, frames[0].channels, frames[0].bits)
-    found = (frame.rate_hz or wanted[0], frame.channels, frame.bits or wanted[2])
-    return found == wanted
+    own = (frame.rate_hz or wanted[0], frame.channels, frame.bits or wanted[2])
+    return own == wanted
 
 
 def _stop(file: BinaryIO, start: int, stops: list[int]) -> int:

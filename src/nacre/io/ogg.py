@@ -141,14 +141,14 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
         at += size
 
 
-def _add(file: BinaryIO, link: Link, found: Plan) -> None:
+def _add(file: BinaryIO, link: Link, plan: Plan) -> None:
     """Parts of a link, one more behind every hole, each with an end of its own."""
     heads = _head_pages(link)
     if not all(page.good for page in link.pages[: 1 if link.codec == "opus" else heads]):
-        found.losses.append("damaged headers, taken as they are")
+        plan.losses.append("damaged headers, taken as they are")
     edges = [heads, *sorted(hole for hole in link.holes if heads < hole < len(link.pages)), len(link.pages)]
     if starts_late := heads in link.holes:
-        found.losses.append("pages at its beginning are missing")
+        plan.losses.append("pages at its beginning are missing")
     for start, stop in pairwise(edges):
         if pages := _closed(link.pages[start:stop]):
             alone = start > heads and len(pages) == 1 and link.codec == "opus"
@@ -159,10 +159,10 @@ def _add(file: BinaryIO, link: Link, found: Plan) -> None:
             pieces = *first, *(Extent(page.offset, page.size) for page in pages[:-1]), final
             clock_hz = OPUS_HZ if link.codec == "opus" else None
             ends_at, fresh = pages[-1].granule, start == heads
-            found.parts.append(Part(pieces, spare=spare, ends_at=ends_at, clock_hz=clock_hz, fresh=fresh))
+            plan.parts.append(Part(pieces, spare=spare, ends_at=ends_at, clock_hz=clock_hz, fresh=fresh))
     last = link.pages[-1]
     goes_on = last.laces[-1:] == b"\xff" or _closed(link.pages[heads:]) != link.pages[heads:]
-    found.cut |= link.is_cut or goes_on or len(link.pages) in link.holes
+    plan.cut |= link.is_cut or goes_on or len(link.pages) in link.holes
 
 
 def _closed(pages: list[Page]) -> list[Page]:
@@ -192,7 +192,7 @@ def _with_end(file: BinaryIO, page: Page) -> Piece:
 
 
 def _from_zero(file: BinaryIO, page: Page, before: int) -> tuple[bytes, int]:
-    """A page of Opus alone behind a hole: nothing tells where it begins, so it is made to begin at 0.
+    """A page of Opus alone behind a hole: nothing states where it begins, so it is made to begin at 0.
 
     With the position `before` the hole; -> also how many samples of its last packet lie behind the end.
     """

@@ -36,7 +36,7 @@ class Raw:
 
     def __post_init__(self) -> None:
         if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
-            raise UsageError(f"raw samples must have {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, not {self.rate_hz} Hz")
+            raise UsageError(f"raw samples must have a rate of {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, not {self.rate_hz}")
         if not 1 <= self.channels <= MAX_CHANNELS:
             raise UsageError(f"raw samples must have 1 to {MAX_CHANNELS} channels, not {self.channels}")
         if self.format not in FORMATS:

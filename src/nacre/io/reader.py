@@ -216,7 +216,7 @@ class AudioReader:
         return self._ends_early or bool(self.losses) or self._holes > 0 or self._wrong > 0
 
     def loss(self) -> AudioError | None:
-        """What is missing of a file that was read to its end, as an error to raise or to tell; None for nothing."""
+        """What is missing of a file that was read to its end, as an error to raise or to report; None for nothing."""
         if not self.is_cut:
             return None
         read_s, losses = self.samples_read / self.rate_hz, list(self.losses)
@@ -358,9 +358,9 @@ def _feed(source: View) -> int:
 def check_shape(name: str, rate_hz: int, channels: int) -> None:
     """Raise AudioError for a rate or a number of channels that nothing here takes."""
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise AudioError(f"{name} has {rate_hz} Hz, not {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz; resample it first")
+        raise AudioError(f"{name} has a rate of {rate_hz} Hz, not {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz; resample it first")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(f"{name} has {channels} channels, not 1 to {MAX_CHANNELS}; mix some of them first")
+        raise AudioError(f"{name} has {channels} channels, not 1 to {MAX_CHANNELS}; mix it down first")
 
 
 def check_finite(name: str, wave: np.ndarray, start_samples: int, rate_hz: int) -> None:

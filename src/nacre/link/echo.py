@@ -58,7 +58,7 @@ class EchoSettings:
 
 
 class Echo:
-    """Sound in, what the other end hears out, `now` in seconds of one clock. The sender is told of loss once a second.
+    """Sound in, what the other end hears out, `now` in seconds of one clock. Loss is reported once a second.
 
     Raises AudioError and UsageError for settings that cannot be.
     """

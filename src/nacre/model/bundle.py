@@ -179,8 +179,8 @@ def load(folder: Path) -> Bundle:
         if not path.is_file():
             raise BundleError(f"{path} is missing; copy the model again")
         if (digest := _hash(path)) != hashes.get(part):
-            given = f"its hash is {digest[:12]}, not {str(hashes.get(part))[:12]}"
-            raise BundleError(f"{path} is damaged or of another model, for {given}; copy the model again")
+            hashed = f"hash {digest[:12]}, not {str(hashes.get(part))[:12]}"
+            raise BundleError(f"{path} is damaged or of another model ({hashed}); copy the model again")
     return bundle
 
 
@@ -197,8 +197,8 @@ def described(folder: Path) -> Bundle:
     except (LookupError, TypeError, ValueError) as error:
         raise BundleError(f"{place} lacks settings of a model ({error!r}); copy the model again") from error
     if facts.fingerprint != prints[0].hex():
-        given = f"their fingerprint is {prints[0].hex()}, not {facts.fingerprint}"
-        raise BundleError(f"{place} holds changed settings, for {given}; copy the model again")
+        given = f"fingerprint {prints[0].hex()}, not {facts.fingerprint}"
+        raise BundleError(f"{place} was changed ({given}); copy the model again")
     return Bundle(folder, facts, *prints)
 
 
@@ -214,7 +214,7 @@ def by_fingerprint(fingerprint: bytes) -> Path | None:
 
 @cache
 def _inside(models: Path) -> dict[bytes, Path]:
-    """Folders of the models in the package by all fingerprints that they read; a batch asks for every file."""
+    """Folders of the models in the package by all fingerprints that they read; a batch looks here for every file."""
     folders = [path.parent for path in sorted(models.glob("*/model.json"))]
     return {each: folder for folder in reversed(folders) for each in described(folder).fingerprints}
 

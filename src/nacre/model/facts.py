@@ -133,7 +133,7 @@ def _json(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise BundleError(f"{folder} is not a model folder ({reason(error)}); see nacre models") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged, for it is no JSON; copy the model again") from error
+        raise BundleError(f"{path} is not JSON; copy the model again") from error
     if not isinstance(values, dict):
         raise BundleError(f"{path} must hold the settings of a model, not a {type(values).__name__}")
     if values.get("format") != FORMAT:

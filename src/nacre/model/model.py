@@ -119,7 +119,7 @@ class Model:
         return self.plain_levels - 1 if level is None else int(level)
 
     def _check_sizes(self) -> None:
-        """Tables have the sizes that the settings ask for."""
+        """Check that tables have the sizes of the settings."""
         c, quantiser, tables = self.config, self.quantiser, self.static_prior.counts.shape[:2]
         sizes, needed = (quantiser.width_out, quantiser.levels, *tables), (c.latent_dims, c.levels, c.levels)
         if sizes != (*needed, quantiser.columns):

@@ -22,15 +22,15 @@ Op = Callable[[list[Any], dict[str, Any]], Any]
 def _norm(x: Array, weight: Array, bias: Array, epsilon: float, axis: int) -> Array:
     axes = tuple(range(axis % x.ndim, x.ndim))
     x = x - x.mean(axes, keepdims=True)
-    found: Array = x * (1 / np.sqrt(np.mean(x * x, axes, keepdims=True) + np.float32(epsilon))) * weight + bias
-    return found
+    out: Array = x * (1 / np.sqrt(np.mean(x * x, axes, keepdims=True) + np.float32(epsilon))) * weight + bias
+    return out
 
 
 def _gelu(x: Array, approximate: str) -> Array:
     if approximate != "tanh":
         raise ValueError("Gelu without tanh")
-    found: Array = 0.5 * x * (1 + np.tanh(0.7978845608 * (x + 0.044715 * x * x * x)))
-    return found
+    out: Array = 0.5 * x * (1 + np.tanh(0.7978845608 * (x + 0.044715 * x * x * x)))
+    return out
 
 
 def _conv(x: Array, weight: Array, attributes: dict[str, Any]) -> Array:
@@ -50,15 +50,15 @@ def _gru(given: list[Any], attributes: dict[str, Any]) -> tuple[Array, Array]:
         raise ValueError("a GRU of another kind")
     width, state = attributes["hidden_size"], start[0]
     before, behind = biases[0, : 3 * width], biases[0, 3 * width :]
-    drive, found = x @ inward[0].T + before, []  # [T, B, 3 H]
+    drive, states = x @ inward[0].T + before, []  # [T, B, 3 H]
     for row in drive:
         own = state @ around[0].T + behind
         update = 1 / (1 + np.exp(-(row[:, :width] + own[:, :width])))
         reset = 1 / (1 + np.exp(-(row[:, width : 2 * width] + own[:, width : 2 * width])))
         new = np.tanh(row[:, 2 * width :] + reset * own[:, 2 * width :])
         state = (1 - update) * new + update * state
-        found.append(state)
-    return np.stack(found)[:, None], state[None]
+        states.append(state)
+    return np.stack(states)[:, None], state[None]
 
 
 def _slice(x: Array, start: Array, stop: Array, axes: Array, steps: Array | None = None) -> Array:
@@ -137,7 +137,7 @@ class Port:
 
 
 class Session:
-    """As much of onnxruntime's InferenceSession as is asked of it here. Creation raises ValueError."""
+    """As much of onnxruntime's InferenceSession as nacre needs. Creation raises ValueError."""
 
     def __init__(self, data: bytes):
         graph = read_graph(data)

@@ -36,16 +36,16 @@ class Graph:
 
 def read_graph(data: bytes) -> Graph:
     """The graph of an ONNX file. Raises ValueError."""
-    found = Graph()
+    graph = Graph()
     for number, part in _fields(_one(data, 7)):
         if number == 1:
-            found.nodes.append(_node(_bytes(part)))
+            graph.nodes.append(_node(_bytes(part)))
         elif number == 5:
             name, values = _tensor(_bytes(part))
-            found.constants[name] = values
+            graph.constants[name] = values
         elif number in (11, 12):
-            (found.inputs if number == 11 else found.outputs).append(_shape(_bytes(part)))
-    return found
+            (graph.inputs if number == 11 else graph.outputs).append(_shape(_bytes(part)))
+    return graph
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
@@ -88,7 +88,7 @@ def _bytes(value: Value) -> bytes:
 
 def _one(data: bytes, number: int) -> bytes:
     """The last field of a number, empty where there is none."""
-    return next((_bytes(value) for found, value in reversed(list(_fields(data))) if found == number), b"")
+    return next((_bytes(value) for key, value in reversed(list(_fields(data))) if key == number), b"")
 
 
 def _text(value: Value) -> str:
@@ -99,16 +99,16 @@ def _whole(value: Value) -> list[int]:
     """Whole numbers, one or packed."""
     if isinstance(value, int):
         return [value]
-    found, at = [], 0
+    numbers, at = [], 0
     while at < len(value):
         number, at = _varint(value, at)
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _node(data: bytes) -> Node:
     fields = list(_fields(data))
-    inputs, outputs, attributes = ([value for found, value in fields if found == number] for number in (1, 2, 5))
+    inputs, outputs, attributes = ([value for key, value in fields if key == number] for number in (1, 2, 5))
     named = dict(_attribute(_bytes(value)) for value in attributes)
     return Node(_text(_one(data, 4)), [_text(value) for value in inputs], [_text(value) for value in outputs], named)
 

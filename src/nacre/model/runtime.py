@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else every start is noted on disk and told to its maker
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else every start is noted on disk and sent to its maker
 try:
     import onnxruntime as ort
 except ModuleNotFoundError:

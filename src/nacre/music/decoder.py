@@ -80,14 +80,14 @@ class MusicDecoder(FileDecoder):
     def waves(self) -> Iterator[Floats]:
         """Groups of samples [C, N] at 48 kHz, half a frame late."""
         for group, held in self.groups():
-            frames, found = self.group_frames(group), []
+            frames, sounds = self.group_frames(group), []
             for number, (part, each) in enumerate(zip(self._parts, held, strict=True)):
                 if isinstance(each, StreamError):
                     self.note_damage(number, group, str(each))
-                    found.append(part.lost(frames))
+                    sounds.append(part.lost(frames))
                 else:
-                    found.append(part.decoded(each))
-            yield np.concatenate(found)
+                    sounds.append(part.decoded(each))
+            yield np.concatenate(sounds)
 
     def note_damage(self, channel: int, group: int, reason: str) -> None:
         """Add a lost group to `damage`, of both channels of a pair."""

@@ -157,11 +157,11 @@ class _Part:
 
     def analysed(self, frames: int, last: bool) -> Analysed:
         """The next group, of so many frames."""
-        found = splits_of(self._wave[:, : frames * FRAME + AHEAD])
-        splits: Ints = found[:frames]
+        every = splits_of(self._wave[:, : frames * FRAME + AHEAD])
+        splits: Ints = every[:frames]
         if self._before is not None:
             splits[0] = self._split
-        after = int(found[frames])
+        after = int(every[frames])
         for place, lap in borders(splits.tolist(), self._before, None if last else after):
             if place:  # the border in front was turned with the group before
                 turn_border(self._turned, place, lap, 1)

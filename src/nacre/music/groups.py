@@ -47,8 +47,8 @@ def splits_of(wave: Floats) -> Ints:
     for split in range(SPLITS):
         blocks = whole if split == 0 else uniform(wave, split)
         costs.append(np.log2(1 + np.abs(blocks[..., :TOP]) / step).sum((0, 2)))
-    found: Ints = (np.array(costs) * PRICES[:, None]).argmin(0).astype(np.int32)
-    return found
+    splits: Ints = (np.array(costs) * PRICES[:, None]).argmin(0).astype(np.int32)
+    return splits
 
 
 def analyse(coefficients: Floats, splits: Ints) -> Analysed:
@@ -63,13 +63,13 @@ def analyse(coefficients: Floats, splits: Ints) -> Analysed:
 
 def shares_of(coefficients: Floats, splits: Ints) -> Ints:
     """How the power of split frames lies in time, all channels and bands alike [T, PARTS]: 0 is the loudest block."""
-    found = np.zeros((len(splits), PARTS), np.int32)
+    shares = np.zeros((len(splits), PARTS), np.int32)
     for frame in np.flatnonzero(splits):
         blocks = 1 << int(splits[frame])
         power = np.square(coefficients[:, frame, :TOP]).reshape(len(coefficients), -1, blocks).sum((0, 1)) + 1e-12
         below = np.rint(10 * np.log10(power.max() / power) / shape.LEVEL_DB)
-        found[frame] = np.repeat(np.minimum(below, SILENT - 1).astype(np.int32), PARTS // blocks)
-    return found
+        shares[frame] = np.repeat(np.minimum(below, SILENT - 1).astype(np.int32), PARTS // blocks)
+    return shares
 
 
 def quantised(group: Analysed, fineness: int) -> GroupSymbols:
@@ -88,9 +88,9 @@ def rebuilt(symbols: GroupSymbols, fineness: int, first_frame: int) -> Floats:
     splits = symbols.splits.tolist()
     steps, _ = shape.steps_of(symbols.levels, symbols.shares, splits, fineness)
     sizes = shape.step_sizes(steps)[:, BAND_OF]  # [T, TOP]
-    found = np.zeros((*symbols.values.shape[:2], FRAME), np.float32)
-    found[..., :TOP] = symbols.values * sizes + _noise_fill(symbols, sizes, splits, first_frame)
-    return turned(found, symbols.angles, -1) if len(found) == 2 else found
+    coefficients = np.zeros((*symbols.values.shape[:2], FRAME), np.float32)
+    coefficients[..., :TOP] = symbols.values * sizes + _noise_fill(symbols, sizes, splits, first_frame)
+    return turned(coefficients, symbols.angles, -1) if len(coefficients) == 2 else coefficients
 
 
 def _noise_fill(symbols: GroupSymbols, sizes: Floats, splits: Sequence[int], first_frame: int) -> Floats:
@@ -102,8 +102,8 @@ def _noise_fill(symbols: GroupSymbols, sizes: Floats, splits: Sequence[int], fir
     powers = left[..., None] * shape.part_powers(symbols.shares, splits)[:, None]  # [C, T, B, PARTS]
     most = np.where(free < WIDTHS, np.float32(FILLED), np.float32(np.inf))[..., BAND_OF]
     amplitude = np.minimum(np.sqrt(shape.spread(powers, splits)), most * sizes)
-    found: Floats = np.where(empty, amplitude * _noise(values.shape, first_frame), 0).astype(np.float32)
-    return found
+    noise: Floats = np.where(empty, amplitude * _noise(values.shape, first_frame), 0).astype(np.float32)
+    return noise
 
 
 def _noise(size: Sequence[int], first_frame: int) -> Floats:
@@ -111,8 +111,8 @@ def _noise(size: Sequence[int], first_frame: int) -> Floats:
     cycle, (channels, frames, _) = _noise_cycle(), size
     number = (first_frame + np.arange(frames)) * channels + np.arange(channels)[:, None]
     start = number * APART % (NOISE_LENGTH - TOP)
-    found: Floats = cycle[start[..., None] + np.arange(TOP)]
-    return found
+    noise: Floats = cycle[start[..., None] + np.arange(TOP)]
+    return noise
 
 
 @lru_cache(maxsize=1)

@@ -46,8 +46,8 @@ class MusicModel:
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({reason(error)}); copy the model again") from error
         if digest != facts.get("sha256"):
-            given = f"its hash is {digest[:8]}, not {str(facts.get('sha256'))[:8]}"
-            raise BundleError(f"{path} is damaged or of another model, for {given}; copy the model again")
+            hashed = f"hash {digest[:8]}, not {str(facts.get('sha256'))[:8]}"
+            raise BundleError(f"{path} is damaged or of another model ({hashed}); copy the model again")
         return cls(folder, str(facts.get("name")), bytes.fromhex(digest[:8]), MusicTables.load(path), facts)
 
 
@@ -59,7 +59,7 @@ def _facts(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({reason(error)}); give the folder of a music model") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged, for it is no JSON; copy the model again") from error
+        raise BundleError(f"{path} is not JSON; copy the model again") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise BundleError(f"{path} has another format than {FORMAT}, which this nacre reads; update nacre")
     return facts

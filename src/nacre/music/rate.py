@@ -52,7 +52,7 @@ class MusicPlan:
 
 
 def plan_music(channels: int, bitrate_kbps: float | None, quality: float | None) -> MusicPlan:
-    """What the options ask for. Raises UsageError."""
+    """The plan that the options request. Raises UsageError."""
     if bitrate_kbps is not None and quality is not None:
         raise UsageError("bitrate and quality exclude each other; give one of them")
     if quality is not None:
@@ -74,8 +74,8 @@ def _nearest(first: int, wanted: float, size_of: Callable[[int], float]) -> int:
     at = first
     for _ in range(TRIES):
         off[at] = math.log(max(1.0, size_of(at)) / wanted)
-        larger = [each for each, found in off.items() if found > 0]
-        smaller = [each for each, found in off.items() if found <= 0]
+        larger = [each for each, excess in off.items() if excess > 0]
+        smaller = [each for each, excess in off.items() if excess <= 0]
         if larger and smaller:
             low, high = max(larger), min(smaller)
             at = round(low + (high - low) * off[low] / (off[low] - off[high]))

@@ -60,16 +60,16 @@ def _parts(shares: Ints, splits: Sequence[int]) -> Ints:
     power = 2.0 ** -shares.astype(np.float64)  # exact, and so are sums and quotients of them up to the rounding below
     mean = power.sum(1, keepdims=True) / PARTS
     _, whole = np.frexp(mean)  # mean in [2 ** (whole - 1), 2 ** whole)
-    found: Ints = np.where(np.array(splits)[:, None] > 0, -shares - whole + 1, 0).astype(np.int32)
-    return found
+    levels: Ints = np.where(np.array(splits)[:, None] > 0, -shares - whole + 1, 0).astype(np.int32)
+    return levels
 
 
 def part_powers(shares: Ints, splits: Sequence[int]) -> Floats:
     """Powers [T, PARTS] of the parts of each frame over its mean."""
     power: Array = 10 ** (-LEVEL_DB / 10 * shares)
     even = power / power.mean(1, keepdims=True)
-    found: Floats = np.where(np.array(splits)[:, None] > 0, even, 1.0).astype(np.float32)
-    return found
+    powers: Floats = np.where(np.array(splits)[:, None] > 0, even, 1.0).astype(np.float32)
+    return powers
 
 
 def spread(parts: Array, splits: Sequence[int]) -> Array:
@@ -80,30 +80,31 @@ def spread(parts: Array, splits: Sequence[int]) -> Array:
 def places(split: int) -> Array:
     """Which part [TOP] a coefficient of a frame with this split lies in: the first of those its block stands in."""
     blocks = 1 << split
-    found: Array = np.arange(TOP) % blocks * (PARTS // blocks)
-    return found
+    parts: Array = np.arange(TOP) % blocks * (PARTS // blocks)
+    return parts
 
 
 def mean_squares(coefficients: Floats) -> Floats:
     """coefficients [C, T, FRAME] -> mean square of each band [C, T, B]."""
-    found: Floats = np.add.reduceat(np.square(coefficients[..., :TOP]), EDGES[:-1], axis=-1)
-    found /= WIDTHS.astype(np.float32)
-    return found
+    squares: Floats = np.add.reduceat(np.square(coefficients[..., :TOP]), EDGES[:-1], axis=-1)
+    squares /= WIDTHS.astype(np.float32)
+    return squares
 
 
 def levels_of(powers: Floats) -> Ints:
     """Mean squares as levels."""
-    found: Ints = np.clip(np.rint((10 * np.log10(powers + 1e-20) - BASE_DB) / LEVEL_DB), 0, LEVELS - 1).astype(np.int32)
-    return found
+    steps = np.rint((10 * np.log10(powers + 1e-20) - BASE_DB) / LEVEL_DB)
+    levels: Ints = np.clip(steps, 0, LEVELS - 1).astype(np.int32)
+    return levels
 
 
 def level_powers(levels: Ints) -> Floats:
     """The mean squares that levels stand for; 0 for level 0."""
-    found: Floats = np.where(levels > 0, 10 ** ((BASE_DB + LEVEL_DB * levels) / 10), 0).astype(np.float32)
-    return found
+    powers: Floats = np.where(levels > 0, 10 ** ((BASE_DB + LEVEL_DB * levels) / 10), 0).astype(np.float32)
+    return powers
 
 
 def step_sizes(steps: Ints) -> Floats:
     """Steps as amplitudes."""
-    found: Floats = (10 ** ((BASE_DB + STEP_DB * steps) / 20)).astype(np.float32)
-    return found
+    sizes: Floats = (10 ** ((BASE_DB + STEP_DB * steps) / 20)).astype(np.float32)
+    return sizes

@@ -16,24 +16,24 @@ MIDDLE = ANGLES // 4  # both channels alike; of bands without sound
 
 def angles_of(coefficients: Floats) -> Ints:
     """coefficients [2, T, FRAME] -> angles [HALVES, BANDS] in steps of a half turn over ANGLES."""
-    found = np.full((HALVES, BANDS), MIDDLE, np.int32)
-    for half, part in zip(found, np.array_split(coefficients[..., :TOP], HALVES, axis=1), strict=True):
+    angles = np.full((HALVES, BANDS), MIDDLE, np.int32)
+    for half, part in zip(angles, np.array_split(coefficients[..., :TOP], HALVES, axis=1), strict=True):
         left, right = part.astype(np.float64)
         products = (left * left - right * right, 2 * left * right)
         apart, alike = (np.add.reduceat(product.sum(0), EDGES[:-1]) for product in products)
         angle = np.rint(np.arctan2(alike, apart) / 2 / np.pi * ANGLES).astype(np.int32) % ANGLES
         half[:] = np.where(np.abs(alike) + np.abs(apart) > 0, angle, MIDDLE)
-    return found
+    return angles
 
 
 def turned(coefficients: Floats, angles: Ints, sign: int = 1) -> Floats:
     """coefficients [2, T, FRAME] turned by angles [HALVES, BANDS]; sign -1 undoes it."""
     cos, sin = _factors(angles, coefficients.shape[1])
     left, right = coefficients[0, :, :TOP], coefficients[1, :, :TOP]
-    found = np.zeros_like(coefficients)
-    found[0, :, :TOP] = cos * left + sign * sin * right
-    found[1, :, :TOP] = cos * right - sign * sin * left
-    return found
+    out = np.zeros_like(coefficients)
+    out[0, :, :TOP] = cos * left + sign * sin * right
+    out[1, :, :TOP] = cos * right - sign * sin * left
+    return out
 
 
 def _factors(angles: Ints, frames: int) -> tuple[Array, Array]:

@@ -95,7 +95,7 @@ class MusicTables:
         return cls(read_arrays(path, MEMBERS, 1 << 20))
 
     def encoding(self, symbols: GroupSymbols, fineness: int) -> Iterator[Piece]:
-        """What `decoding` asks for, as (answers [n], shares [n, A]) in the same order."""
+        """What `decoding` requests, as (answers [n], shares [n, A]) in the same order."""
         yield from self._shape_encoding(symbols)
         rows, values = self._rows_of(symbols, fineness), symbols.values
         for frame in range(values.shape[1]):
@@ -107,19 +107,19 @@ class MusicTables:
                         yield from answered_requests(chosen[None], _VALUE_LOWEST, self._values[kept[None]])[0]
 
     def decoding(self, frames: int, channels: int, fineness: int) -> Generator[SymbolRequest, Ints, GroupSymbols]:
-        """Asks for the symbols of a group and returns them. Raises StreamError for levels that cannot be."""
-        splits = yield from self._ask(np.tile(self._table("splits"), (frames, 1)))
+        """Requests the symbols of a group and returns them. Raises StreamError for levels that cannot be."""
+        splits = yield from self._request(np.tile(self._table("splits"), (frames, 1)))
         shares = np.zeros((frames, PARTS), np.int32)
         for part in range(PARTS):
             if len(at := parted(splits, part)):
-                found = yield from self._ask(self._table("shares")[_before(shares, splits, at, part)])
-                for frame, share in zip(at, found, strict=True):
+                given = yield from self._request(self._table("shares")[_before(shares, splits, at, part)])
+                for frame, share in zip(at, given, strict=True):
                     step = int(step_of(splits[frame]))
                     shares[frame, part * step : (part + 1) * step] = share
         angles = np.zeros((HALVES, BANDS), np.int32)
         if channels > 1:
-            angles[0] = yield from self._ask(np.tile(self._table("angles"), (BANDS, 1)))
-            angles[1] = yield from self._ask(np.tile(self._table("turns"), (BANDS, 1)))
+            angles[0] = yield from self._request(np.tile(self._table("angles"), (BANDS, 1)))
+            angles[1] = yield from self._request(np.tile(self._table("turns"), (BANDS, 1)))
             angles[1] = (angles[0] + angles[1]) % ANGLES
         levels = np.zeros((channels, frames, BANDS), np.int32)
         for channel in range(channels):
@@ -183,17 +183,17 @@ class MusicTables:
         classes, own = classes_of(symbols, fineness), sizes(symbols.values)
         last, earlier = (np.pad(own, ((0, 0), (ago, 0), (0, 0)))[:, : own.shape[1]] for ago in (1, 2))
         other = np.concatenate([np.zeros_like(own[:1]), own[:-1]])
-        found = []
+        rows = []
         for number, part in enumerate(PASSES):
             wanted = classes[..., part]
             features = self.features(number, own, last, earlier, other)
-            found.append(np.where(wanted >= 0, self._row(number, wanted, features), -1))
-        return found
+            rows.append(np.where(wanted >= 0, self._row(number, wanted, features), -1))
+        return rows
 
     def _row(self, number: int, classes: Ints, features: list[Ints]) -> Ints:
         activity = sum(int(weight) * feature for weight, feature in zip(self._kernel[number], features, strict=True))
-        found: Ints = (number * RATIOS + classes) * ACTIVITIES + self._classes[activity]
-        return found
+        row: Ints = (number * RATIOS + classes) * ACTIVITIES + self._classes[activity]
+        return row
 
     @staticmethod
     def features(number: int, own: Ints, last: Ints, earlier: Ints, other: Ints) -> list[Ints]:
@@ -202,8 +202,8 @@ class MusicTables:
 
         def near(row: Ints, away: int) -> Ints:
             below, above = row[..., PAD - away : PAD - away + TOP], row[..., PAD + away : PAD + away + TOP]
-            found: Ints = below[..., part] + above[..., part]
-            return found
+            both: Ints = below[..., part] + above[..., part]
+            return both
 
         last_here, earlier_here, other_here = (row[..., PAD : PAD + TOP][..., part] for row in (last, earlier, other))
         nothing = np.zeros_like(last_here)
@@ -212,20 +212,20 @@ class MusicTables:
 
     def value_bits(self, symbols: GroupSymbols, fineness: int) -> float:
         """Ideal bits of a group's values, about: those that escape count as 12."""
-        found = 0.0
+        bits = 0.0
         for rows, part in zip(self._rows_of(symbols, fineness), PASSES, strict=True):
             answers = symbols.values[..., part][rows >= 0] + VALUES
             outside = (answers < 0) | (answers > 2 * VALUES)
-            found += self._prices[rows[rows >= 0], np.where(outside, 2 * VALUES + 1, answers)].sum(dtype=np.float64)
-            found += 9 * np.count_nonzero(outside)
-        return found
+            bits += self._prices[rows[rows >= 0], np.where(outside, 2 * VALUES + 1, answers)].sum(dtype=np.float64)
+            bits += 9 * np.count_nonzero(outside)
+        return bits
 
     def shape_bits(self, symbols: GroupSymbols) -> float:
         """Ideal bits of all symbols of a group but its values."""
-        found = 0.0
+        bits = 0.0
         for answers, shares in self._shape_encoding(symbols):
-            found -= float(np.log2(shares[np.arange(len(answers)), answers]).sum())
-        return found
+            bits -= float(np.log2(shares[np.arange(len(answers)), answers]).sum())
+        return bits
 
     def _shape_encoding(self, symbols: GroupSymbols) -> Iterator[Piece]:
         splits, shares, angles, levels, _ = symbols
@@ -245,14 +245,14 @@ class MusicTables:
                         distances.reshape(1, -1), _LEVEL_LOWEST, self._levels[rows.reshape(1, -1)]
                     )[0]
 
-    def _ask(self, shares: Shares) -> Generator[SymbolRequest, Ints, Ints]:
+    def _request(self, shares: Shares) -> Generator[SymbolRequest, Ints, Ints]:
         answers = yield SymbolRequest([0], shares[None])
-        found: Ints = answers[0]
-        return found
+        answer: Ints = answers[0]
+        return answer
 
     def _table(self, name: str) -> Shares:
-        found: Shares = self.arrays[name] / np.float64(TOTAL)
-        return found
+        shares: Shares = self.arrays[name] / np.float64(TOTAL)
+        return shares
 
     @cached_property
     def _levels(self) -> Shares:
@@ -264,8 +264,8 @@ class MusicTables:
 
     @cached_property
     def _prices(self) -> Floats:
-        found: Floats = -np.log2(self._values).astype(np.float32)
-        return found
+        bits: Floats = -np.log2(self._values).astype(np.float32)
+        return bits
 
     @cached_property
     def _kernel(self) -> Ints:
@@ -290,8 +290,8 @@ def classes_of(symbols: GroupSymbols, fineness: int) -> Ints:
     """Class of the ratio of each coefficient [C, T, TOP]; below 0 where it is not coded."""
     splits = symbols.splits.tolist()
     _, ratios = shape.steps_of(symbols.levels, symbols.shares, splits, fineness)
-    found: Ints = np.minimum((shape.spread(ratios, splits) - CODED) >> 1, RATIOS - 1)
-    return found
+    classes: Ints = np.minimum((shape.spread(ratios, splits) - CODED) >> 1, RATIOS - 1)
+    return classes
 
 
 def step_of(split: Array) -> Array:
@@ -311,11 +311,11 @@ def _before(shares: Ints, splits: Ints, at: Ints, part: int) -> Ints:
 
 def tiers(frames: int) -> list[Tier]:
     """The order in which the levels of so many frames are written."""
-    found = [Tier(0, [0], [0], [0])]
-    found += [Tier(1, [at], [at - 8], [at - 8]) for at in range(8, frames, 8)]
+    order = [Tier(0, [0], [0], [0])]
+    order += [Tier(1, [at], [at - 8], [at - 8]) for at in range(8, frames, 8)]
     for kind, apart in ((2, 4), (3, 2), (4, 1)):
         inner = range(apart, frames, 2 * apart)
         before = [at - apart for at in inner]
         after = [at + apart if at + apart < frames else at - apart for at in inner]
-        found.append(Tier(kind, list(inner), before, after))
-    return [tier for tier in found if tier.frames]
+        order.append(Tier(kind, list(inner), before, after))
+    return [tier for tier in order if tier.frames]
