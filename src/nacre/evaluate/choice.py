@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -133,6 +134,8 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
 def releases(plan: Plan) -> str:
     """Packages behind the figures."""
     used = [package for name in plan.metrics for package in METRICS[name].packages]
+    if "visqol" in used and importlib.util.find_spec("numba"):
+        used.append("numba")  # ViSQOL takes other sums with it
     wanted = dict.fromkeys(["numpy", "onnxruntime", *used])
     versions = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in wanted}
     return ", ".join(f"{name} {version}" for name, version in ({"nacre": __version__} | versions).items())
