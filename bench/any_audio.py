@@ -107,7 +107,7 @@ def curves_of(work: tuple[str, str, np.ndarray]) -> tuple[str, dict[str, list[tu
     for level in LEVELS:
         for way in (LEFT_RIGHT, AUTO):
             data = codec.encode(wave, RATE_HZ, quality=100 * level / 15, stereo=way)
-            if way == AUTO and codec.parse(data).joined == 0:
+            if way == AUTO and codec.parse(data).intensity_groups == 0:
                 rows[way].append(rows[LEFT_RIGHT][-1])
                 continue
             decoded = [Sound(channel) for channel in codec.decode(data)[0]]

@@ -232,8 +232,8 @@ def test_two_channels_joined_and_apart(tiny, wide):
         decoded = tiny.decode(data)[0]
         for one, other in zip(wave, decoded, strict=True):
             assert np.abs(band_db(other, 48_000) - band_db(one, 48_000))[1:].max() < 1.5
-    joined = tiny.parse(tiny.encode(np.stack([wide, 0.5 * wide]), 48_000)).joined
-    assert joined > 5
+    contents = tiny.parse(tiny.encode(np.stack([wide, 0.5 * wide]), 48_000))
+    assert contents.intensity_groups > 5
 
 
 def test_channels_that_are_coded_apart_have_noise_of_their_own(tiny, wide):

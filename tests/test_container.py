@@ -150,10 +150,10 @@ def test_golden_header_of_a_joined_pair() -> None:
     header = replace(GOLDEN_HEADER, channels=2, coupling=Coupling.INTENSITY)
     assert container.pack_header(header) == bytes.fromhex(wanted)
     contents = unpack(bytes.fromhex(wanted) + b"".join(map(container.pack_packet, GOLDEN_PACKETS * 2)), count_packets)
-    assert contents.joined == 0
+    assert contents.intensity_groups == 0
     pairs = [Packet(3, b"\xaa", 0x1234), Packet(8, b""), *GOLDEN_PACKETS[:2], Packet(3, b""), Packet(1, b"")]
-    assert replace(contents, packets=pairs).joined == 2
-    assert replace(contents, header=GOLDEN_HEADER, packets=pairs).joined == 0
+    assert replace(contents, packets=pairs).intensity_groups == 2
+    assert replace(contents, header=GOLDEN_HEADER, packets=pairs).intensity_groups == 0
 
 
 def test_costs_are_those_in_the_document() -> None:

@@ -324,7 +324,7 @@ def test_pieces_change_nothing(layered, speech, cuts):
 def test_joined_channels_share_a_residual_layer(layered, speech):
     wave = np.stack([speech[:40_000], 0.5 * speech[:40_000]])
     data = layered.encode(wave, 16_000, quality=100)
-    assert layered.parse(data).joined > 0
+    assert layered.parse(data).intensity_groups > 0
     sound = layered.decode(data)[0]
     alone = layered.decode(layered.encode(wave[:1], 16_000, quality=100))[0]
     assert np.corrcoef(sound[0, 8000:], alone[0, 8000:])[0, 1] > 0.9
@@ -364,7 +364,7 @@ def test_encoder_and_decoder_run_the_same_networks(layered, speech, monkeypatch)
     wave = np.concatenate([even[0], mute, other, even[3], quiet * [[1], [0.3]], other, even[6], mute[::-1], other], 1)
     contents = layered.parse(layered.encode(wave.astype(np.float32), 16_000, quality=100))
     encoded, run[:] = list(run), []
-    assert contents.joined >= 3
+    assert contents.intensity_groups >= 3
     list(layered.decoder(contents).blocks())
     assert [level for _, level in encoded] == [level for _, level in run]
     for (mine, _), (theirs, _) in zip(encoded, run, strict=True):

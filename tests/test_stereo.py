@@ -100,7 +100,7 @@ def test_half_the_bytes(tiny, speech):
     assert contents.header.coupling == Coupling.INTENSITY
     assert contents.packets[1::2] == [Packet(EVEN, b"")] * (len(contents.packets) // 2)
     assert contents.packets[::2] == tiny.parse(tiny.encode(speech, 16_000, quality=70)).packets
-    assert contents.joined == len(contents.packets) // 2
+    assert contents.intensity_groups == len(contents.packets) // 2
     left, right = tiny.decode(tiny.encode(both, 16_000, quality=70))[0]
     assert np.array_equal(left, right)
     assert np.array_equal(left, tiny.decode(tiny.encode(speech, 16_000, quality=70))[0][0])
@@ -168,7 +168,7 @@ def test_pieces_change_nothing(tiny, mixed, cuts, rate_hz):
 @pytest.mark.parametrize("channels", [1, 3, 8])
 def test_only_pairs_are_joined(tiny, loud, channels):
     contents = tiny.parse(tiny.encode(np.stack([loud] * channels), 16_000))
-    assert (contents.header.coupling, contents.joined) == (Coupling.SEPARATE, 0)
+    assert (contents.header.coupling, contents.intensity_groups) == (Coupling.SEPARATE, 0)
 
 
 def test_left_right_never_joins(tiny, loud):

@@ -173,8 +173,8 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
         "bytes_skipped": contents.skipped_bytes,
         "groups": len(contents.packets),
         "silent_groups": sum(packet is not None and not packet.payload for packet in contents.packets)
-        - contents.joined,
-        "joined_groups": contents.joined,
+        - contents.intensity_groups,
+        "joined_groups": contents.intensity_groups,
         "lost_groups": contents.lost,
         "levels": f"{min(levels)} to {max(levels)}" if levels else "none",
         "truncated": contents.truncated,

@@ -32,7 +32,7 @@ from nacre.format.file import Band, Contents, Coupling, Header, Packet
 from nacre.io.audio import Resampler
 from nacre.model.model import Model
 
-JOINED_REACH = 3  # more levels to choose from, since a group written once has twice the bits
+INTENSITY_REACH = 3  # more levels to choose from, since a group written once has twice the bits
 
 
 class StreamEncoder:
@@ -46,12 +46,12 @@ class StreamEncoder:
         settings.check(model)
         plan = settings.plan(model, channels)
         settings.check_size()
-        alike = channels == 2 and settings.stereo == AUTO and settings.packet_bytes is None
-        if alike:
-            plan.reach += JOINED_REACH
+        intensity = channels == 2 and settings.stereo == AUTO and settings.packet_bytes is None
+        if intensity:
+            plan.reach += INTENSITY_REACH
         band = settings.band(model, rate_hz, channels)
         self.model, self.plan = model, plan
-        self.header = _header(model, rate_hz, channels, settings.prior, alike, band)
+        self.header = _header(model, rate_hz, channels, settings.prior, intensity, band)
         self.samples, self._settings = 0, settings
         self._options = Options(settings.prior, bands=BANDS[band])
         self._band = BandEncoder(rate_hz, channels, EDGES[: BANDS[band] + 1]) if band else None
@@ -65,7 +65,7 @@ class StreamEncoder:
         self._resampler = Resampler(rate_hz, model.config.rate_hz, channels)
         block, before = model.config.group_samples, settings.denoise and not in_latents
         self._denoiser = StreamDenoiser(model, channels, block_samples=block) if before else None
-        self._intensity = IntensityStereo() if alike else None
+        self._intensity = IntensityStereo() if intensity else None
         self._waiting = np.zeros((channels, 0), np.float32)
 
     def push(self, wave: Array) -> list[Packet]:
@@ -196,9 +196,9 @@ def file_of(stream: Packets, wave: Array) -> bytes:
     return file.getvalue()
 
 
-def _header(model: Model, rate_hz: int, channels: int, prior: str, alike: bool, band: Band) -> Header:
+def _header(model: Model, rate_hz: int, channels: int, prior: str, intensity: bool, band: Band) -> Header:
     fingerprint = model.bundle.fingerprint if prior == CONTEXT else model.bundle.static_fingerprint
-    coupling = Coupling.INTENSITY if alike else Coupling.SEPARATE
+    coupling = Coupling.INTENSITY if intensity else Coupling.SEPARATE
     return Header(fingerprint, rate_hz, channels, None, model.config.group_frames, model.bundle.kind, coupling, band)
 
 
@@ -303,11 +303,11 @@ def check_model(model: Model, header: Header) -> None:
 def verify(model: Model, contents: Contents) -> list[Damage]:
     """The damaged groups of a file, found from the symbols alone, without rendering sound."""
     stream = StreamDecoder(model, contents)
-    channels, joined = contents.header.channels, contents.header.coupling == Coupling.INTENSITY
+    channels, intensity = contents.header.channels, contents.header.coupling == Coupling.INTENSITY
     for group, packets, decoded in stream.groups():
         written = len(contents.packets) - group * channels  # a cut file may end inside a group
         for channel, (packet, held) in enumerate(zip(packets[:written], decoded[:written], strict=True)):
-            copy = joined and channel and packet is not None and not packet.payload
+            copy = intensity and channel and packet is not None and not packet.payload
             if isinstance(held, StreamError) and not copy:
                 stream.note_damage(channel, group, str(held))
     return stream.damage

@@ -114,7 +114,7 @@ class Contents:
         return self.head_bytes + self.payload_bytes + self.skipped_bytes + self.tag_bytes
 
     @property
-    def joined(self) -> int:
+    def intensity_groups(self) -> int:
         """Groups that the first channel's packet holds for both."""
         pairs = self.packets[1::2] if self.header.coupling == Coupling.INTENSITY else []
         return sum(packet is not None and not packet.payload and packet.level > 0 for packet in pairs)

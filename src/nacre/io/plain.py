@@ -26,7 +26,7 @@ def au(file: BinaryIO) -> Plan | None:
     if size == stated:
         return None
     head = head[:4] + AU_HEAD_BYTES.to_bytes(4, "big") + min(size, AU_UNKNOWN).to_bytes(4, "big") + head[12:]
-    return _found((head, Extent(start, size)), size, stated, cut)
+    return _plan((head, Extent(start, size)), size, stated, cut)
 
 
 def caf(file: BinaryIO) -> Plan | None:
@@ -47,7 +47,7 @@ def caf(file: BinaryIO) -> Plan | None:
     if size == stated or heads[CAF_CHUNK_BYTES + 8 : CAF_CHUNK_BYTES + 12] not in CAF_FORMATS or start >= end:
         return None
     head = read_at(file, 0, CAF_HEAD_BYTES) + heads + b"data" + size.to_bytes(8, "big")
-    return _found((head, Extent(start, size)), size, stated, cut)
+    return _plan((head, Extent(start, size)), size, stated, cut)
 
 
 def _size(file: BinaryIO, start: int, stated: int, unknown: bool) -> tuple[int, bool]:
@@ -58,6 +58,6 @@ def _size(file: BinaryIO, start: int, stated: int, unknown: bool) -> tuple[int, 
     return (there if unknown or early or stated > there else stated), not unknown and stated > there
 
 
-def _found(pieces: tuple[bytes, Extent], size: int, stated: int, cut: bool) -> Plan:
+def _plan(pieces: tuple[bytes, Extent], size: int, stated: int, cut: bool) -> Plan:
     losses = [f"{size} of {stated} bytes of sound"] if cut else []
     return Plan(parts=[Part(pieces)], losses=losses, cut=cut)

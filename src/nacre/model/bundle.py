@@ -227,4 +227,5 @@ def find(name: str | Path) -> Bundle:
     if os.path.isfile(Path(name) / "model.json"):
         return load(Path(name))
     known = ", ".join(path.name for path in bundled())
-    raise UsageError(f"there is no such model as {name}; give a folder, or one that nacre models lists: {known}")
+    advice = f"give a folder, or one that nacre models lists, such as {known}"
+    raise UsageError(f"there is no such model as {name}; {advice}")
