@@ -10,7 +10,7 @@ import logging
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from nacre.quantise.fsq import FiniteScalar
 from nacre.quantise.gaussian import GaussianQuantiser
 from nacre.quantise.rvq import ResidualVQ
 from nacre.quantise.scalar import ScalarQuantiser
+from nacre.torch import NacreCodec
 from nacre.train import export as export_room
 from nacre.train.nets.codec_net import CodecNet
 
@@ -105,7 +106,8 @@ def made(tmp_path_factory, speech, said) -> dict[str, Made]:
         for _ in range(12):
             trainer.step()
         waves = trainer.sampler.batch(6, 2 * GROUP, (1, 2))
-        export_room.export(trainer.run, waves, root / kind, kind, {"licence": "CC0-1.0"})
+        facts = {"licence": "CC0-1.0", "training": {"recipe": asdict(recipe)}}
+        export_room.export(trainer.run, waves, root / kind, kind, facts)
         found[kind] = Made(trainer.run.net, root / kind, nacre.load(root / kind))
     torch.set_num_threads(threads)
     return found
@@ -162,6 +164,22 @@ def test_graphs_equal_networks_whole_and_in_pieces(made, kind, part):
         np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5, rtol=1e-4)
         forgets = np.abs(np.concatenate(fresh) - whole).max() < 1e-4
         assert forgets == (kind == "fsq")  # dense: each frame by itself
+
+
+def test_weights_of_a_gaussian_model_come_out_of_its_graphs(made, speech):
+    held = made["gaussian"]
+    net, wave = NacreCodec.from_pretrained(held.folder), speech[16_000 : 16_000 + 2 * GROUP]
+    for name in held.net.quantiser.folded["encoder"] + held.net.quantiser.folded["decoder"]:
+        value = held.net.quantiser.get_parameter(name)
+        torch.testing.assert_close(net.networks.bottleneck.get_parameter(name), value, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        found = net(torch.from_numpy(wave[None].copy()), level=3)
+    tokens, latents = held.codec.tokens(wave, 16_000, 3), held.codec.latents(wave, 16_000, 3)
+    np.testing.assert_allclose(found.encoded.latents[0, : len(latents)], latents.latents, atol=1e-4)
+    same = found.quantised.tokens[0].numpy() == tokens.tokens
+    assert same.mean() > 0.999
+    if same.all():
+        np.testing.assert_allclose(found.wave[0], held.codec.from_tokens(tokens), atol=1e-4)
 
 
 @pytest.mark.usefixtures("steady")

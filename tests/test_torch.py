@@ -14,7 +14,9 @@ pytest.importorskip("onnx")
 pytest.importorskip("safetensors")
 
 import torch
+from test_residual import residual_model  # noqa: F401
 
+import nacre
 from nacre.codec.frames import SILENT
 from nacre.core.errors import AudioError, BundleError, UsageError
 from nacre.torch import NacreCodec, NacreProcessor
@@ -70,6 +72,36 @@ def test_a_batch_equals_the_numpy_codec(net, tiny, paused, speech, level):
         np.testing.assert_allclose(bare, tiny.from_latents(latents), atol=CLOSE)
         assert not found.wave[index, len(wave) :].any()
     assert found.wave.shape == (3, len(paused))
+
+
+def test_levels_with_a_residual_layer_equal_the_numpy_codec(residual_model, paused, speech):  # noqa: F811
+    codec, net = nacre.load(residual_model), NacreCodec.from_pretrained(residual_model)
+    waves = [paused, speech[16_000:20_001]]
+    given, lengths = batch_of(*waves)
+    for level in (2, 3):
+        with torch.no_grad():
+            found = net(given, lengths, level)
+        for index, wave in enumerate(waves):
+            tokens = codec.tokens(wave, 16_000, level)
+            count = len(tokens)
+            fine = found.quantised.fine[index, :count].numpy()
+            assert fine.any()
+            assert (fine == tokens.fine).mean() > 0.999
+            if (found.quantised.tokens[index, :count].numpy() == tokens.tokens).all() and (fine == tokens.fine).all():
+                np.testing.assert_allclose(found.wave[index, : len(wave)], codec.from_tokens(tokens), atol=CLOSE)
+            assert not found.quantised.fine[index, count:].any()
+        plain = net.decode(found.encoded, found.quantised.latents)
+        assert (plain - found.wave).abs().max() > 0.01
+    assert net(given, lengths, 1).quantised.fine is None
+    with pytest.raises(UsageError, match="fine is"):
+        net.decode(found.encoded, found.quantised.latents, found.quantised.fine[:, 1:])
+
+
+def test_gradients_pass_the_residual_layer(residual_model, speech):  # noqa: F811
+    net = NacreCodec.from_pretrained(residual_model)
+    wave = torch.from_numpy(speech[None, 16_000:19_200].copy()).requires_grad_()
+    (net(wave, level=3).wave - wave.detach()).square().mean().backward()
+    assert wave.grad.abs().max() > 0
 
 
 def test_tokens_alone_lead_back(net, tiny, paused):

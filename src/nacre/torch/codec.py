@@ -25,7 +25,7 @@ from nacre.model import bundle as bundles
 from nacre.model.bundle import Bundle
 from nacre.model.model import Model
 from nacre.quantise.base import Quantiser
-from nacre.torch import weights
+from nacre.torch import residual, weights
 from nacre.torch.levelling import Levelled, levelled, sources, undone
 from nacre.train.nets.transforms import Analysis, LogMel, NoiseSubstitution
 
@@ -36,11 +36,13 @@ Lengths = Tensor | Sequence[int] | None
 class Encoded:
     """latents [B, T, D] as the decoder takes them, gain codes [B, G] int8, frame_mask [B, T] bool, lengths [B] samples.
 
-    `raw` [B, T, X] is what the quantiser takes. Frames beyond an item's own are 0, as are those of silent groups.
+    `raw` [B, T, X] is what the quantiser takes, `ready` [B, T * hop] the wave at its gains. Frames beyond an item's own
+    are 0, as are those of silent groups.
     """
 
     latents: Tensor
     raw: Tensor
+    ready: Tensor
     gains: Tensor
     frame_mask: Tensor
     lengths: Tensor
@@ -49,10 +51,14 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """tokens [B, T, K] int64 from 0; latents [B, T, D] of them, whose gradient goes straight through the rounding."""
+    """tokens [B, T, K] int64 from 0; latents [B, T, D] of them, whose gradient goes straight through the rounding.
+
+    `fine` [B, T, hop] int16 are the symbols of the residual layer, at levels that have one.
+    """
 
     tokens: Tensor
     latents: Tensor
+    fine: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +115,15 @@ class NacreCodec(nn.Module):
         """wave [B, N] float32, lengths [B] in samples -> the wave [B, N] that comes back; see `encode`."""
         encoded = self.encode(wave, lengths, level)
         quantised = self.quantise(encoded)
-        return Reconstruction(self.decode(encoded, quantised.latents), encoded, quantised)
+        return Reconstruction(self.decode(encoded, quantised.latents, quantised.fine), encoded, quantised)
 
     def encode(self, wave: Tensor, lengths: Lengths = None, level: int | None = None) -> Encoded:
         """wave [B, N] float32, lengths [B] in samples, all of N by default -> latents. Raises UsageError.
 
         An item does not depend on the others or on what stands beyond its length. Gains are chosen outside autograd;
-        gradients go through all else. `level` is one without a residual layer, by default the highest.
+        gradients go through all else. `level` is by default the highest without a residual layer.
         """
-        chosen, sizes = self._level(level), self._sizes(wave, lengths)
+        chosen, sizes = self.model.level(level), self._sizes(wave, lengths)
         host = wave.detach().float().cpu().numpy()
         items = [levelled(self.model, row[:size]) for row, size in zip(host, sizes, strict=True)]
         frames = [len(item.curve) // self.config.hop_samples for item in items]
@@ -133,6 +139,7 @@ class NacreCodec(nn.Module):
         return Encoded(
             latents,
             raw * inside,
+            ready,
             torch.from_numpy(gains).to(wave.device),
             torch.from_numpy(mask).to(wave.device),
             torch.tensor(sizes, device=wave.device),
@@ -152,51 +159,94 @@ class NacreCodec(nn.Module):
         tokens *= encoded.frame_mask.cpu().numpy()[:, :, None]
         values = model.latents(symbols, level).reshape(*raw.shape[:2], -1) * sounding[:, :, None]
         device = encoded.latents.device
-        rounded = torch.from_numpy(values).to(device)
-        return Quantised(torch.from_numpy(tokens).to(device), straight(encoded.latents, rounded))
+        latents = straight(encoded.latents, torch.from_numpy(values).to(device))
+        return Quantised(torch.from_numpy(tokens).to(device), latents, self._fine(encoded, latents))
 
     def latents_of(self, tokens: Tensor, level: int | None = None) -> Tensor:
         """tokens [B, T, K] of one level -> latents [B, T, D] for the decoder."""
-        chosen, given = self._level(level), tokens.detach().cpu().numpy()
+        chosen, given = self.model.level(level), tokens.detach().cpu().numpy()
         symbols = symbols_of(self.model, given.reshape(-1, given.shape[2]), chosen)
         latents = self.model.latents(symbols, chosen).reshape(*given.shape[:2], -1)
         return torch.from_numpy(latents).to(tokens.device)
 
-    def decode(self, encoded: Encoded, latents: Tensor | None = None) -> Tensor:
+    def decode(self, encoded: Encoded, latents: Tensor | None = None, fine: Tensor | None = None) -> Tensor:
         """The wave [B, N] of what was encoded, or of other latents [B, T, D] with its gains; see `render`."""
         values = encoded.latents if latents is None else latents
-        return self.render(values, encoded.gains, encoded.lengths, encoded.level)
+        return self.render(values, encoded.gains, encoded.lengths, encoded.level, fine)
 
-    def render(self, latents: Tensor, gains: Tensor, lengths: Lengths, level: int | None = None) -> Tensor:
+    def render(
+        self, latents: Tensor, gains: Tensor, lengths: Lengths, level: int | None = None, fine: Tensor | None = None
+    ) -> Tensor:
         """latents [B, T, D], gain codes [B, G], lengths [B] in samples -> wave [B, N], 0 beyond each length.
 
+        `fine` [B, T, hop] adds the residual layer of a level that has one; gradients go through the networks alone.
         Raises UsageError where sizes do not fit, and for models of log-mel frames, whose sound is found outside torch.
         """
-        chosen, c = self._level(level), self.config
+        chosen, c = self.model.level(level), self.config
         if c.mel_bands:
             advice = "use from_latents of nacre.load(...)"
             raise UsageError(f"model {self.model.name} is of log-mel frames, whose sound torch cannot make; {advice}")
         samples = self._counts(lengths, len(latents))
         frames = [c.frames_for(count) for count in samples]
-        self._check(latents, gains, frames)
-        codes = gains.cpu().numpy()
-        counts = [ceil_div(frame, c.group_frames) for frame in frames]
-        rows = list(zip((code[:count] for code, count in zip(codes, counts, strict=True)), frames, strict=True))
-        places = _padded([sources(c, code, frame) for code, frame in rows], -1, np.int64)
-        factors = _padded([undone(c, code, frame) for code, frame in rows], 0, np.float32)
-        ready = _gathered(latents[:, : max(frames)].float(), torch.from_numpy(places).to(latents.device))
-        levels = torch.full((len(frames),), chosen, device=latents.device)
-        spectra, _ = self.networks.decoder(self.networks.bottleneck.from_latent(ready, levels), levels)
-        wave = self.analysis.sound(spectra)  # [B, T * hop - delay]
+        self._check(latents, gains, frames, fine)
+        codes = self._codes(gains, frames)
+        spectra = self._spectra(latents, codes, frames, chosen)
+        wave = self.analysis.sound(spectra) if fine is None else self._refined(spectra, codes, frames, chosen, fine)
+        factors = _padded([undone(c, *row) for row in zip(codes, frames, strict=True)], 0, np.float32)
         sound = torch.from_numpy(factors).to(latents.device)[:, c.delay_samples :] * wave
         return sound[:, : max(samples)] * _inside(samples, max(samples), latents.device)
 
-    def _level(self, level: int | None) -> int:
-        chosen = self.model.level(level)
-        if chosen >= self.model.plain_levels:
-            highest = self.model.plain_levels - 1
-            raise UsageError(f"level {chosen} has a residual layer, which torch does not do; give 0 to {highest}")
-        return chosen
+    def _codes(self, gains: Tensor, frames: list[int]) -> list[Array]:
+        """Gain codes [G] of the groups that each item has."""
+        counts = [ceil_div(frame, self.config.group_frames) for frame in frames]
+        return [code[:count] for code, count in zip(gains.cpu().numpy(), counts, strict=True)]
+
+    def _spectra(self, latents: Tensor, codes: list[Array], frames: list[int], level: int) -> Tensor:
+        """What the decoder gives for latents [B, T, D], [B, T * steps, X]."""
+        places = _padded([sources(self.config, *row) for row in zip(codes, frames, strict=True)], -1, np.int64)
+        ready = _gathered(latents[:, : max(frames)].float(), torch.from_numpy(places).to(latents.device))
+        levels = torch.full((len(frames),), level, device=latents.device)
+        spectra: Tensor = self.networks.decoder(self.networks.bottleneck.from_latent(ready, levels), levels)[0]
+        return spectra
+
+    def _waves(self, spectra: Tensor, frames: list[int]) -> list[tuple[Array, Array | None]]:
+        """Of each item the sound [T * hop], lagging by the delay: what is predicted, and noise beside it, if any."""
+        assert isinstance(self.analysis, Analysis)
+        with torch.no_grad():
+            parts = [self.analysis.wave(part).cpu().numpy() for part in self.analysis.parts(spectra)]
+        sizes = [count * self.config.hop_samples for count in frames]
+        return [
+            (parts[0][index, :size], parts[1][index, :size] if len(parts) > 1 else None)
+            for index, size in enumerate(sizes)
+        ]
+
+    def _fine(self, encoded: Encoded, latents: Tensor) -> Tensor | None:
+        """Symbols of the residual layer [B, T, hop] beside these latents; None at levels without."""
+        model, level = self.model, encoded.level
+        if not model.residual or not model.residual.covers(level):
+            return None
+        frames = encoded.frame_mask.sum(1).tolist()
+        codes = self._codes(encoded.gains, frames)
+        with torch.no_grad():
+            waves = self._waves(self._spectra(latents, codes, frames, level), frames)
+        ready, made = (
+            encoded.ready.detach().cpu().numpy(),
+            np.zeros((*latents.shape[:2], self.config.hop_samples), np.int16),
+        )
+        for index, (predicted, noise) in enumerate(waves):
+            row = ready[index, : len(predicted)]
+            made[index, : frames[index]] = residual.symbols_of(model, row, predicted, noise, codes[index], level)
+        return torch.from_numpy(made).to(latents.device)
+
+    def _refined(self, spectra: Tensor, codes: list[Array], frames: list[int], level: int, fine: Tensor) -> Tensor:
+        """The sound [B, T * hop - delay] with the residual layer on it."""
+        symbols = fine.cpu().numpy()
+        waves = [
+            residual.enhanced(self.model, symbols[index], predicted, noise, codes[index], level)
+            for index, (predicted, noise) in enumerate(self._waves(spectra, frames))
+        ]
+        refined = torch.from_numpy(_padded(waves, 0, np.float32)[:, self.config.delay_samples :])
+        return straight(self.analysis.sound(spectra), refined.to(spectra.device))
 
     def _sizes(self, wave: Tensor, lengths: Lengths) -> list[int]:
         """Samples of each item."""
@@ -237,7 +287,7 @@ class NacreCodec(nn.Module):
         sounding: Array = audible & encoded.frame_mask.cpu().numpy()
         return sounding
 
-    def _check(self, latents: Tensor, gains: Tensor, frames: list[int]) -> None:
+    def _check(self, latents: Tensor, gains: Tensor, frames: list[int], fine: Tensor | None) -> None:
         c, groups = self.config, [ceil_div(count, self.config.group_frames) for count in frames]
         if latents.ndim != 3 or latents.shape[2] != c.latent_dims or latents.shape[1] < max(frames):
             wanted = f"[{len(frames)}, {max(frames)}, {c.latent_dims}]"
@@ -245,6 +295,9 @@ class NacreCodec(nn.Module):
         if gains.ndim != 2 or len(gains) != len(frames) or gains.shape[1] < max(groups) or gains.min() < SILENT:
             wanted = f"[{len(frames)}, {max(groups)}] of gain codes, {SILENT} for silence"
             raise UsageError(f"gains is {list(gains.shape)}; it must be {wanted}")
+        if fine is not None and (fine.shape != (*latents.shape[:2], c.hop_samples) or not self.model.residual):
+            wanted = f"{[*latents.shape[:2], c.hop_samples]}, of a model with a residual layer"
+            raise UsageError(f"fine is {list(fine.shape)}; it must be {wanted}")
 
 
 def straight(values: Tensor, rounded: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 named initialisers     biases and norms, as they are
 MatMul before a bias   the weight of that linear layer, transposed
-Gather by the level    `film` of block after block
+Gather by the level    `film` of block after block, parameters of the bottleneck
 Mul by one constant    the taps of `depthwise`, block after block
 """
 
@@ -17,7 +17,21 @@ from onnx import GraphProto, numpy_helper
 from torch import nn
 
 from nacre.core.types import Array
-from nacre.train.eight_bit import weights
+from nacre.train.bottlenecks.base import Bottleneck
+from nacre.train.eight_bit import is_folded, weights
+
+
+def fill_folded(bottleneck: Bottleneck, part: str, path: Path) -> bool:
+    """Give a bottleneck the parameters that a graph has of it; False where they are not what it wants."""
+    names = bottleneck.folded.get(part, ())
+    tables = [array for operator, _, array in weights(onnx.load(path).graph) if is_folded(operator, array)]
+    wanted = [bottleneck.get_parameter(name) for name in names]
+    if [table.shape for table in tables] != [tuple(value.shape) for value in wanted]:
+        return False
+    with torch.no_grad():
+        for value, table in zip(wanted, tables, strict=True):
+            value.copy_(torch.tensor(table))
+    return True
 
 
 def fill(side: nn.Module, part: str, path: Path) -> bool:

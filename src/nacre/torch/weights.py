@@ -89,13 +89,15 @@ def _stored(bundle: Bundle, path: Path) -> dict[str, Tensor]:
 
 
 def _from_graphs(bundle: Bundle, net: CodecNet) -> Networks:
-    if any(True for _ in net.quantiser.parameters()) and type(net.quantiser).to_latent is not Bottleneck.to_latent:
-        kind = bundle.quantiser().name
-        raise BundleError(f"model {bundle.name} has no {FILE}, without which kind {kind} cannot be read")
+    learns = any(True for _ in net.quantiser.parameters())
+    changed = learns and type(net.quantiser).to_latent is not Bottleneck.to_latent
     try:
-        from nacre.torch.graph import fill
+        from nacre.torch.graph import fill, fill_folded
 
         for part, name in GRAPHS.items():
+            if changed and not (net.quantiser.folded and fill_folded(net.quantiser, part, bundle.part(name))):
+                kind = bundle.quantiser().name
+                raise BundleError(f"model {bundle.name} has no {FILE}, without which kind {kind} cannot be read")
             if not fill(getattr(net, part), part, bundle.part(name)):
                 from nacre.train.start import read_graph
 

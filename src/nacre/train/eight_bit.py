@@ -70,6 +70,11 @@ def weights(graph: GraphProto) -> Iterator[tuple[str, str, Array]]:
                     yield node.op_type, node.output[0], array.astype(np.float32)
 
 
+def is_folded(operator: str, array: Array) -> bool:
+    """Whether an array of `weights` is a table [L, D] of the bottleneck; what blocks look up by level is [L, 2, D]."""
+    return operator in ("Gather", "GatherND") and array.ndim == 2
+
+
 class _Rows:
     """Rows [1, T, K] of a name, each by its size in whole numbers of which `zero` stands for 0."""
 

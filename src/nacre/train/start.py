@@ -22,7 +22,7 @@ from nacre.model.bundle import PRIOR, Bundle
 from nacre.model.runtime import Network
 from nacre.train.codec_run import CodecRun
 from nacre.train.codec_trainer import CodecTrainer
-from nacre.train.eight_bit import weights
+from nacre.train.eight_bit import is_folded, weights
 from nacre.train.export import write_graph
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe, override, parse
@@ -116,7 +116,10 @@ def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
 
 
 def read_graph(net: CodecNet, part: str, path: Path) -> None:
-    """Put the weights of a graph, an "encoder" or "decoder", into that part of a network of the same sizes."""
+    """Put the weights of a graph, an "encoder" or "decoder", into that part of a network of the same sizes.
+
+    What the graph has of the bottleneck must be there before.
+    """
     side = getattr(net, part)
     values = nn.utils.parameters_to_vector(side.parameters()).detach().clone()
     nn.utils.vector_to_parameters(torch.arange(len(values), dtype=torch.float32), side.parameters())
@@ -134,7 +137,8 @@ def read_graph(net: CodecNet, part: str, path: Path) -> None:
 
 
 def _weights(path: Path) -> list[np.ndarray]:
-    return [array for _, _, array in weights(onnx.load(path).graph)]
+    found = weights(onnx.load(path).graph)
+    return [array for operator, _, array in found if not is_folded(operator, array)]
 
 
 def _check(net: CodecNet, part: str, path: Path) -> None:
@@ -143,8 +147,12 @@ def _check(net: CodecNet, part: str, path: Path) -> None:
     graph, side, rng = Network(path, rows=rows), getattr(net, part), np.random.default_rng(0)
     frames = rng.standard_normal((20, graph.width_in)).astype(np.float32)
     theirs, _ = graph.step(frames, 1, graph.start())
+    given, level = torch.from_numpy(frames)[None], torch.ones(1, dtype=torch.int64)
     with torch.no_grad():
-        ours: Tensor = side(torch.from_numpy(frames)[None], torch.ones(1, dtype=torch.int64))[0][0]
+        if part == "encoder":
+            ours: Tensor = net.quantiser.to_latent(side(given, level)[0], level)[0]
+        else:
+            ours = side(net.quantiser.from_latent(given, level), level)[0][0]
     away = float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
     if not away < CLOSE:
         raise TrainError(f"{path} gives other output than the recipe's network, by {away:.3g}; compare both")

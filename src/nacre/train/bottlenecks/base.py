@@ -43,13 +43,15 @@ class Bottleneck(nn.Module):
     """What every kind offers to training.
 
     `steered`: it has a rate to weigh; `learns`: it has weights of its own; `denoises`: an encoder may be taught to
-    leave noise out; `width_in`: numbers it takes a frame, X; `one_rate`: all levels trained at one rate.
+    leave noise out; `width_in`: numbers it takes a frame, X; `one_rate`: all levels trained at one rate; `folded`: its
+    parameters [L, D] inside the graphs, in the order in which each graph looks them up by level.
     """
 
     settings_type: ClassVar[type[Settings]] = Settings
     most_dims: ClassVar[int] = MOST[1]  # latent dims that a model folder can hold
     learns: ClassVar[bool] = True
     denoises: ClassVar[bool] = True
+    folded: ClassVar[dict[str, tuple[str, ...]]] = {}
     fits: ClassVar[bool] = False  # a stage may start it from the latents of training speech
     steered = False
     one_rate = False

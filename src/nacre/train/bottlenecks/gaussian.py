@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class GaussianQuantiser(Bottleneck):
     """
 
     settings_type = GaussianSettings
+    folded: ClassVar[dict[str, tuple[str, ...]]] = {"encoder": ("log_gain", "log_width"), "decoder": ("decoder_gain",)}
     steered = True
     width: Tensor
 

@@ -48,6 +48,14 @@ class Analysis(nn.Module):
             summed = self.noise(predicted, spectra[..., self.codec.step_width :], draws)
         return [self.wave(parts)[:, self.codec.delay_samples :] for parts in summed]
 
+    def parts(self, spectra: Tensor) -> list[Tensor]:
+        """Spectra [B, S, 2, bins] of what a decoder predicts, and of noise beside it where the codec has any."""
+        predicted = self.expanded(spectra[..., : self.codec.step_width])
+        if not self.noise:
+            return [predicted]
+        (noise,) = self.noise(torch.zeros_like(predicted), spectra[..., self.codec.step_width :], 1)
+        return [predicted * self.noise.predicted_fade, noise]
+
     def target(self, wave: Tensor) -> Tensor:
         """What `sound` should be: wave [B, N] itself."""
         return wave
