@@ -77,7 +77,10 @@ class Coder:
 def coder_of(making: Making) -> Coder:
     """A coder, with its model open."""
     if making.what != "features":
-        codec_of(making.model).model.encoder_net.open()
+        model = codec_of(making.model).model
+        model.encoder_net.open()
+        if making.what == "encode" and model.residual:  # refined groups are decoded, too
+            model.decoder_net.open()
     if making.what == "encode":
         return Coder((Column("nacre", "bytes"),), lambda sound: {"nacre": _file(making, sound)})
     return _features(making) if making.what == "features" else _frames(making)
