@@ -46,7 +46,7 @@ def manifest(folder: Path, files: int, rows: int, seconds: float) -> Path:
     for index in range(files):
         size = round(RATE_HZ * seconds * random.uniform(0.5, 1))
         at = int(random.integers(len(speech) - size))
-        write(folder / f"{index}.flac", speech[None, at : at + size], RATE_HZ)
+        write(folder / f"{index}.flac", speech[None, at : at + size], RATE_HZ, overwrite=True)
     with open(folder / "list.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "audio"])
@@ -54,18 +54,19 @@ def manifest(folder: Path, files: int, rows: int, seconds: float) -> Path:
     return folder / "list.csv"
 
 
-def coding_alone(source: Path, model: str, processes: int) -> tuple[float, float]:
-    """(CPU seconds, seconds of sound) of reading and encoding every recording, side by side, writing nothing."""
+@app.command()
+def alone(source: Path, processes: int = 1, model: ModelName = "speech-16k") -> None:
+    """Read and encode every recording of a list, side by side, writing nothing; what `speed` compares with."""
     with open(source, newline="") as file:
         paths = [source.parent / row["audio"] for row in csv.DictReader(file)]
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         parts = list(pool.map(code, [(paths[part::processes], model) for part in range(processes)]))
-    return sum(cpu_s for cpu_s, _ in parts), sum(sound_s for _, sound_s in parts)
+    print(json.dumps({"cpu_s": sum(cpu_s for cpu_s, _ in parts), "sound_s": sum(sound_s for _, sound_s in parts)}))
 
 
 def code(work: tuple[list[Path], str]) -> tuple[float, float]:
-    """The same of one process."""
-    codec, sound_s = nacre.load(work[1]), 0.0  # opens the networks
+    """(CPU seconds, seconds of sound) of one process, from when its networks are open."""
+    codec, sound_s = nacre.load(work[1]), 0.0
     started = time.process_time()
     for path in work[0]:
         with AudioReader(path) as reader:
@@ -77,38 +78,46 @@ def code(work: tuple[list[Path], str]) -> tuple[float, float]:
     return time.process_time() - started, sound_s
 
 
+def timed(command: list[str]) -> tuple[str, float, float]:
+    """(what it printed, wall seconds, CPU seconds of it and of its processes)."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return done.stdout, wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 @app.command()
 def speed(
-    files: int = 120,
+    files: int = 240,
     seconds: float = 8,
     shard_rows: int = 20,
+    repeats: int = 5,
     engines: Annotated[str, typer.Option(help="each with its number of workers")] = "local1,local2,ray2,ray4",
     model: ModelName = "speech-16k",
 ) -> None:
-    """The same recordings by the codec alone in as many processes, then by processes or a local Ray."""
+    """The same recordings by the codec alone in as many processes, then by processes or a local Ray, time and again."""
     with tempfile.TemporaryDirectory() as name:
         source = manifest(Path(name), files, files, seconds)
-        for told in engines.split(","):
-            engine, jobs = told[:-1], int(told[-1])
-            alone_s, sound_s = coding_alone(source, model, jobs)
-            target, before = Path(name, told), resource.getrusage(resource.RUSAGE_CHILDREN)
-            options = ["--engine", engine, "-j", str(jobs), "--shard-rows", str(shard_rows), "-m", model]
-            started = time.perf_counter()
-            done = subprocess.run(
-                [*COMMAND, str(source), "-o", str(target), *options], stderr=subprocess.PIPE, check=False
-            )
-            wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-            if done.returncode:
-                raise SystemExit(done.stderr.decode())
-            run = json.loads((target / "runs.jsonl").read_text().splitlines()[-1])
-            whole_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            over = 100 * (run["cpu_s"] / alone_s - 1)
-            print(
-                f"{told}: {sound_s:.0f} s of sound, coding alone {alone_s:.2f} s CPU, in shards {run['cpu_s']:.2f} s"
-                f" ({over:+.1f} %), {whole_s:.2f} s with start and driver; {wall_s:.0f} s wall, {run['wall_s']:.0f} s"
-                f" of it working; peak {run['peak_mb']:.0f} MB a worker",
-                flush=True,
-            )
+        rows: dict[str, list[dict[str, float]]] = {told: [] for told in engines.split(",")}
+        for turn in range(repeats):
+            for told, measured in rows.items():
+                engine, jobs = told[:-1], told[-1]
+                row: dict[str, float] = {}
+                given = [sys.executable, __file__, "alone", str(source), "--processes", jobs, "--model", model]
+                said, row["alone wall"], row["alone whole CPU"] = timed(given)
+                row |= {"alone CPU": json.loads(said)["cpu_s"], "sound": json.loads(said)["sound_s"]}
+                target = Path(name, f"{told}.{turn}")
+                options = ["--engine", engine, "-j", jobs, "--shard-rows", str(shard_rows), "-m", model, "-q"]
+                _, row["wall"], row["whole CPU"] = timed([*COMMAND, str(source), "-o", str(target), *options])
+                run = json.loads((target / "runs.jsonl").read_text().splitlines()[-1])
+                row |= {"CPU": run["cpu_s"], "peak MB": run["peak_mb"]}
+                row["more CPU %"] = 100 * (row["CPU"] / row["alone CPU"] - 1)
+                row["more wall %"] = 100 * (row["wall"] / row["alone wall"] - 1)
+                measured.append(row)
+                middle = {key: round(float(np.median([row[key] for row in measured])), 2) for key in row}
+                print(f"{told}, median of {turn + 1}: {middle}", flush=True)
 
 
 @app.command()
