@@ -175,7 +175,7 @@ def test_steps_are_written_all_or_none(run, tmp_path, tiny_model, speech):
     (tmp_path / "steps" / "step-3.wav").touch()
     audio.write(tmp_path / "b.wav", speech[None, :RATE], RATE)
     done = run("interpolate", "a.wav", "b.wav", "-o", "b.wav", "-f", "-m", tiny_model)
-    assert (done.rc, "b.wav: found the input itself" in done.stderr) == (2, True)
+    assert (done.rc, "b.wav is both input and output" in done.stderr) == (2, True)
     done = run("interpolate", "a.wav", "a.wav", "-o", "steps/", "--steps", 3, "-m", tiny_model)
     assert done.rc == 1
     assert "step-3.wav exists already" in done.stderr

@@ -229,13 +229,13 @@ def test_command_counts_damage_and_tells_of_a_missing_end(run, tmp_path, tiny, t
     (tmp_path / "cut.nacre").write_bytes(data[: len(data) // 2])
     done = run("conceal", "cut.nacre", "-o", "cut.wav", "-m", tiny_model)
     assert done.rc == 1
-    assert "groups missing, wanted a whole file" in done.stderr
+    assert "groups are missing; get the whole file" in done.stderr
     assert (tmp_path / "cut.wav").exists()
     data[len(data) // 2] ^= 255
     (tmp_path / "hurt.nacre").write_bytes(data)
     done = run("conceal", "hurt.nacre", "-o", "hurt.wav", "-m", tiny_model)
     assert done.rc == 0
-    assert "0 stretches, 0.000 s, concealed, and 1 damaged groups" in done.stderr
+    assert "concealed 0 stretches, 0.000 s, and 1 damaged groups" in done.stderr
 
 
 def test_commands_tell_of_a_recording_that_is_cut(run, tmp_path, tiny_model, speech):
@@ -270,7 +270,7 @@ def test_command_names_what_is_wrong(run, tmp_path, tiny_model, speech):
     assert run("conceal", "no.wav", "-o", "out.wav", "--lost", "0-0.1", "-m", tiny_model).rc == 1
     done = run("conceal", "in.wav", "-o", "in.wav", "--lost", "0-0.1", "-m", tiny_model)
     assert done.rc == 2
-    assert "the input itself" in done.stderr
+    assert "in.wav is both input and output" in done.stderr
     audio.write(tmp_path / "there.wav", speech[None, :RATE], RATE)
     done = run("conceal", "in.wav", "-o", "there.wav", "--lost", "0-0.1", "-m", tiny_model)
     assert done.rc == 1

@@ -426,11 +426,11 @@ def test_commands_refuse(nacre, tiny_model, speech, tiny, tmp_path):
     tiny.tokens(speech[:9000], 16_000).save(tmp_path / "a.npz")
     (tmp_path / "bad.npz").write_bytes(b"PK nothing")
     for line, code, words in [
-        (("tokens", "a.nacre", "-o", "b.npz", "--latents", "-m", tiny_model), 2, "a .nacre file"),
+        (("tokens", "a.nacre", "-o", "b.npz", "--latents", "-m", tiny_model), 2, "leave out --latents"),
         (("tokens", "none.wav", "-o", "b.npz", "-m", tiny_model), 1, "none.wav"),
         (("tokens", "a.nacre", "-o", "a.npz", "-m", tiny_model), 1, "--force"),
-        (("from-tokens", "bad.npz", "-o", "b.wav"), 1, "wanted an npz of `nacre tokens`"),
-        (("from-tokens", "a.npz", "-o", "b.wav"), 1, "name it with --model"),
+        (("from-tokens", "bad.npz", "-o", "b.wav"), 1, "is not an .npz file; give one that `nacre tokens` wrote"),
+        (("from-tokens", "a.npz", "-o", "b.wav"), 1, "give the model's folder with --model"),
         (("from-tokens", "a.npz", "-o", "b.wav", "-m", "speech-16k"), 1, "the tokens are of model"),
         (("from-tokens", "-", "-o", "b.wav"), 2, "standard input"),
     ]:

@@ -189,7 +189,7 @@ def test_command_on_damage(nacre, tiny_model, tmp_path, damaged):
     ("arguments", "code", "words"),
     [
         (("none.wav", "-o", "a.png"), 1, "none.wav cannot be read (No such file"),
-        (("none.nacre", "-o", "a.png"), 1, "none.nacre: found No such file"),
+        (("none.nacre", "-o", "a.png"), 1, "none.nacre cannot be read (No such file"),
         (("text.wav", "-o", "a.png"), 1, "not a sound file"),
         (("text.nacre", "-o", "a.png"), 1, "not a nacre file"),
         ((ENGLISH, "-o", "a.jpg"), 2, "suffix: found .jpg, wanted .png or .html"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nacre.batch.messages import warn
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import StreamError, UsageError
+from nacre.core.errors import StreamError, UsageError, reason
 from nacre.core.kinds import MUSIC
 from nacre.core.units import clock, kbps
 from nacre.io.stdio import begins_coded, standard_input
@@ -51,7 +51,9 @@ def codec_of(model: str) -> Codec:
         from nacre.model.model import Model
 
         if _is_music(model):
-            raise UsageError(f"model {model}", found="a model of music", wanted="one with latents", next=DEFAULT_MODEL)
+            raise UsageError(
+                f"model {model} is for music and has no latents; use a speech model, such as {DEFAULT_MODEL}"
+            )
         _CODECS[model] = Codec(Model.load(bundles.find(model)))
     return _CODECS[model]
 
@@ -63,7 +65,7 @@ def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
     """
     contents, codec = open_one(file, model)
     if contents.header.kind == MUSIC:
-        raise StreamError(file, found="a file of music, without latents", wanted="a file of speech")
+        raise StreamError(f"{file} holds music, which has no latents; give a file of a speech model")
     return contents, cast("Codec", codec)
 
 
@@ -76,7 +78,9 @@ def open_data(file: str, data: bytes, model: str | None) -> tuple[Contents, Code
     """The same of a file's bytes."""
     files = _all_of(file, data, model)
     if len(files) > 1:
-        raise StreamError(file, found=f"{len(files)} .nacre files joined", wanted="one", next="decode takes them all")
+        raise StreamError(
+            f"{file} holds {len(files)} joined .nacre files, but this command takes one; use `nacre decode`"
+        )
     return files[0]
 
 
@@ -108,9 +112,8 @@ def _model_of(file: str, data: bytes) -> str:
 
     if fingerprint == find().fingerprint:
         return NAME
-    known = ", ".join(folder.name for folder in bundles.bundled()) or "it has none"
-    wanted = f"a model of this package ({known})"
-    raise StreamError(f"{file}: model", found=fingerprint.hex(), wanted=wanted, next="name its folder with --model")
+    by = f"was written by model {fingerprint.hex()}, which this package lacks"
+    raise StreamError(f"{file} {by}; give the model's folder with --model")
 
 
 def _apart(data: bytes) -> list[bytes]:
@@ -127,7 +130,7 @@ def _apart(data: bytes) -> list[bytes]:
 
 
 def is_coded(file: str) -> bool:
-    """Whether a file, or standard input, starts as a .nacre file does, or says so by its name."""
+    """Whether a file, or standard input, starts as a .nacre file does, or has its suffix."""
     return Path(file).suffix == ".nacre" or begins_coded(file)
 
 
@@ -141,11 +144,11 @@ def read_coded(file: str) -> bytes:
             unpack_header(head)  # before reading on: it may be a film
             data = head + source.read(LARGEST_FILE_BYTES)
     except OSError as error:
-        raise StreamError(file, found=error.strerror, wanted="a .nacre file", next="check the name") from error
+        raise StreamError(f"{file} cannot be read: {reason(error)}; check its name and permissions") from error
     except StreamError as error:
         raise StreamError(f"{file}: {error}") from error
     if len(data) > LARGEST_FILE_BYTES:
-        raise StreamError(file, found="over 1 GB", wanted="a .nacre file")
+        raise StreamError(f"{file} is over 1 GB, too large for a .nacre file; split it")
     return data
 
 
@@ -210,15 +213,19 @@ def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
         "codebooks": f"{len(layout.alphabet)} of {len(books['used'])}, {books['entries']} entries each",
         "codebook_entries_used": f"{min(books['used']):.0%} to {max(books['used']):.0%} in training speech",
         "codebook_perplexity": f"{min(books['perplexity']):g} to {max(books['perplexity']):g}",
-        "saved_by_entropy_coding": f"{saved:.1%} of fixed-length indices, by the tables",
+        "saved_by_entropy_coding": f"{saved:.1%} of fixed-length indices, by the static prior",
     }
 
 
 def report_damage(file: str, damage: list[Damage], contents: Contents, start_s: float = 0.0) -> None:
-    """Say which groups are damaged, by time, which the file begins at, and channel, and how many are missing."""
+    """Warn of each damaged group, by time and channel, and of missing ones. The file's sound begins at `start_s`."""
     for item in damage:
         where = f"{clock(start_s + item.start_s)} to {clock(start_s + item.stop_s)}, channel {item.channel}"
         warn(f"{file}: {where}: {item.reason}")
     if contents.truncated:
-        count = f"{contents.missing} groups missing" if contents.missing else "no end"
-        warn(f"{file}: cut short, {count}")
+        warn(f"{file} is cut short: {missing(contents)}")
+
+
+def missing(contents: Contents) -> str:
+    """What a file that is cut short lacks."""
+    return f"{contents.missing} groups are missing" if contents.missing else "its end is missing"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nacre.batch.coded import is_coded, open_coded, report_damage
+from nacre.batch.coded import is_coded, missing, open_coded, report_damage
 from nacre.batch.messages import warn
 from nacre.batch.report import Result
 from nacre.core.errors import NacreError, StreamError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Opened:
-    """Blocks [C, N] of a sound, `samples` in all where that is known; `ended` says what was wrong, at their end."""
+    """Blocks [C, N] of a sound, `samples` in all where that is known; `ended`, called after them, gives the error."""
 
     rate_hz: int
     channels: int
@@ -53,15 +53,14 @@ def extend_file(source: str, target: str, model: str | None, force: bool, tick: 
 def _coded(source: str, model: str | None) -> Iterator[_Opened]:
     contents, codec = open_coded(source, model)
     if contents.header.band:
-        advice = "decode it"
-        raise StreamError(source, found="a file with a band layer", wanted="one without", next=advice)
+        raise StreamError(f"{source} already has a band layer above 8 kHz; use `nacre decode` instead")
     stream: Any = codec.decoder(contents)
 
     def ended() -> NacreError | None:
         report_damage(source, stream.damage, contents)
-        lost = len(stream.damage) + contents.missing
-        missing = f"{lost} groups lost" if lost else "no end"
-        return StreamError(f"{source}: damaged", found=missing) if lost or contents.truncated else None
+        if lost := len(stream.damage) + contents.missing:
+            return StreamError(f"{source} is damaged: {lost} groups are lost; the gaps were concealed")
+        return StreamError(f"{source} is cut short: {missing(contents)}") if contents.truncated else None
 
     yield _Opened(stream.rate_hz, contents.header.channels, stream.samples, stream.blocks(), ended)
 

@@ -11,7 +11,7 @@ from nacre.batch.coded import codec_of, is_coded, open_coded, report_damage
 from nacre.batch.messages import warn
 from nacre.batch.report import Result
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.errors import AudioError, StreamError, UsageError, reason
 from nacre.core.units import clock
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def sound_file(
     if model is None:
         inside = bundles.by_fingerprint(bytes.fromhex(frames.fingerprint))
         if inside is None:
-            wanted = "a model of this package"
-            raise StreamError(f"{source}: model", found=frames.fingerprint, wanted=wanted, next="name it with --model")
+            by = f"was written by model {frames.fingerprint}, which this package lacks"
+            raise StreamError(f"{source} {by}; give the model's folder with --model")
         model = inside.name
     codec = codec_of(model)
     try:
@@ -67,7 +67,8 @@ def sound_file(
             tick(done / stream.samples)
     seconds = done / stream.rate_hz
     pace = seconds / max(1e-9, time.perf_counter() - started)
-    lost = StreamError(f"{source}: damaged", found=f"{frames.lost} groups lost") if frames.lost else None
+    lacks = f"{source} was made from a damaged file: {frames.lost} groups are lost; the gaps were concealed"
+    lost = StreamError(lacks) if frames.lost else None
     return Result(f"{source}: {clock(seconds)}  {pace:.0f} x real time", seconds, error=lost, kept=True)
 
 
@@ -91,15 +92,16 @@ def _of_coded(
 ) -> tuple[Tokens, StreamError | None]:
     contents, codec = open_coded(source, model)
     if latents or level is not None or (mono and contents.header.channels > 1):
-        wanted = "tokens as they are, of each channel: --no-mono"
-        raise UsageError(f"{source}: latents, a level or one channel", found="a .nacre file", wanted=wanted)
+        change = "leave out --latents" if latents else "use --no-mono" if level is None else "leave out --level"
+        raise UsageError(f"{source} is a .nacre file, whose tokens can only be taken as they are; {change}")
     if contents.header.band:
-        warn(f"warning: {source}: tokens are of the core; its band layer, what is above 8 kHz, is left out")
+        warn(f"warning: {source}: the tokens leave out its band layer, the sound above 8 kHz")
     tokens = codec.tokens_in(contents)
     if not tokens.lost and not contents.truncated:
         return tokens, None
     report_damage(source, [], contents)
-    return tokens, StreamError(f"{source}: damaged", found=f"{tokens.lost} groups lost", next="see `nacre verify`")
+    lost = f"{tokens.lost} groups are lost" if tokens.lost else "its end is missing"
+    return tokens, StreamError(f"{source} is damaged: {lost}; see `nacre verify`")
 
 
 def _opened(source: str) -> Tokens | Latents:
@@ -110,6 +112,8 @@ def _opened(source: str) -> Tokens | Latents:
     try:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise StreamError(source, found=error, wanted="an npz of `nacre tokens`") from error
+    except OSError as error:
+        raise StreamError(f"{source} cannot be read: {reason(error)}; check its name and permissions") from error
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise StreamError(f"{source} is not an .npz file; give one that `nacre tokens` wrote") from error
     return Latents.load(source) if f"{Latents.VALUES}.npy" in names else Tokens.load(source)

@@ -12,13 +12,13 @@ from pathlib import Path
 from nacre.core.errors import NacreError, UsageError
 from nacre.core.units import kbps
 
-DONE, SKIPPED, FAILED, PART = "done", "skipped", "failed", "not all"
+DONE, SKIPPED, FAILED, PART = "done", "skipped", "failed", "incomplete"
 SUFFIXES = (".csv", ".json")
 
 
 @dataclass
 class Result:
-    """What came of one file. `error` of a file that is "not all" says what is missing."""
+    """What came of one file. The `error` of an incomplete one says what is missing."""
 
     text: str = ""  # for people
     seconds: float = 0.0  # of sound
@@ -57,7 +57,7 @@ class Row:
 def check_report(path: str | None) -> None:
     """Raise UsageError for a report of another kind."""
     if path is not None and Path(path).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--report {path}: suffix", found=Path(path).suffix or "none", wanted=" or ".join(SUFFIXES))
+        raise UsageError(f"--report {path} must end in {' or '.join(SUFFIXES)}; rename it")
 
 
 def rows(results: list[Result]) -> list[Row]:
@@ -98,7 +98,7 @@ def summary(results: list[Result], count: int, wall_s: float, word: str) -> list
     bytes_in, bytes_out = sum(result.bytes_in for result in done), sum(result.bytes_out for result in done)
     parts = [f"{kinds[kind]} {kind}" for kind in (DONE, SKIPPED, PART, FAILED) if kinds[kind]]
     if count > len(results):
-        parts.append(f"{count - len(results)} not begun")
+        parts.append(f"{count - len(results)} not started")
     line = f"{count} files: {', '.join(parts)}"
     if done and bytes_out:
         ratio = f" ({bytes_in / bytes_out:.1f} : 1)" if word == "encode" else ""

@@ -17,7 +17,7 @@ import typer
 from nacre.batch.messages import complain, console, is_terminal, tell
 from nacre.batch.report import Result, check_report, report_text, summary
 from nacre.batch.sources import Pair
-from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.core.errors import AudioError, NacreError, UsageError, reason
 from nacre.io.files import output_file
 
 Work = Callable[..., Result]
@@ -36,7 +36,7 @@ class Task:
     quiet: bool = False
     skip_existing: bool = False
     report: str | None = None
-    says: Callable[[str], None] = tell  # where the word on each good file goes
+    says: Callable[[str], None] = tell  # prints the line on each good file
     word: str = field(default="")
 
     def __post_init__(self) -> None:
@@ -45,11 +45,11 @@ class Task:
 
 
 def run_batch(task: Task, pairs: list[Pair]) -> list[Result]:
-    """Run every pair; a bad one is told of and the others go on. Exit code 1 if any failed, 2 if all by wrong usage."""
+    """Run every pair, reporting bad ones. Exits with code 1 if any failed, 2 if all by wrong usage."""
     results: list[Result] = []
     started = time.perf_counter()
     if not pairs and not task.quiet:
-        tell("nothing to do: the list names no files")
+        tell("the list names no files, so there is nothing to do")
     try:
         with _progress(task, pairs) as (tick, advance):
             for result in _results(task, pairs, tick):
@@ -106,7 +106,7 @@ def _progress(task: Task, pairs: list[Pair]) -> Iterator[tuple[Tick, Callable[[R
 
 
 class _Amount:
-    """Seconds of sound in the files that are left, told from their sizes and from what files of their kind held."""
+    """Seconds of sound in the files left, estimated from their sizes and from finished files of the same kind."""
 
     def __init__(self, pairs: list[Pair]):
         self._sizes: dict[str, int] = {}
@@ -165,7 +165,7 @@ def check_apart(source: str, target: str) -> None:
     """Raise UsageError where an output would replace its own input, whatever --force says."""
     files = "-" not in (source, target) and os.path.exists(source) and os.path.exists(target)
     if files and os.path.samefile(source, target):
-        raise UsageError(target, found="the input itself", wanted="another output")
+        raise UsageError(f"{target} is both input and output; choose another --output")
 
 
 def attempt(task: Task, pair: Pair, tick: Tick = _no_tick) -> Result:
@@ -176,10 +176,11 @@ def attempt(task: Task, pair: Pair, tick: Tick = _no_tick) -> Result:
     except NacreError as error:
         result = Result(error=error)
     except UnicodeError as error:  # a name in another encoding than the system's, which a library will not take
-        result = Result(error=AudioError(pair.source, found=str(error), wanted="a name in UTF-8", next="rename it"))
-    except OSError as error:  # not of the files themselves: a full folder for passing files, say
-        wanted, place = "a file system that works", str(error.filename)
-        result = Result(error=AudioError(pair.source, found=error.strerror, wanted=wanted, next=place))
+        result = Result(error=AudioError(f"the name of {pair.source} is not in UTF-8; rename the file ({error})"))
+    except OSError as error:  # not of the files themselves: a full folder for temporary files, say
+        place = f"{error.filename}: " if error.filename else ""
+        advice = "check the disk and its permissions"
+        result = Result(error=AudioError(f"{pair.source} failed: {place}{reason(error)}; {advice}"))
     result.source, result.target, result.work_s = pair.source, pair.target, time.perf_counter() - started
     return result
 
@@ -204,5 +205,5 @@ def _make_parents(target: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        wanted = "a folder that can be made"
-        raise AudioError(f"{target}: cannot write", found=error.strerror, wanted=wanted) from error
+        advice = "choose another output"
+        raise AudioError(f"{target}: folder {folder} cannot be made: {reason(error)}; {advice}") from error

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacre.core.errors import AudioError, NacreError, UsageError
+from nacre.core.errors import AudioError, NacreError, UsageError, reason
 from nacre.core.kinds import MAGIC
 from nacre.io.riff import OTHERS, is_riff
 from nacre.io.stdio import standard_input
@@ -45,26 +45,28 @@ def find(
     of a night without new recordings. Raises UsageError.
     """
     sources: dict[tuple[object, ...], Source] = {}
+    inputs = list(inputs)
     for source in [*_given(inputs, kinds, recursive), *(_listed(listed) if listed is not None else ())]:
         sources.setdefault(_identity(source.path), source)
     if not sources and listed is None:
-        wanted = "at least one, with a suffix of " + ", ".join(sorted(kinds))
-        raise UsageError("inputs", found="no files", wanted=wanted, next="see --recursive and --files-from")
+        if not inputs:
+            raise UsageError("no input is named; give files, folders with --recursive, or a list with --files-from")
+        suffixes = ", ".join(sorted(kinds))
+        raise UsageError(f"no file in {', '.join(inputs)} ends in {suffixes}; give other files by name")
     return list(sources.values())
 
 
 def _given(inputs: Iterable[str], kinds: frozenset[str], recursive: bool) -> Iterator[Source]:
     for name in inputs:
         if not name:
-            raise UsageError("input", found="an empty name", wanted="a file or a folder")
+            raise UsageError("the name of an input is empty; give a file or a folder")
         if name == "-" or not os.path.isdir(name):
             yield Source(name, Path(Path(name).name))
         elif recursive:
             yield from inside(name, kinds)
         else:
-            yield Source(
-                name, Path(Path(name).name), AudioError(f"{name} is a folder. Pass a file, or add --recursive")
-            )
+            error = AudioError(f"{name} is a folder; give a file, or use --recursive")
+            yield Source(name, Path(Path(name).name), error)
 
 
 def inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
@@ -84,7 +86,7 @@ def inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
 
 
 def _unreadable(error: OSError) -> None:
-    raise AudioError(str(error.filename), found=error.strerror, wanted="a folder that can be read") from error
+    raise AudioError(f"folder {error.filename} cannot be read: {reason(error)}; check its permissions") from error
 
 
 def _listed(name: str) -> Iterator[Source]:
@@ -92,9 +94,11 @@ def _listed(name: str) -> Iterator[Source]:
     try:
         data = standard_input().read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
-        raise UsageError(f"--files-from {name}", found=error.strerror, wanted="a list of names") from error
+        raise UsageError(
+            f"--files-from {name} cannot be read: {reason(error)}; give a file that lists names"
+        ) from error
     if data[: len(MAGIC)] == MAGIC or is_riff(data[:16]) or data[:4] in OTHERS or data[:3] == b"ID3":
-        raise UsageError(f"--files-from {name}", found="sound", wanted="a list of names", next="pass it as an input")
+        raise UsageError(f"--files-from {name} is sound, not a list of names; pass it as an input")
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     for path in [os.fsdecode(line) for line in lines if line]:
         place = Path(os.path.normpath(path))
@@ -134,20 +138,22 @@ def targets(sources: list[Source], output: str | None, suffix: str, ending: str 
     if output is not None and not folder and len(sources) == 1 and not sources[0].below:
         return [Pair(sources[0].path, output, sources[0].error)]
     if output == "-" or (output is None and "-" in [source.path for source in sources] and len(sources) > 1):
-        raise UsageError("output", found="'-' for many inputs", wanted="a folder")
+        raise UsageError("standard output cannot take the outputs of several inputs; give a folder with --output")
     if output is not None and os.path.exists(output) and not os.path.isdir(output):
-        raise AudioError(output, found="File exists", wanted="a folder for many outputs")
+        raise AudioError(f"{output} is a file, but several outputs need a folder; choose another name for --output")
     if output is not None and not folder and Path(output).suffix.lower() == suffix and len(sources) > 1:
-        raise UsageError("output", found=f"one {suffix} for many inputs", wanted="a folder", next="end its name with /")
+        raise UsageError(
+            f"--output {output} names one file for {len(sources)} inputs; give a folder, with / at the end of a new one"
+        )
     known: dict[str, frozenset[str]] = {}
     pairs = [Pair(source.path, _target(source, output, suffix, ending, known), source.error) for source in sources]
     seen: dict[str, str] = {}
     for pair in pairs:
         key = os.path.normcase(os.path.abspath(pair.target)).casefold()
         if key in seen and pair.error is None and pair.target != "-":
-            found = f"{seen[key]} and {pair.source}"
             raise UsageError(
-                f"{pair.target}: output of two inputs", found=found, wanted="one", next="name their folder"
+                f"{seen[key]} and {pair.source} would both become {pair.target}; "
+                "give the folder above them with --recursive, or run them one by one"
             )
         seen[key] = pair.source
     return pairs

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from nacre.batch.choice import AUTO, listened, suiting
-from nacre.batch.coded import codec_of, file_codec_of, is_coded, open_all, open_coded, report_damage
+from nacre.batch.coded import codec_of, file_codec_of, is_coded, missing, open_all, open_coded, report_damage
 from nacre.batch.messages import warn
 from nacre.batch.report import Result
 from nacre.batch.run import check_apart
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import AudioError, NacreError, StreamError, UsageError
+from nacre.core.errors import AudioError, NacreError, StreamError, UsageError, reason
 from nacre.core.units import clock, kbps
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def encode_file(
     from nacre.io.raw import Raw
 
     if (suffix := Path(target).suffix.lower()) in FORMATS:
-        raise UsageError(f"{target}: suffix", found=suffix, wanted=".nacre", next="rename it")
+        raise UsageError(f"{target} ends in {suffix}, but `nacre encode` writes .nacre files; rename the output")
     started = time.perf_counter()
     with AudioReader(source, Raw.parse(raw) if raw is not None else None) as reader:
         blocks = reader.blocks(reader.rate_hz)
@@ -71,12 +71,12 @@ def encode_file(
     return Result(text, duration_s, bytes_out=counted.size_bytes, error=reader.loss(), kept=True)
 
 
-def _tell_choice(source: str, asked: str, suiting: str) -> None:
-    """Say which model was chosen, or that another one would be the better choice."""
-    if asked == AUTO:
-        warn(f"{source}: coded by {suiting}, by what it sounds like")
-    elif suiting != asked:
-        warn(f"{source}: sounds like music, which {suiting} keeps better; --model auto takes it")
+def _tell_choice(source: str, requested: str, suiting: str) -> None:
+    """Print which model was chosen, or that another one suits better."""
+    if requested == AUTO:
+        warn(f"{source}: encoded with {suiting}, which suits how it sounds")
+    elif suiting != requested:
+        warn(f"{source} sounds like music; {suiting} codes that better, use --model auto")
 
 
 def decode_file(
@@ -110,15 +110,13 @@ def decode_file(
             lost += len(stream.damage) + stream.contents.missing
             groups += len(stream.contents.packets) + stream.contents.missing
     keep_time(source, target, files[0][0].modified_s)
-    advice = f"{clock(written / shape[0])} of sound written"
+    kept = f"{clock(written / shape[0])} of sound was written"
     size_bytes, error = sum(contents.size_bytes for contents, _ in files), None
     if lost or not ended:
-        missing = f"{lost} of {groups} groups lost" if lost else "no end"
-        error = StreamError(f"{source}: damaged", found=missing, next=advice)
+        damage = f"{lost} of {groups} groups are lost" if lost else "its end is missing"
+        error = StreamError(f"{source} is damaged: {damage}; {kept}")
     elif len(alike) < len(streams):
-        error = StreamError(
-            f"{source}: joined files", found="other rates or channels", wanted="alike ones", next=advice
-        )
+        error = StreamError(f"{source} joins files of different rates or channels; only those like the first: {kept}")
     text = _summary(source, written / shape[0], size_bytes, started)
     return Result(text, written / shape[0], bytes_in=size_bytes, error=error, kept=True)
 
@@ -131,16 +129,16 @@ def verify_file(source: str, target: str, model: str | None, tick: Callable[[flo
         report_damage(source, damage, contents, seconds)
         if contents.skipped_bytes:
             warn(f"{source}: {contents.skipped_bytes} bytes belong to no group")
-            faults.add("bytes of no group")
+            faults.add("some bytes belong to no group")
         if contents.truncated:
-            faults.add("no end")
+            faults.add("its end is missing")
         lost += len(damage) + contents.missing
         groups += len(contents.packets) + contents.missing
         seconds += (contents.samples or 0) / contents.header.rate_hz
         size_bytes += contents.size_bytes
-    joined = f", in {len(files)} files joined" if len(files) > 1 else ""
-    damages = [*([f"{lost} of {groups} groups lost"] if lost else []), *sorted(faults)]
-    error = StreamError(f"{source}: damaged", found=", ".join(damages)) if damages else None
+    joined = f", in {len(files)} joined files" if len(files) > 1 else ""
+    damages = [*([f"{lost} of {groups} groups are lost"] if lost else []), *sorted(faults)]
+    error = StreamError(f"{source} is damaged: {', '.join(damages)}") if damages else None
     return Result(f"{source}: {groups} groups, all good{joined}", seconds, size_bytes, error=error, kept=True)
 
 
@@ -181,8 +179,7 @@ def conceal_file(
         wave, rate_hz, subtype = stream.whole(), stream.rate_hz, None
         report_damage(source, stream.damage, contents)
         damaged = len(stream.damage)
-        if contents.truncated:
-            lacks = f"{contents.missing} groups missing" if contents.missing else "no end"
+        lacks = missing(contents) if contents.truncated else ""
     else:
         codec = codec_of(model or DEFAULT_MODEL)
         recording = _loaded(source)
@@ -192,14 +189,13 @@ def conceal_file(
     _write_sound(target, wave, rate_hz, force, subtype)
     gaps = restore.spans(stretches, wave.shape[1], rate_hz)
     lost_s = sum(stop - start for start, stop in gaps) / rate_hz
-    done = f"{source}: {len(gaps)} stretches, {lost_s:.3f} s, concealed"
+    done = f"{source}: concealed {len(gaps)} stretches, {lost_s:.3f} s"
     if damaged:
         done += f", and {damaged} damaged groups"
     duration_s = wave.shape[1] / rate_hz
     error: NacreError | None = recording.loss if recording else None
     if lacks:
-        place = f"{done}; cut short after {clock(duration_s)}"
-        error = StreamError(place, found=lacks, wanted="a whole file", next="get the rest")
+        error = StreamError(f"{done}; the file is cut short after {clock(duration_s)}: {lacks}; get the whole file")
     return Result(f"{done}  {_pace(duration_s, started)}", duration_s, error=error, kept=True)
 
 
@@ -238,7 +234,7 @@ def interpolate_files(
         _make_folder(target)
         _write_all([str(Path(target, name)) for name in names], waves, rate_hz, force)
     made_s = sum(len(wave) for wave in waves) / rate_hz
-    text = f"{source} to {second}: {steps} steps in {target}  {_pace(made_s, started)}"
+    text = f"{source} to {second}: {steps} steps written to {target}  {_pace(made_s, started)}"
     return Result(text, made_s, error=one.loss or two.loss, kept=True)
 
 
@@ -283,28 +279,28 @@ def sample_file(
     started = time.perf_counter()
     made = sample(codec, seconds, prompt=prompt, **settings, tick=tick)
     _write_sound(target, made.wave[None], made.rate_hz, force)
-    lengths = f"{seconds:g} s drawn"
+    lengths = f"{seconds:g} s sampled"
     if prompt:
-        end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, through the codec"
+        end = f"the last {made.prompt_samples / made.rate_hz:.2f} s of {source}, as decoded"
         lengths = f"{end}, then {lengths}"
     text = f"{target}: {lengths}  --seed {made.seed} --level {made.level}  {_pace(seconds, started)}"
     return Result(text, seconds, error=recording.loss if recording else None, kept=True)
 
 
 def advise_size(model: str, packet_bytes: int) -> None:
-    """Say so where packets of this size cannot hold what the model's lowest level asks for."""
+    """Warn where packets of this size are smaller than the model's lowest level needs."""
     from nacre.model import bundle as bundles
 
     bundle = bundles.find(model)
     seconds = bundle.config.group_samples / bundle.config.rate_hz
     least = math.ceil(float(bundle.rates_kbps[0]) * 125 * seconds)
     if packet_bytes < least:
-        text = f"packets of {packet_bytes} bytes are smaller than the lowest level of {bundle.name} needs for speech"
-        warn(f"warning: {text}, {least}: it will mumble")
+        text = f"packets of {packet_bytes} bytes are too small for clear speech; {bundle.name} needs {least} or more"
+        warn(f"warning: {text}")
 
 
 def _loaded(source: str) -> Recording:
-    """A whole recording; what was done to it is said, and what is missing of it stands in it."""
+    """A whole recording. Prints the reader's notes; `loss` of the result says what is missing."""
     from nacre.io.audio import read_with_facts
 
     recording = read_with_facts(source)
@@ -334,7 +330,7 @@ def _make_folder(target: str) -> None:
     try:
         Path(target).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AudioError(target, found=error.strerror, wanted="a folder for many outputs") from error
+        raise AudioError(f"folder {target} cannot be made: {reason(error)}; choose another --output") from error
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:

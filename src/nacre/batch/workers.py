@@ -50,8 +50,8 @@ class Crew:
             try:
                 return pool.submit(_attempt, self.attempt, pair).result()
             except BrokenProcessPool:
-                error = NacreError(f"{pair.source}: a process of --jobs", found="its sudden end", wanted="memory")
-                return Result(error=error, source=pair.source, target=pair.target)
+                text = f"the worker died on {pair.source}, probably out of memory; try a smaller --jobs"
+                return Result(error=NacreError(text), source=pair.source, target=pair.target)
             except BaseException:
                 interrupt_workers()
                 raise
