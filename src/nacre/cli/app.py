@@ -1,4 +1,4 @@
-"""The application, and what its commands share: options with one meaning each, and small helpers."""
+"""The application and what its commands share: options with one meaning each, and small helpers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nacre.batch.sources import ANY_SOUND, Pair, Source, find, targets
 from nacre.core.errors import TrainError, UsageError
 
 app = typer.Typer(
-    help="Speech in very small files, by variational autoencoders. Start with `nacre demo`.",
+    help="Compress speech into very small files with variational autoencoders. Start with `nacre demo`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,28 +32,51 @@ EncodingModel = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Name from `nacre models`, or a folder; auto takes speech-16k or, of music, music-48k.",
+        help="Name from `nacre models`, or a model folder; auto takes music-48k for music, else speech-16k.",
     ),
 ]
-AnyModel = Annotated[str | None, typer.Option("--model", "-m", help="Model folder, if the package lacks the model.")]
+AnyModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name from `nacre models`, or a model folder. Default: the model that wrote the file.",
+    ),
+]
+SoundModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name from `nacre models`, or a model folder. "
+        "Default: speech-16k; for a .nacre file the model that wrote it.",
+    ),
+]
 BandKhz = Annotated[
     int | None,
     typer.Option(
-        help="Up to 8, 12 or 20 kHz. Default: 20, where the sound and the bitrate have room, "
-        "but 8 with --denoise and packets of one size."
+        help="Highest frequency to code: 8, 12 or 20 kHz. Default: 20 if sound and bitrate allow it, "
+        "8 with --denoise or --packet-bytes."
     ),
 ]
-Noise = Annotated[Path | None, typer.Option(help="Mix in noise from this folder.")]
-Valid = Annotated[Path | None, typer.Option(help="Validate on real files of the recordings in this folder.")]
+Noise = Annotated[Path | None, typer.Option(help="Mix in noise from the recordings in this folder.")]
+Valid = Annotated[Path | None, typer.Option(help="Validate on the recordings in this folder, encoded to real files.")]
 Resume = Annotated[bool, typer.Option(help="Continue from the run's checkpoint.")]
-Processes = Annotated[int, typer.Option(min=1, help="Processes on this machine; one per GPU if there are GPUs.")]
+Processes = Annotated[int, typer.Option(min=1, help="Train with this many processes; on GPUs use one per GPU.")]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting of the recipe, key=value; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting of the recipe, such as data.batch=8; repeatable."
+    ),
 ]
-Output = Annotated[str, typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is standard output.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="Output file; '-' is standard output.")]
 AnyOutput = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="File, or folder for many inputs; '-' is a pipe. Default: beside IN."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="File, or folder for several inputs; '-' is standard output. Default: beside each input.",
+    ),
 ]
 
 
@@ -104,13 +127,13 @@ class Inputs:
         list[str] | None, typer.Argument(metavar="IN...", help="Files or folders; '-' is standard input.")
     ] = None
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Take all files inside folders, and keep the tree.")
+        bool, typer.Option("--recursive", "-r", help="Take all files in folders and their subfolders; keep the tree.")
     ] = False
     files_from: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Read names of inputs from a file, separated by newlines or NULs; '-' is standard input.",
+            help="Read input names from a file, one a line or separated by NULs; '-' is standard input.",
         ),
     ] = None
 
@@ -124,7 +147,7 @@ class Batch(Inputs):
     """Options of a command that reads many files."""
 
     report: Annotated[
-        str | None, typer.Option(metavar="OUT", help="Write a row for each file to OUT.csv or OUT.json.")
+        str | None, typer.Option(metavar="OUT", help="Write one row per file to OUT.csv or OUT.json.")
     ] = None
     jobs: Jobs = 1
     quiet: Quiet = False
@@ -148,25 +171,25 @@ class WritingBatch(Batch):
 
 
 def spinner(text: str, quiet: bool) -> AbstractContextManager[object]:
-    """Something that turns where somebody watches."""
+    """A spinner where standard error is a terminal."""
     return console().status(text) if is_terminal() and not quiet else nullcontext()
 
 
-def numbers(text: str, what: str = "bitrates") -> list[float]:
-    """Numbers from a text with commas. Raises UsageError."""
+def numbers(text: str, option: str = "bitrates") -> list[float]:
+    """Numbers from the value of an option, with commas between them. Raises UsageError."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(what, found=text, wanted="numbers with commas, such as 1.5,3,6") from error
+        raise UsageError(
+            f"--{option} {text} is not a list of numbers; write them with commas, as in 1.5,3,6"
+        ) from error
 
 
 @contextmanager
-def torch_at_hand() -> Iterator[None]:
-    """Where a package of training is missing, a TrainError that says how to get it."""
+def training_packages() -> Iterator[None]:
+    """Raise TrainError, which says how to install it, where training lacks a package."""
     try:
         yield
     except ModuleNotFoundError as error:
-        advice = "pip install torch, then pip install 'nacre[train]'"
-        raise TrainError(
-            f"package {error.name}", found="not installed", wanted="the packages for training", next=advice
-        ) from error
+        lacks = f"training needs the package {error.name}, which is not installed"
+        raise TrainError(f"{lacks}; run pip install torch, then pip install 'nacre[train]'") from error

@@ -38,28 +38,33 @@ from nacre.core.errors import NacreError
 @with_options
 def encode(
     output: AnyOutput = None,
-    bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
-    quality: Annotated[float | None, typer.Option(help="Constant quality, 0..100, instead of a bitrate.")] = None,
+    bitrate: Annotated[
+        float | None, typer.Option(help="Bitrate in kb/s over all channels. Default: 6 per channel.")
+    ] = None,
+    quality: Annotated[float | None, typer.Option(help="Constant quality, 0 to 100, instead of a bitrate.")] = None,
     stereo: Annotated[
-        str, typer.Option(help="auto codes a signal that both channels share once; or left-right.")
+        str, typer.Option(help="auto codes a signal once if both channels carry it; left-right codes each channel.")
     ] = "auto",
     prior: Annotated[
         str, typer.Option(help="context, or static: a quarter more bytes, half the decoding time.")
     ] = "context",
-    denoise: Annotated[bool, typer.Option(help="Remove noise before encoding; it cannot be restored.")] = False,
+    denoise: Annotated[bool, typer.Option(help="Remove noise before encoding; decoding cannot restore it.")] = False,
     band: BandKhz = None,
-    packet_bytes: Annotated[int | None, typer.Option(help="Give all packets one size, instead of a bitrate.")] = None,
+    packet_bytes: Annotated[
+        int | None, typer.Option(help="Make every packet this many bytes long, instead of a bitrate.")
+    ] = None,
     raw: Annotated[
         str | None,
         typer.Option(
-            metavar="RATE[,CHANNELS[,FORMAT]]", help="The input has no header; give its form, such as 16000,1,s16le."
+            metavar="RATE[,CHANNELS[,FORMAT]]",
+            help="Read samples without a header in this form, such as 16000,1,s16le.",
         ),
     ] = None,
     model: EncodingModel = DEFAULT_MODEL,
     *,
     batch: WritingBatch,
 ) -> None:
-    """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) to .nacre files.
+    """Compress sound (wav, flac, ogg, opus, mp3; 8 to 192 kHz, 1 to 8 channels) into .nacre files.
 
     nacre encode talk.wav -o talk.nacre --bitrate 6
     nacre encode song.flac -o song.nacre --model auto --bitrate 32
@@ -79,15 +84,20 @@ def encode(
 @with_options
 def decode(
     output: AnyOutput = None,
-    rate: Annotated[int | None, typer.Option(help="Output rate in Hz instead of the original's.")] = None,
-    raw: Annotated[bool, typer.Option(help="Write 16-bit little-endian samples without a header to '-'.")] = False,
+    rate: Annotated[int | None, typer.Option(help="Output rate in Hz. Default: the original's.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write 16-bit little-endian samples without a header; needs -o -.")
+    ] = False,
     model: AnyModel = None,
     *,
     batch: WritingBatch,
 ) -> None:
-    """Turn .nacre files back into sound of the same length, rate and channels (wav; or flac, ogg, mp3 by name).
+    """Turn .nacre files back into sound of the same length, rate and channels.
 
-    Damaged groups are concealed and named, the rest is kept, and the exit code is 1.
+    nacre decode talk.nacre -o talk.wav
+    nacre decode -r coded -o decoded --jobs 2
+    The suffix of the output chooses the format: wav, flac, ogg or mp3.
+    nacre conceals damaged groups, names them, and exits with code 1.
     """
     task = batch.task(decode_file, {"rate_hz": rate, "model": model, "raw": raw})
     run_batch(task, batch.pairs(output, ".wav", CODED))
@@ -101,7 +111,11 @@ def info(
     *,
     inputs: Inputs,
 ) -> None:
-    """Show what .nacre files hold: model, duration, rate and its parts."""
+    """Show what .nacre files hold: model, duration, bitrate and its parts.
+
+    nacre info talk.nacre
+    nacre info -r coded --json
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -130,7 +144,10 @@ def info(
 @app.command()
 @with_options
 def verify(model: AnyModel = None, *, batch: Batch) -> None:
-    """Check every group of .nacre files; name the damaged ones by time. Exit code 1 if there are any."""
+    """Check every group of .nacre files and name the damaged ones by time; exit with code 1 if any is.
+
+    nacre verify -r archive --report damage.csv
+    """
     task = Task(verify_file, {"model": model}, None, batch.jobs, batch.quiet, report=batch.report, says=print)
     run_batch(task, [Pair(source.path, "-", source.error) for source in batch.find(CODED)])
 

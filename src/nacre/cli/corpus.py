@@ -1,4 +1,4 @@
-"""Whole corpora: `nacre corpus encode|latents|tokens|features SOURCE -o DEST`, and `verify` of what came of it."""
+"""Whole corpora: `nacre corpus encode|latents|tokens|features SOURCE -o DEST`, and `verify` of the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nacre.cli.app import BandKhz, Model, Quiet, app, with_options
 from nacre.core.config import DEFAULT_MODEL
 
 corpus = typer.Typer(
-    help="Corpora of any size: files, latents, tokens or features in shards, the same for any number of workers.",
+    help="Turn corpora of any size into files, latents, tokens or features, in shards that many workers write.",
     no_args_is_help=True,
 )
 app.add_typer(corpus, name="corpus")
@@ -28,9 +28,11 @@ SourceOf = Annotated[
     ),
 ]
 Destination = Annotated[str, typer.Option("--output", "-o", metavar="DEST", help="Folder for the shards.")]
-To = Annotated[str, typer.Option(help="parquet, webdataset, safetensors; encode also to a tree.")]
-Longest = Annotated[float, typer.Option(help="Longest recording in seconds; each is held in memory.")]
-Level = Annotated[int | None, typer.Option(help="Quality level. Default: the highest without residual layer.")]
+To = Annotated[
+    str, typer.Option(help="Form of the shards: parquet, webdataset or safetensors; encode also writes a tree.")
+]
+Longest = Annotated[float, typer.Option(help="Longest recording to accept, in seconds; each is held in memory.")]
+Level = Annotated[int | None, typer.Option(help="Quality level. Default: the highest without a residual layer.")]
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,19 @@ class Shared:
     """Options of every command that makes shards."""
 
     audio: Annotated[
-        str | None, typer.Option(help="Column of the sound, or its suffix in tars. Default: found by name.")
+        str | None, typer.Option(help="Column of the sound, or its suffix in tars. Default: recognised by its name.")
     ] = None
-    key: Annotated[str | None, typer.Option(help="Column of names.")] = None
+    key: Annotated[str | None, typer.Option(help="Column with the names of the recordings.")] = None
     keep: Annotated[
         str | None, typer.Option(metavar="A,B", help="Copy these columns into the shards, such as labels.")
     ] = None
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Workers. Default: all cores.")] = None
-    engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a cluster.")] = "local"
+    engine: Annotated[str, typer.Option("--engine", help="local: processes on this machine; ray: a cluster.")] = "local"
     address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, or a new one on this machine.")
     ] = None
-    shard_rows: Annotated[int, typer.Option(min=1, help="Most recordings in a shard.")] = 1000
-    shard_mb: Annotated[float, typer.Option(help="Rough size of a shard in MB of the source.")] = 256
+    shard_rows: Annotated[int, typer.Option(min=1, help="Largest number of recordings in a shard.")] = 1000
+    shard_mb: Annotated[float, typer.Option(help="Approximate size of a shard, in MB of source sound.")] = 256
     force: Annotated[bool, typer.Option("--force", "-f", help="Rewrite shards whose recordings have changed.")] = False
     retry: Annotated[bool, typer.Option("--retry", help="Rewrite shards in which a recording failed.")] = False
     quiet: Quiet = False
@@ -62,12 +64,14 @@ def encode(
     source: SourceOf,
     output: Destination,
     to: To = "parquet",
-    bitrate: Annotated[float | None, typer.Option(help="kb/s over all channels. Default: 6 a channel.")] = None,
-    quality: Annotated[float | None, typer.Option(help="Constant quality, 0..100, instead of a bitrate.")] = None,
+    bitrate: Annotated[
+        float | None, typer.Option(help="Bitrate in kb/s over all channels. Default: 6 per channel.")
+    ] = None,
+    quality: Annotated[float | None, typer.Option(help="Constant quality, 0 to 100, instead of a bitrate.")] = None,
     stereo: Annotated[str, typer.Option(help="auto or left-right.")] = "auto",
     prior: Annotated[str, typer.Option(help="context, or static.")] = "context",
     band: BandKhz = None,
-    denoise: Annotated[bool, typer.Option(help="Remove noise before encoding; it cannot be restored.")] = False,
+    denoise: Annotated[bool, typer.Option(help="Remove noise before encoding; decoding cannot restore it.")] = False,
     model: Model = DEFAULT_MODEL,
     *,
     shared: Shared,
@@ -94,7 +98,7 @@ def latents(
     *,
     shared: Shared,
 ) -> None:
-    """Turn every recording into latents [T, D] float32, with the gains by which the sound comes back.
+    """Turn every recording into latents [T, D] float32, with the gains that decoding needs.
 
     nacre corpus latents train.csv -o latents --keep label
     """
@@ -113,7 +117,7 @@ def tokens(
     *,
     shared: Shared,
 ) -> None:
-    """Turn every recording into tokens [T, K], with the gains by which the sound comes back to the sample.
+    """Turn every recording into tokens [T, K], with the gains that decoding needs to give back every sample.
 
     nacre corpus tokens calls/ -o tokens --to webdataset
     """
@@ -149,7 +153,10 @@ def features(
 def verify(
     folder: Annotated[str, typer.Argument(metavar="DEST", help="A folder of `nacre corpus`.")], quiet: Quiet = False
 ) -> None:
-    """Compare every shard with its checksum. Exit code 1 if one is missing or damaged."""
+    """Compare every shard with its checksum; exit with code 1 if one is missing or damaged.
+
+    nacre corpus verify coded
+    """
     from nacre.corpus.manifest import check, read_description
 
     read_description(folder)
@@ -157,9 +164,9 @@ def verify(
     for record, wrong in check(folder):
         shards, rows, seconds, bad = shards + 1, rows + record.rows, seconds + record.seconds, bad + bool(wrong)
         if wrong:
-            complain(f"shard {record.shard}, {folder}/{record.file}: {wrong}; delete it and run the same again")
+            complain(f"shard {record.shard}, {folder}/{record.file}: {wrong}; delete it and run the same command again")
     if not quiet:
-        tell(f"{folder}: {shards} shards, {rows} recordings, {duration(seconds)} of sound, {bad} shards bad")
+        tell(f"{folder}: {shards} shards, {rows} recordings, {duration(seconds)} of sound, {bad} bad shards")
     if bad:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""Beside other codecs."""
+"""The command that compares nacre with other codecs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,28 @@ from nacre.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Others:
-    """Options that say which other codecs stand beside."""
+    """Options that choose the other codecs."""
 
     peers: Annotated[
         str | None,
         typer.Option(
-            help="Of opus,codec2,speex,opus-lace,opus-nolace,amr-wb,mp3. Default: the first 3, if installed; '': none."
+            help="Codecs to compare with: opus,codec2,speex,opus-lace,opus-nolace,amr-wb,mp3; '' is none. "
+            "Default: those of the first 3 that are installed."
         ),
     ] = None
     peer_cmd: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=CMD", help='name="enc {in} {out} {kbps} ::: dec {in} {out}", repeatable.'),
+        typer.Option(
+            metavar="NAME=CMD",
+            help='Another codec as two programs, name="enc {in} {out} {kbps} ::: dec {in} {out}"; repeatable.',
+        ),
     ] = None
     peer_py: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PLACE", help="name=module:object or name=file.py:object of Python, repeatable."),
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="Another codec as a Python object, name=module:object or name=file.py:object; repeatable.",
+        ),
     ] = None
     peer_bitrates: Annotated[
         str | None, typer.Option(help="Bitrates of the other codecs in kb/s. Default: each codec's own.")
@@ -59,14 +66,14 @@ class Others:
 
 @dataclass(frozen=True)
 class Measured:
-    """Options that say what is measured."""
+    """Options that choose the metrics."""
 
     metrics: Annotated[
         str | None, typer.Option(help="Names of metrics with commas, or all. Default: the usual ones.")
     ] = None
-    asr: Annotated[bool, typer.Option("--asr", help="Measure word errors of a recogniser too; slow, English only.")] = (
-        False
-    )
+    asr: Annotated[
+        bool, typer.Option("--asr", help="Also measure a speech recogniser's word errors; slow, English only.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,9 @@ class Lossy:
 
     loss: Annotated[
         str | None,
-        typer.Option(
-            help="Measure calls over lines that lose this many % of packets, such as 0,5,10,20,30, instead of files."
-        ),
+        typer.Option(help="Measure calls instead of files, at these packet losses in %, such as 0,5,10,20,30."),
     ] = None
-    burst: Annotated[str, typer.Option(help="Mean lengths of runs of lost packets, with --loss.")] = "1,3"
+    burst: Annotated[str, typer.Option(help="With --loss: mean numbers of packets lost in a row.")] = "1,3"
 
 
 @dataclass(frozen=True)
@@ -87,23 +92,29 @@ class Noisy:
     """Options of denoising."""
 
     task: Annotated[str, typer.Option(help="What to measure: codec or denoise.")] = "codec"
-    noise: Annotated[Path | None, typer.Option(help="Folder of noise to mix into the speech, with --task denoise.")] = (
+    noise: Annotated[Path | None, typer.Option(help="With --task denoise: folder of noise to mix into the speech.")] = (
         None
     )
-    snrs: Annotated[str, typer.Option(help="Speech-to-noise ratios in dB, or clean, with --task denoise.")] = (
+    snrs: Annotated[str, typer.Option(help="With --task denoise: signal-to-noise ratios in dB, or clean.")] = (
         "0,5,10,clean"
     )
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Options of an evaluation that do not say what is measured."""
+    """Options of every evaluation."""
 
-    report: Annotated[Path | None, typer.Option(help="Write the page, one HTML file.")] = None
-    csv: Annotated[Path | None, typer.Option(help="Write a row for each clip, codec and rate.")] = None
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write rows, means, intervals and facts.")] = None
-    examples: Annotated[int, typer.Option(min=0, help="Clips with players on the page.")] = 4
-    limit: Annotated[int | None, typer.Option(min=1, help="Use this many clips, spread over all.")] = None
+    report: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and players to this file.")] = (
+        None
+    )
+    csv: Annotated[Path | None, typer.Option(help="Write one row per clip, codec and rate to this file.")] = None
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="Write rows, means and confidence intervals to this file.")
+    ] = None
+    examples: Annotated[int, typer.Option(min=0, help="Number of clips with players on the page.")] = 4
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many clips, spread evenly. Default: all.")] = (
+        None
+    )
     jobs: Jobs = 2
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False
     force: Force = False
@@ -113,9 +124,14 @@ class Shared:
 @app.command()
 @with_options
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder of recordings of any depth, format and rate.")],
-    models: Annotated[list[str] | None, typer.Option("--model", "-m", help="Model, repeatable.")] = None,
-    bitrates: Annotated[str, typer.Option(help="Bitrates of nacre in kb/s.")] = "1.5,3,4.5,6,9",
+    folder: Annotated[Path, typer.Argument(help="Folder of recordings in any format and rate, with subfolders.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Name from `nacre models`, or a model folder; repeatable. Default: speech-16k."
+        ),
+    ] = None,
+    bitrates: Annotated[str, typer.Option(help="Bitrates of nacre in kb/s, with commas.")] = "1.5,3,4.5,6,9",
     *,
     measured: Measured,
     others: Others,
@@ -123,12 +139,12 @@ def evaluate(
     noisy: Noisy,
     shared: Shared,
 ) -> None:
-    """Measure rate, quality and speed on a folder of speech, beside other codecs. Needs nacre\\[evaluate].
+    """Compare rate, quality and speed with other codecs on a folder of speech. Needs nacre\\[evaluate].
 
     nacre evaluate speech --peers opus,codec2,speex,amr-wb --report out.html
     nacre evaluate speech --bitrates 6 --loss 0,10,20 --burst 1,3
     nacre evaluate speech --task denoise --noise noise --report out.html
-    Exit code 1 if a clip was left out or a codec failed.
+    The exit code is 1 if a clip was left out or a codec failed.
     """
     named = models or [DEFAULT_MODEL]
     if noisy.task != "codec":
@@ -164,11 +180,11 @@ def _evaluate_calls(
     measured: Measured,
     shared: Shared,
 ) -> None:
-    """Calls by one model at one rate, over lines of these losses in % and mean runs. Raises UsageError."""
+    """Calls by one model at one rate, over lines with these losses in % and mean bursts. Raises UsageError."""
     from nacre.evaluate.loss import evaluate_loss
 
     if len(rates_kbps) > 1 or len(models) > 1:
-        raise UsageError("--loss", found="several bitrates or models", wanted="one of each, such as --bitrates 6")
+        raise UsageError("--loss measures one model at one bitrate; give one of each, as in --bitrates 6")
     shares, runs = [at / 100 for at in percents], numbers(burst, "burst")
     codec, out = codec_of(models[0]), console()
     chosen: Any = {"metrics": measured.metrics, "limit": shared.limit, "target": shared.as_json, "force": shared.force}
@@ -176,13 +192,14 @@ def _evaluate_calls(
 
 
 def _evaluate_denoising(folder: Path, models: list[str], noisy: Noisy, shared: Shared) -> None:
-    """Speech in noise at these SNRs, cleaned by one model and by others. Raises UsageError."""
+    """Speech in noise at these SNRs, denoised by one model and by others. Raises UsageError."""
     from nacre.evaluate.denoising import evaluate_denoising, snrs_of
 
+    if noisy.task != "denoise":
+        raise UsageError(f"--task {noisy.task} is unknown; give codec or denoise")
     chosen = snrs_of(noisy.snrs)
-    if noisy.task != "denoise" or noisy.noise is None or len(models) > 1 or not chosen:
-        wanted = "codec, or denoise with --noise FOLDER, SNRs and one --model"
-        raise UsageError("--task", found=noisy.task, wanted=wanted)
+    if noisy.noise is None or len(models) > 1 or not chosen:
+        raise UsageError("--task denoise needs --noise FOLDER, at least one ratio in --snrs, and a single --model")
     codec, out = codec_of(models[0]), console()
     files: Any = {"target": shared.as_json, "report": shared.report, "force": shared.force}
     evaluate_denoising(codec, folder, noisy.noise, chosen, out, limit=shared.limit, **files)

@@ -1,4 +1,4 @@
-"""Tokens and latents with all that the sound comes back by, and the way back."""
+"""Tokens and latents with all that decoding needs, and back to sound."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nacre.batch.sources import ANY_SOUND, CODED
 from nacre.cli.app import (
     AnyModel,
     AnyOutput,
+    SoundModel,
     WritingBatch,
     app,
     with_options,
@@ -30,14 +31,14 @@ def tokens(
         bool, typer.Option("--latents", help="Write latents, before rounding, instead of tokens.")
     ] = False,
     level: Annotated[
-        int | None, typer.Option(help="Quality level. Default: the highest without residual layer.")
+        int | None, typer.Option(help="Quality level. Default: the highest without a residual layer.")
     ] = None,
-    mono: Annotated[bool, typer.Option(help="Average the channels; else write each.")] = True,
-    model: AnyModel = None,
+    mono: Annotated[bool, typer.Option(help="Average the channels, or keep each.")] = True,
+    model: SoundModel = None,
     *,
     batch: WritingBatch,
 ) -> None:
-    """Turn sound, or .nacre files, into tokens with gains, lengths and levels: an .npz for each file.
+    """Turn sound or .nacre files into tokens with gains, lengths and levels, one .npz per file.
 
     nacre tokens talk.wav -o talk.npz --level 6
     nacre from-tokens talk.npz -o again.wav
@@ -61,6 +62,6 @@ def from_tokens(
     nacre from-tokens talk.npz -o again.wav
     """
     if "-" in (batch.inputs or []):
-        raise UsageError("from-tokens", found="standard input", wanted="the name of an .npz")
+        raise UsageError("from-tokens cannot read standard input; give the name of an .npz file")
     task = batch.task(sound_file, {"rate_hz": rate, "model": model})
     run_batch(task, batch.pairs(output, ".wav", ARRAYS))

@@ -1,4 +1,4 @@
-"""Commands of live speech: pipes, calls over UDP, and calls over a line that is made up."""
+"""Commands of live speech: pipes, calls over UDP, and calls over a simulated line."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ if TYPE_CHECKING:
 
 Bitrate = Annotated[float, typer.Option(help="Bitrate of the payloads in kb/s, copies included.")]
 Frames = Annotated[int, typer.Option(min=1, max=3, help="Frames of 20 ms in a packet.")]
-Expect = Annotated[float, typer.Option(help="Expected loss in %; sets keys and copies.")]
-Reach = Annotated[float | None, typer.Option(help="How far back copies reach, 40 to 1000 ms. Default: as losses ask.")]
+Expect = Annotated[
+    float, typer.Option(help="Packet loss to expect, in %; it decides how many key frames and copies are sent.")
+]
+Reach = Annotated[
+    float | None, typer.Option(help="How far back copies reach, 40 to 1000 ms. Default: as far as the losses need.")
+]
 Copies = Annotated[bool, typer.Option(help="Send coarse copies of earlier frames when packets are lost.")]
 Denoise = Annotated[bool, typer.Option(help="Remove noise, at 10 ms more delay. The model needs a denoiser.")]
 Loss = Annotated[float, typer.Option(help="Share of packets that the line loses, in %.")]
-Burst = Annotated[float, typer.Option(min=1, help="Mean length of runs of lost packets.")]
-Jitter = Annotated[float, typer.Option(min=0, help="Mean of a random delay, ms.")]
-Seed = Annotated[int, typer.Option(help="Random seed of the losses.")]
+Burst = Annotated[float, typer.Option(min=1, help="Mean number of packets lost in a row.")]
+Jitter = Annotated[float, typer.Option(min=0, help="Mean of the random part of the delay, in ms.")]
+Seed = Annotated[int, typer.Option(help="Random seed of losses and jitter.")]
 Depth = Annotated[float | None, typer.Option(help="How long packets wait, in ms. Default: adapted to the line.")]
-Rate = Annotated[int | None, typer.Option(help="Rate in Hz. Default: the model's.")]
+Rate = Annotated[int | None, typer.Option(help="Sample rate in Hz. Default: the model's.")]
 
-stream = typer.Typer(help="Live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.")
+stream = typer.Typer(
+    help="Encode and decode live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.",
+    no_args_is_help=True,
+)
 app.add_typer(stream, name="stream")
 
 
@@ -48,9 +55,10 @@ def stream_encode(
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
-    """Standard input, raw 16-bit mono at --rate or a wav, to packets on standard output, 20 ms after their sound.
+    """Encode live speech from standard input, raw 16-bit mono or wav, to packets on standard output.
 
     arecord -t raw -f S16_LE -r 16000 | nacre stream encode | nacre stream decode | aplay -t raw -f S16_LE -r 16000
+    Each packet leaves 20 ms after its sound arrived.
     """
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
@@ -67,12 +75,15 @@ def stream_encode(
 @stream.command("decode")
 def stream_decode(
     rate: Rate = None,
-    depth: Annotated[float, typer.Option(help="How long packets wait for copies of those that are missing, ms.")] = 0.0,
-    wav: Annotated[bool, typer.Option("--wav", help="Write a wav without a length instead of raw samples.")] = False,
+    depth: Annotated[float, typer.Option(help="How long to wait for copies of missing packets, in ms.")] = 0.0,
+    wav: Annotated[bool, typer.Option("--wav", help="Write a wav of unknown length instead of raw samples.")] = False,
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
-    """Packets from standard input to 16-bit mono samples on standard output; what is missing is concealed."""
+    """Decode packets from standard input to 16-bit mono samples on standard output, concealing missing ones.
+
+    nacre stream encode < talk.wav | nacre stream decode --wav > again.wav
+    """
     from nacre.codec.codec import load
     from nacre.io.stdio import standard_input, standard_output
     from nacre.link.pipes import decode_pipe
@@ -80,18 +91,20 @@ def stream_decode(
     codec = load(model)
     stats = decode_pipe(codec, standard_input(), standard_output(), _rate(rate, codec), depth, wav)
     if stats.foreign and not stats.received:
-        warn(f"{stats.foreign} packets, none of them for model {model}")
+        warn(f"none of the {stats.foreign} packets is from model {model}; give the sender's model with --model")
         raise typer.Exit(1)
     if not quiet:
-        tell(
-            f"{stats.received} packets, {stats.lost} lost, {stats.restored} frames restored, {stats.concealed} guessed"
-        )
+        frames = f"{stats.restored} frames restored from copies, {stats.concealed} concealed"
+        tell(f"{stats.received} packets received, {stats.lost} lost, {frames}")
 
 
 @app.command()
 def send(
-    to: Annotated[str, typer.Argument(metavar="HOST:PORT")],
-    source: Annotated[str, typer.Argument(metavar="IN", help="Sound file; '-' is 16-bit samples at --rate, or a wav.")],
+    to: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where `nacre receive` listens.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="IN", help="Sound file; '-' is standard input, raw 16-bit samples at --rate or a wav."),
+    ],
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
     expect_loss: Expect = 0.0,
@@ -106,9 +119,10 @@ def send(
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
-    """Speak to `nacre receive` over UDP, at the pace of speech. --loss and --jitter make the line worse, for a try.
+    """Send speech in real time to `nacre receive` over UDP.
 
     nacre send 127.0.0.1:5004 talk.wav --loss 10
+    For a test, --loss, --burst and --jitter make the line worse.
     """
     from asyncio import run
 
@@ -140,14 +154,17 @@ def receive(
     rate: Rate = None,
     depth: Depth = None,
     idle: Annotated[float, typer.Option(min=0.1, help="Stop after this many seconds without a packet.")] = 5.0,
-    seconds: Annotated[float | None, typer.Option(help="Listen for at most this many seconds.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Listen for at most this many seconds. Default: no limit.")
+    ] = None,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Receive a call from `nacre send` and write its sound; print figures once a second, report loss to the sender.
+    """Receive a call from `nacre send` and write its sound.
 
-    nacre receive -o heard.wav --listen 0.0.0.0:5004
+    nacre receive -o received.wav --listen 0.0.0.0:5004
+    It prints statistics once a second and reports losses to the sender.
     """
     from asyncio import run
 
@@ -163,39 +180,45 @@ def receive(
         decoder = run(work)
     stats = decoder.stats
     if not quiet:
-        counts = f"{stats.received} packets, {stats.lost} lost, {stats.late} late"
-        tell(f"{counts}; {stats.played} frames as sent, {stats.restored} restored, {stats.concealed} guessed")
+        counts = f"{stats.received} packets received, {stats.lost} lost, {stats.late} late"
+        frames = f"{stats.played} frames as sent, {stats.restored} restored from copies, {stats.concealed} concealed"
+        tell(f"{counts}; {frames}")
     if not stats.played and not stats.restored:
-        warn(f"nothing was heard at {at}; {stats.foreign} packets were not for model {model}")
+        warn(f"no speech arrived at {at}; {stats.foreign} packets were from another model than {model}")
         raise typer.Exit(1)
 
 
 @app.command()
 def simulate(
     source: Annotated[str, typer.Argument(metavar="IN", help="Sound file.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Sound at the other end.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="File for the sound at the other end.")],
     loss: Loss = 10.0,
     burst: Burst = 1.0,
-    delay: Annotated[float, typer.Option(min=0, help="Delay of the line, ms.")] = 50.0,
+    delay: Annotated[float, typer.Option(min=0, help="Fixed delay of the line, in ms.")] = 50.0,
     jitter: Jitter = 0.0,
     drift: Annotated[float, typer.Option(help="How much faster the receiver's clock runs, in ppm.")] = 0.0,
     seed: Seed = 0,
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
-    expect_loss: Annotated[float | None, typer.Option(help="Expected loss in %. Default: --loss.")] = None,
+    expect_loss: Annotated[
+        float | None, typer.Option(help="Loss that the sender expects, in %. Default: as --loss.")
+    ] = None,
     reach: Reach = None,
     copies: Copies = True,
     depth: Depth = None,
     figure: Annotated[
-        str | None, typer.Option(help="Draw quality over loss of 0 to 30 % to OUT.png. Needs [evaluate].")
+        str | None,
+        typer.Option(
+            metavar="OUT.png", help="Draw quality against 0 to 30 % loss. Needs nacre\\[evaluate] and \\[plot]."
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate a call over a bad line: the sound at the other end, and figures.
+    """Simulate a call over a bad line; write the sound at the other end and print statistics.
 
-    nacre simulate talk.wav -o heard.wav --loss 20 --burst 3 --jitter 15 --figure curve.png
+    nacre simulate talk.wav -o received.wav --loss 20 --burst 3 --jitter 15 --figure curve.png
     """
     from nacre.codec.codec import load
     from nacre.codec.live import LiveSettings
@@ -215,18 +238,17 @@ def simulate(
 
         draw(codec, mono, rate_hz, settings, line, Path(figure), force)
     if not quiet:
-        _tell_of(made, delay)
+        _print_call(made, delay)
 
 
-def _tell_of(found: Call, delay_ms: float) -> None:
-    """What a call over a line of this delay took."""
-    tell(f"{found.sent} packets sent, {found.arrived} arrived, {found.payload_kbps:.2f} kb/s of payloads")
-    stats = asdict(found.stats)
+def _print_call(call: Call, delay_ms: float) -> None:
+    """Statistics of a call over a line of this delay."""
+    tell(f"{call.sent} packets sent, {call.arrived} arrived, {call.payload_kbps:.2f} kb/s of payloads")
+    stats = asdict(call.stats)
     names = ("played", "restored", "concealed", "late", "inserted", "dropped")
     tell("frames: " + ", ".join(f"{stats[name]} {name}" for name in names))
-    tell(
-        f"sound to sound {found.latency_ms:.0f} ms: line {delay_ms:g} ms, wait {found.depth_ms:.0f} ms, the rest codec"
-    )
+    parts = f"{delay_ms:g} ms line, {call.depth_ms:.0f} ms jitter buffer, the rest codec"
+    tell(f"end-to-end delay {call.latency_ms:.0f} ms: {parts}")
 
 
 @app.command()
@@ -235,9 +257,10 @@ def echo(
     model: Model = DEFAULT_MODEL,
     quiet: Quiet = False,
 ) -> None:
-    """A page in the browser that plays your voice back as the other end of a bad line hears it. Needs nacre\\[web].
+    """Serve a page that plays your voice back as it sounds at the other end of a bad line. Needs nacre\\[web].
 
-    Browsers give the microphone to pages of this machine and to https only.
+    nacre echo --listen 127.0.0.1:8000
+    Browsers allow the microphone only on pages of this machine or over https.
     """
     from asyncio import run
 
@@ -247,8 +270,8 @@ def echo(
     try:
         from nacre.link import web
     except ModuleNotFoundError as error:
-        found, advice = "not installed", "pip install 'nacre[web]'"
-        raise NacreError(f"package {error.name}", found=found, wanted="it to serve the page", next=advice) from error
+        lacks = f"echo needs the package {error.name}, which is not installed"
+        raise NacreError(f"{lacks}; run pip install 'nacre[web]'") from error
     run(web.serve(load(model), *address_of(at), _telling(quiet)))
 
 
@@ -260,7 +283,7 @@ def _line(loss: float, burst: float, delay: float, jitter: float, drift: float, 
     from nacre.link.line import Line
 
     if not 0 <= loss <= 100:
-        raise UsageError("loss", found=f"{loss:g} %", wanted="0 to 100 %")
+        raise UsageError(f"--loss {loss:g} is not a share of packets; give 0 to 100 %")
     return Line(loss / 100, burst, delay, jitter, drift, seed)
 
 

@@ -14,7 +14,7 @@ from typer.models import CommandInfo
 
 from nacre.batch.messages import complain, tell
 from nacre.cli.app import app
-from nacre.core.errors import NacreError
+from nacre.core.errors import NacreError, reason
 
 INTERRUPTED = 130  # exit code
 MODULES = ("codec", "frames", "tools", "live", "evaluation", "corpus", "training")  # that add commands to the app
@@ -46,7 +46,7 @@ def _name_of(info: CommandInfo) -> str:
     return info.name or getattr(info.callback, "__name__", "").replace("_", "-")
 
 
-_STOPPED: list[int] = []  # signals that ask for the end, since a library may make another exception of what they raise
+_STOPPED: list[int] = []  # signals received, since a library may turn the exception they raise into another
 
 
 def _end(number: int, frame: object) -> None:
@@ -97,7 +97,8 @@ def _exit_code(error: BaseException, reported: bool) -> int:
         return error.exit_code
     if isinstance(error, OSError):
         if not reported and not isinstance(error, BrokenPipeError):
-            complain(f"{error.filename or 'output'}: {error.strerror}")
+            failed = f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
+            complain(f"{failed}: {reason(error)}; check the disk and its permissions")
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

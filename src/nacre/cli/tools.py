@@ -1,4 +1,4 @@
-"""What can be done with sound besides coding it."""
+"""Commands that do more with sound than code it: features, pictures, restoring, editing, a demo."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from nacre.cli.app import (
     Model,
     Output,
     Quiet,
+    SoundModel,
     WritingBatch,
     app,
     numbers,
@@ -46,21 +47,26 @@ from nacre.core.units import clock
 def features(
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="FILE.npy; a folder or one FILE.npz for many inputs; '-' is a pipe."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="FILE.npy; a folder, or one FILE.npz, for several inputs; '-' is standard output. Default: beside IN.",
+        ),
     ] = None,
     kind: Annotated[str, typer.Option("--kind", "-k", help="latent, tokens, logmel or mfcc.")] = "latent",
     pool: Annotated[
         str | None, typer.Option(help="Write one row per file instead of frames: mean, stats or parts.")
     ] = None,
     level: Annotated[
-        int | None, typer.Option(help="Quality level of a model. Default: the highest without residual layer.")
+        int | None,
+        typer.Option(help="Quality level of latents and tokens. Default: the highest without a residual layer."),
     ] = None,
-    quality: Annotated[float | None, typer.Option(help="Quality, 0..100, instead of a level.")] = None,
+    quality: Annotated[float | None, typer.Option(help="Quality, 0 to 100, instead of a level.")] = None,
     model: Model = DEFAULT_MODEL,
     *,
     batch: WritingBatch,
 ) -> None:
-    """Turn sound (or .nacre files) into arrays that numpy loads: one [T, F] of frames for each file.
+    """Turn sound or .nacre files into arrays for numpy: one [T, F] of frames per file.
 
     nacre features talk.wav -o talk.npy --kind latent
     nacre features *.flac -o all.npz --kind mfcc --pool stats
@@ -74,7 +80,7 @@ def features(
     if output is None or suffix != ".npz":
         pairs = batch.pairs(output, ".npy", ANY_SOUND | CODED)
         if len(pairs) == 1 and pairs[0].target != "-" and Path(pairs[0].target).suffix != ".npy":
-            raise UsageError(f"{output}: suffix", found=suffix or "none", wanted=".npy or .npz", next="rename it")
+            raise UsageError(f"--output {output} must end in .npy or .npz; rename it")
         run_batch(task, pairs)
         return
     with tempfile.TemporaryDirectory() as passing:
@@ -108,24 +114,26 @@ def inspect(
     bitrate: Annotated[
         float | None, typer.Option(help="Bitrate in kb/s for a sound file. Default: 6 per channel.")
     ] = None,
-    quality: Annotated[float | None, typer.Option(help="Quality, 0..100, instead of a bitrate.")] = None,
+    quality: Annotated[float | None, typer.Option(help="Quality, 0 to 100, instead of a bitrate.")] = None,
     channel: Annotated[int, typer.Option(help="Number of the channel, from 0.")] = 0,
-    model: AnyModel = None,
+    model: SoundModel = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the contents of a file: sound, bits by frame and dimension, latents, quality levels, damage.
+    """Draw what a file holds: sound, bits by frame and dimension, latents, quality levels, damage.
 
-    A page has a cursor that goes with the sound, and can be zoomed; a picture needs nacre\\[plot].
-    Exit code 1 if something is damaged; it is drawn all the same.
+    nacre inspect talk.nacre -o talk.html
+    A page plays the sound with a moving cursor, and zooms. A picture needs nacre\\[plot].
+    nacre draws a damaged file too, and exits with code 1.
     """
     from nacre.tools import inspect as view
 
     view.check_target(output)
-    with spinner(f"looking into {file}", quiet):
+    with spinner(f"inspecting {file}", quiet):
         if is_coded(file):
             if bitrate is not None or quality is not None:
-                raise UsageError("bitrate, quality", found="given for a .nacre file", wanted="for sound files only")
+                option = "--quality" if bitrate is None else "--bitrate"
+                raise UsageError(f"{file} is encoded already, and {option} is for sound files; leave it out")
             contents, codec = open_coded(file, model)
             seen = view.look(codec, contents, Path(file).name, channel)
         else:
@@ -143,21 +151,22 @@ def inspect(
 
 @app.command()
 def conceal(
-    file: Annotated[str, typer.Argument(metavar="IN", help="Sound, or a .nacre file.")],
+    file: Annotated[str, typer.Argument(metavar="IN", help="A sound file or a .nacre file.")],
     output: Output,
     lost: Annotated[
         str | None, typer.Option(metavar="START-STOP,...", help="Lost stretches in seconds, such as 1.20-1.28,3.4-3.5.")
     ] = None,
-    model: AnyModel = None,
+    model: SoundModel = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Conceal lost stretches in all channels; every other sample stays as it is.
 
-    Damaged groups of a .nacre file are concealed in any case, and --lost may name more.
+    nacre conceal talk.wav -o whole.wav --lost 1.20-1.28,3.4-3.5
+    In a .nacre file nacre also conceals the damaged groups, without --lost.
     """
     if lost is None and not is_coded(file):
-        raise UsageError("lost", found="nothing", wanted="--lost START-STOP,... for a sound file")
+        raise UsageError(f"{file} is a sound file, so name its lost stretches with --lost, as in --lost 1.20-1.28")
     options = {"lost": lost, "model": model, "force": force}
     run_batch(Task(conceal_file, options, quiet=quiet), targets(find([file], ANY_SOUND), output, ".wav"))
 
@@ -167,13 +176,13 @@ def conceal(
 def denoise(
     output: AnyOutput = None,
     strength: Annotated[
-        float, typer.Option(help="Share of the noise to remove, 0..1. Below 1 the model needs a denoiser.")
+        float, typer.Option(help="Share of the noise to remove, 0 to 1. Below 1 the model needs a denoiser.")
     ] = 1.0,
     model: Model = DEFAULT_MODEL,
     *,
     batch: WritingBatch,
 ) -> None:
-    """Remove noise from recordings of speech. `nacre encode --denoise` does it on the way to a small file.
+    """Remove noise from recordings of speech; `nacre encode --denoise` does so while it encodes.
 
     nacre denoise street.wav -o clean.wav
     """
@@ -189,7 +198,7 @@ def extend(
     *,
     batch: WritingBatch,
 ) -> None:
-    """Guess what speech lacks above 8 kHz, of sound or of .nacre files without a band layer. A guess, not a recovery.
+    """Add the frequencies above 8 kHz that speech lacks, as a guess, to sound or .nacre files without a band layer.
 
     nacre extend phone.wav -o wide.wav
     """
@@ -200,13 +209,13 @@ def extend(
 def interpolate(
     first: Annotated[str, typer.Argument(metavar="A", help="A sound file.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another sound file.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for a file a step, or one file of all.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for one file per step, or a file for all.")],
     steps: Annotated[int, typer.Option(min=2, max=1000, help="Number of steps, A and B included.")] = 5,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go from one recording to another through the latents in between, in length and loudness as well.
+    """Morph one recording into another through the latents between them, in length and loudness too.
 
     nacre interpolate hello.wav goodbye.wav -o between/ --steps 5
     """
@@ -216,31 +225,29 @@ def interpolate(
 
 @dataclass(frozen=True)
 class Resynthesis:
-    """Options of a recording that is resynthesised."""
+    """Options of resynthesis."""
 
     speed: Annotated[float, typer.Option(help="Change the speed, 0.25 to 4; the pitch stays.")] = 1.0
     pitch: Annotated[float, typer.Option(help="Shift the pitch by -12 to +12 semitones; the duration stays.")] = 0.0
     formants: Annotated[bool, typer.Option(help="Keep the voice's resonances in place when its pitch moves.")] = True
 
     def check_unused(self) -> None:
-        """Raise UsageError where any is given."""
+        """Raise UsageError if any is given."""
         usual = Resynthesis()
         none_of([name for name, value in asdict(self).items() if value != getattr(usual, name)], "--resynth")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Options of sound that is sampled."""
+    """Options of sampling."""
 
-    prompt: Annotated[str | None, typer.Option(metavar="IN", help="Continue this sound; its last 10 s are used.")] = (
-        None
-    )
+    prompt: Annotated[str | None, typer.Option(metavar="IN", help="Continue this sound, from its last 10 s.")] = None
     seed: Annotated[int | None, typer.Option(help="Random seed. Default: a new one each time.")] = None
     temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature, 0 to 5; 0 is always the likeliest. Default: 1.")
+        float | None, typer.Option(help="Sampling temperature, 0 to 5; 0 takes the likeliest symbol. Default: 1.")
     ] = None
     top_p: Annotated[
-        float | None, typer.Option(help="Sample from the likeliest symbols up to this share. Default: 0.9.")
+        float | None, typer.Option(help="Sample from the likeliest symbols of this total probability. Default: 0.9.")
     ] = None
     level: Annotated[int | None, typer.Option(help="Quality level to sample at. Default: an eighth of the way up.")] = (
         None
@@ -266,14 +273,13 @@ def generate(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make sound from latents: a recording resynthesised at another pace or pitch, or babble sampled from the prior.
+    """Resynthesise a recording at another speed or pitch, or sample babble from the model's prior.
 
     nacre generate --resynth talk.wav -o quick.wav --speed 1.25 --pitch +2
     nacre generate --seconds 4 -o babble.wav --seed 7 --prompt talk.wav
     """
     if (resynth is None) == (seconds is None):
-        found, wanted = "neither" if resynth is None else "both", "one of the two"
-        raise UsageError("--resynth and --seconds", found=found, wanted=wanted, next="see `nacre generate --help`")
+        raise UsageError("generate takes either --resynth IN or --seconds NUMBER; see `nacre generate --help`")
     options: dict[str, Any] = {"model": model, "force": force}
     if resynth is not None:
         none_of(list(sampling.given()), "--seconds")
@@ -290,21 +296,24 @@ def generate(
 
 
 def none_of(names: list[str], other: str) -> None:
-    """Raise UsageError where an option was given that only goes with the `other`."""
+    """Raise UsageError if an option is given that only goes with the `other`."""
     if names:
         option = "no-formants" if names[0] == "formants" else names[0].replace("_", "-")
-        raise UsageError(f"--{option}", found=f"no {other}", wanted=f"{other}, to which it belongs")
+        raise UsageError(f"--{option} only works with {other}; add that, or leave out --{option}")
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("nacre-demo"),
-    bitrates: Annotated[str, typer.Option(help="Bitrates in kb/s.")] = "1.5,3,6,9",
+    bitrates: Annotated[str, typer.Option(help="Bitrates in kb/s, with commas.")] = "1.5,3,6,9",
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Code the bundled speech at several rates: files, a table, and one page with players and spectrograms."""
+    """Code the bundled speech at several bitrates into files, a table, and a page with players and spectrograms.
+
+    nacre demo --out nacre-demo
+    """
     from nacre.tools import demo as showing
 
     page = showing.run(out, numbers(bitrates), model, force, quiet)

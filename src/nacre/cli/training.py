@@ -1,4 +1,4 @@
-"""Models of one's own."""
+"""Commands that make models: train, fine-tune, add parts, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nacre.cli.app import (
     Valid,
     app,
     numbers,
-    torch_at_hand,
+    training_packages,
 )
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
@@ -34,7 +34,7 @@ def recipes() -> None:
 
     from nacre import recipes as inside
 
-    table = Table("recipe", "what for", box=None)
+    table = Table("recipe", "purpose", box=None)
     for path in inside.bundled():
         table.add_row(path.stem, inside.about(path))
     Console(highlight=False).print(table)
@@ -44,20 +44,26 @@ def recipes() -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="Name from `nacre recipes`, or a file.")],
     data: Annotated[list[Path], typer.Option(help="Folder of recordings, or a source of `nacre corpus`; repeatable.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, logs.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run, for checkpoint and logs.")],
     noise: Noise = None,
     valid: Valid = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Start from the weights of this model, a name or a folder.")
     ] = None,
     resume: Resume = False,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many steps. Default: as the recipe says.")
+    ] = None,
     processes: Processes = 1,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on your own recordings. Needs `pip install nacre\\[train]`; see tensorboard --logdir OUT."""
-    with torch_at_hand():
+    """Train a model on your own recordings. Needs nacre\\[train].
+
+    nacre train speech-16k --data recordings --out run
+    Watch the run with tensorboard --logdir run, then make a model of it with `nacre export`.
+    """
+    with training_packages():
         from nacre import recipes as recipes_inside
         from nacre.model import bundle as bundles
         from nacre.train.codec_trainer import train as run
@@ -70,7 +76,7 @@ def train(
         how: Any = {"resume": resume, "max_steps": max_steps, "quiet": quiet, "processes": processes}
         if is_denoiser(read_values(path)):
             if start:
-                raise UsageError("from", found=f"{start} for a denoiser", wanted="a recipe of a codec")
+                raise UsageError(f"--from {start} cannot start a denoiser; leave it out, or give the recipe of a codec")
             chosen = load_denoise_recipe(path, overrides)
             train_denoiser(chosen, _all(data), out, _one(noise), _one(valid), **how)
             return
@@ -80,22 +86,25 @@ def train(
 
 @app.command()
 def finetune(
-    model: Annotated[str, typer.Argument(help="A model of kind scalar: name of one in the package, or its folder.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of your recordings; repeat it for several.")],
+    model: Annotated[str, typer.Argument(help="Model of kind scalar: name from `nacre models`, or a model folder.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of your recordings; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder of the run, for `nacre export`.")],
     noise: Noise = None,
     valid: Valid = None,
     steps: Annotated[int, typer.Option(min=1, help="Number of steps.")] = 2000,
     learning_rate: Annotated[
-        float, typer.Option(help="Highest learning rate; it falls over the last 70 % of the steps.")
+        float, typer.Option(help="Peak learning rate; it decays over the last 70 % of the steps.")
     ] = 5e-4,
     resume: Resume = False,
     processes: Processes = 1,
     changes: Changes = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model further on your own recordings, by the recipe that made it."""
-    with torch_at_hand():
+    """Train a model further on your own recordings, with the recipe that made it. Needs nacre\\[train].
+
+    nacre finetune speech-16k --data recordings --out run
+    """
+    with training_packages():
         from nacre.model import bundle as bundles
         from nacre.train.codec_trainer import train as run
         from nacre.train.start import recipe_from, start_from
@@ -109,7 +118,7 @@ def finetune(
 
 @app.command()
 def prior(
-    model: Annotated[str, typer.Argument(help="A model: the name of one in the package, or its folder.")],
+    model: Annotated[str, typer.Argument(help="Name from `nacre models`, or a model folder.")],
     data: Annotated[list[Path], typer.Option(help="Folder of recordings like those it will code; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its prior.")],
     noise: Annotated[Path | None, typer.Option(help="Mix noise from this folder into some excerpts.")] = None,
@@ -117,8 +126,11 @@ def prior(
     steps: Annotated[int, typer.Option(min=1, help="Training steps; 7000 take a quarter of an hour.")] = 7000,
     quiet: Quiet = False,
 ) -> None:
-    """Add a context prior to a model: smaller files of the same sound."""
-    with torch_at_hand():
+    """Add a context prior to a model, for smaller files of the same sound. Needs nacre\\[train].
+
+    nacre prior my-model --data recordings --output my-model-context
+    """
+    with training_packages():
         from nacre.train.post.adapt import add_context
         from nacre.train.post.context import ContextConfig
 
@@ -131,19 +143,26 @@ def prior(
 
 @app.command()
 def refine(
-    model: Annotated[str, typer.Argument(help="A model without residual layer: a name in the package, or a folder.")],
+    model: Annotated[
+        str, typer.Argument(help="Model without a residual layer: name from `nacre models`, or a model folder.")
+    ],
     data: Annotated[list[Path], typer.Option(help="Folder of recordings like those it will code; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with its layer.")],
     noise: Annotated[Path | None, typer.Option(help="Mix noise from this folder into some excerpts.")] = None,
     hours: Annotated[
         float, typer.Option(min=0.01, max=1, help="Hours of excerpts to code at each residual level.")
     ] = 0.25,
-    base: Annotated[int, typer.Option(min=0, max=15, help="Level whose networks the residual levels use.")] = 9,
-    steps: Annotated[str, typer.Option(help="Steps of the residual levels, from the coarsest.")] = "2.2,1.5,1,.68,.44",
+    base: Annotated[int, typer.Option(min=0, max=15, help="Quality level whose networks the residual levels use.")] = 9,
+    steps: Annotated[
+        str, typer.Option(help="Quantiser steps of the residual levels, from the coarsest.")
+    ] = "2.2,1.5,1,.68,.44",
     quiet: Quiet = False,
 ) -> None:
-    """Give a model's highest levels a residual layer: what its networks leave of the sound, for higher rates."""
-    with torch_at_hand():
+    """Add a residual layer to a model's highest levels: it codes what the networks miss. Needs nacre\\[train].
+
+    nacre refine my-model --data recordings --output my-model-refined
+    """
+    with training_packages():
         from nacre.train.post.residual import ResidualConfig, add_residual_layer
 
         config = ResidualConfig(base=base, steps=tuple(numbers(steps, "steps")))
@@ -155,23 +174,26 @@ def refine(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train`.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run of `nacre train` or `nacre finetune`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model.")],
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the recipe's.")] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            help="Model the run began from: keep all but the networks it trained, so that files stay readable. "
-            "Of a denoiser: the model it shall be part of, by default the one in the package."
+            help="Model the run started from; keep its other parts, so that its files stay readable. "
+            "For a denoiser: the model to add it to. Default: speech-16k."
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits per weight of the large matrices: 8, or 16 for twice the size.")] = 8,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a training run into a model folder that encodes and decodes without torch."""
+    """Turn a training run into a model folder, which encodes and decodes without torch. Needs nacre\\[train].
+
+    nacre export run --output my-model
+    """
     if bits not in (8, 16):
-        raise UsageError("bits", found=bits, wanted="8 or 16")
-    with torch_at_hand():
+        raise UsageError(f"--bits {bits} is not possible; give 8 or 16")
+    with training_packages():
         from nacre.train.denoise_export import export_denoiser
         from nacre.train.denoise_recipe import is_denoiser, values_of
         from nacre.train.export import export_run
@@ -181,7 +203,7 @@ def export(
             bundle = export_denoiser(run, base or DEFAULT_MODEL, output, name)
             if not quiet:
                 size_kb = bundle.part("denoiser.onnx").stat().st_size / 1e3
-                tell(f"{output}: {bundle.name} with a denoiser of {size_kb:.0f} kB, files as before")
+                tell(f"{output}: {bundle.name} with a denoiser of {size_kb:.0f} kB; its files stay the same")
             return
         bundle = export_networks(run, base, output, name, bits) if base else export_run(run, output, name, bits)
     rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
