@@ -129,7 +129,7 @@ def test_names_that_cannot_be_meant(nacre, tiny_model, tree):
         found = nacre(*command, "-m", tiny_model)
         assert (found.rc, found.stderr) == (1, "error: in is a folder; give a file\n")
     found = nacre("from-tokens", "gone.npz", "-m", tiny_model)
-    assert "gone.npz cannot be read: No such file or directory; check its name" in found.stderr
+    assert "gone.npz cannot be read (No such file or directory); check its name" in found.stderr
 
 
 def test_an_empty_list_is_no_error(run, tiny_model, tmp_path):

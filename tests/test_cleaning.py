@@ -163,7 +163,7 @@ def test_a_model_that_does_not_say_what_is_clean(cleaner, tmp_path, span):
 
 
 def test_denoise_of_a_model_that_never_learned_it(tiny, cleaner, speech):
-    with pytest.raises(UsageError, match="that can denoise"):
+    with pytest.raises(UsageError, match="cannot denoise"):
         denoise(tiny, speech[:4000], 16_000)
     with pytest.raises(AudioError):
         denoise(nacre.load(cleaner), np.zeros(0, np.float32), 16_000)

@@ -217,7 +217,7 @@ def test_folder_in_use_is_left_alone_without_force(made, tiny_model, tmp_path):
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
     (tmp_path / "index.html").write_text("old")
-    with pytest.raises(AudioError, match=r"not empty, wanted .*--force"):
+    with pytest.raises(AudioError, match=r"is not empty; choose a new one with --out, or .*--force"):
         demo.run(tmp_path, rates, str(tiny_model), False)
     assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "index.html"}
     page = demo.run(tmp_path, rates, str(tiny_model), True)
@@ -237,7 +237,7 @@ def test_file_in_place_of_the_folder(made, tiny_model, tmp_path):
 @pytest.mark.parametrize("bitrates", [[], [0.0], [-3.0], [1e9], [float("nan")], [float("inf")]])
 def test_bad_rates_write_nothing(made, tiny_model, tmp_path, bitrates):
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match=r"bitrates?: found .*wanted"):
+    with pytest.raises(UsageError, match="bitrate"):
         demo.run(out, bitrates and [made[1][0], *bitrates], str(tiny_model), False)
     assert not out.exists()
 

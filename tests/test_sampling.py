@@ -146,13 +146,13 @@ def test_loud_sound_is_turned_down(random):
     ("options", "words"),
     [
         ({"seconds": 0.01}, "0.02 to 600"),
-        ({"seconds": 601}, "found 601"),
+        ({"seconds": 601}, "601 s cannot be sampled"),
         ({"seconds": float("nan")}, "seconds"),
         ({"temperature": -0.1}, "0 to 5"),
-        ({"temperature": 5.1}, "found 5.1"),
+        ({"temperature": 5.1}, "temperature 5.1 is out of range"),
         ({"temperature": float("nan")}, "temperature"),
-        ({"top_p": 0.0}, "above 0"),
-        ({"top_p": 1.01}, "up to 1"),
+        ({"top_p": 0.0}, "more than 0"),
+        ({"top_p": 1.01}, "at most 1"),
         ({"level": 4}, "0 to 3"),
         ({"level": -1}, "0 to 3"),
         ({"seed": -1}, "seed"),
@@ -169,7 +169,7 @@ def test_models_without_a_context_prior(tiny):
 
 
 @pytest.mark.parametrize(
-    ("samples", "words"), [(0, "found 0 samples"), (319, "at least 0.02 s"), (RATE, "silence"), (20 * RATE, "silence")]
+    ("samples", "words"), [(0, "only 0 samples"), (319, "at least 0.02 s"), (RATE, "silent"), (20 * RATE, "silent")]
 )
 def test_prompts_without_sound(samples, words, both, speech):
     prompt = np.zeros(samples, np.float32)
@@ -195,11 +195,11 @@ def test_generate_command(run, tmp_path, both_model, tiny_model, speech):
     np.testing.assert_array_equal(audio.read(tmp_path / "out.wav")[0], first)
     done = run(*draws, "-f", "--prompt", "in.wav", "--temperature", 0.7, "--top-p", 0.9, "--level", 1)
     assert done.rc == 0, done.stderr
-    assert "the last 1.00 s of in.wav, through the codec, then 0.5 s drawn" in done.stderr
+    assert "the last 1.00 s of in.wav, as decoded, then 0.5 s sampled" in done.stderr
     assert "--level 1" in done.stderr
     assert audio.read(tmp_path / "out.wav")[0].shape == (1, RATE + 8000)
     assert run(*draws, "-f", "--prompt", "quiet.wav").rc == 1
-    assert "silence" in run(*draws, "-f", "--prompt", "quiet.wav").stderr
+    assert "are silent; cut the silence" in run(*draws, "-f", "--prompt", "quiet.wav").stderr
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_wrong_usage(arguments, run, tmp_path, both_model):
 
 def test_a_model_that_cannot(run, tiny_model):
     done = run("generate", "-o", "out.wav", "-m", tiny_model, "--seconds", 1)
-    assert (done.rc, "a model with a context prior" in done.stderr) == (2, True)
+    assert (done.rc, "has no context prior to sample from; add one" in done.stderr) == (2, True)

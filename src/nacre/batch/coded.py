@@ -144,7 +144,7 @@ def read_coded(file: str) -> bytes:
             unpack_header(head)  # before reading on: it may be a film
             data = head + source.read(LARGEST_FILE_BYTES)
     except OSError as error:
-        raise StreamError(f"{file} cannot be read: {reason(error)}; check its name and permissions") from error
+        raise StreamError(f"{file} cannot be read ({reason(error)}); check its name and permissions") from error
     except StreamError as error:
         raise StreamError(f"{file}: {error}") from error
     if len(data) > LARGEST_FILE_BYTES:

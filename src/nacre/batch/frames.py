@@ -113,7 +113,7 @@ def _opened(source: str) -> Tokens | Latents:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
     except OSError as error:
-        raise StreamError(f"{source} cannot be read: {reason(error)}; check its name and permissions") from error
+        raise StreamError(f"{source} cannot be read ({reason(error)}); check its name and permissions") from error
     except (ValueError, zipfile.BadZipFile) as error:
         raise StreamError(f"{source} is not an .npz file; give one that `nacre tokens` wrote") from error
     return Latents.load(source) if f"{Latents.VALUES}.npy" in names else Tokens.load(source)

@@ -206,4 +206,4 @@ def _make_parents(target: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         advice = "choose another output"
-        raise AudioError(f"{target}: folder {folder} cannot be made: {reason(error)}; {advice}") from error
+        raise AudioError(f"{target}: folder {folder} cannot be made ({reason(error)}); {advice}") from error

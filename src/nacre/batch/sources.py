@@ -86,7 +86,7 @@ def inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
 
 
 def _unreadable(error: OSError) -> None:
-    raise AudioError(f"folder {error.filename} cannot be read: {reason(error)}; check its permissions") from error
+    raise AudioError(f"folder {error.filename} cannot be read ({reason(error)}); check its permissions") from error
 
 
 def _listed(name: str) -> Iterator[Source]:
@@ -95,7 +95,7 @@ def _listed(name: str) -> Iterator[Source]:
         data = standard_input().read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise UsageError(
-            f"--files-from {name} cannot be read: {reason(error)}; give a file that lists names"
+            f"--files-from {name} cannot be read ({reason(error)}); give a file that lists names"
         ) from error
     if data[: len(MAGIC)] == MAGIC or is_riff(data[:16]) or data[:4] in OTHERS or data[:3] == b"ID3":
         raise UsageError(f"--files-from {name} is sound, not a list of names; pass it as an input")

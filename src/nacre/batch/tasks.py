@@ -330,7 +330,7 @@ def _make_folder(target: str) -> None:
     try:
         Path(target).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AudioError(f"folder {target} cannot be made: {reason(error)}; choose another --output") from error
+        raise AudioError(f"folder {target} cannot be made ({reason(error)}); choose another --output") from error
 
 
 def _write_sound(target: str, wave: Any, rate_hz: int, force: bool, subtype: str | None = None) -> None:

@@ -98,7 +98,7 @@ def _exit_code(error: BaseException, reported: bool) -> int:
     if isinstance(error, OSError):
         if not reported and not isinstance(error, BrokenPipeError):
             failed = f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
-            complain(f"{failed}: {reason(error)}; check the disk and its permissions")
+            complain(f"{failed} ({reason(error)}); check the disk and its permissions")
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,4 +1,4 @@
-"""The bundled speech at several rates: files to compare, a table, and one page with players and spectrograms.
+"""The bundled speech at several bitrates: files to compare, a table, and one page with players and spectrograms.
 
 clips/*.flac -> encode -> name-rate.nacre -> decode -> name-rate.wav
              -> Opus at its lowest rate, name-opus.ogg, to compare with
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from nacre.codec.codec import Codec, load
-from nacre.core.errors import AudioError, UsageError
+from nacre.core.errors import AudioError, UsageError, reason
 from nacre.core.units import kbps
 from nacre.io import audio
 from nacre.tools.html import COLUMNS, ONE_PLAYER, ROWS, Array, data_uri, flac, spectrogram, spectrum_db, style
@@ -105,7 +105,7 @@ def run(out: Path, bitrates: list[float], model: str, force: bool, quiet: bool =
     codec = load(model)
     rates = sorted({f"{rate:g}": rate for rate in bitrates}.values())  # one file name, one rate
     if not rates:
-        raise UsageError("bitrates", found="none", wanted="numbers with commas, such as 1.5,3,6")
+        raise UsageError("no bitrate is given; name some, as in --bitrates 1.5,3,6")
     for rate in rates:
         codec.rate_plan(1, rate, None)
     clips = read_clips()
@@ -135,17 +135,12 @@ def _clip(path: Path, origin: str) -> Clip:
 def _check_free(out: Path, force: bool) -> None:
     try:
         if out.exists() and not out.is_dir():
-            raise AudioError(str(out), found="a file", wanted="a folder", next="choose another name")
+            raise AudioError(f"{out} is a file; choose another name for the folder")
         used = out.exists() and any(out.iterdir())
     except OSError as error:
-        raise AudioError(str(out), found=error.strerror, wanted="a folder that may be read and written") from error
+        raise AudioError(f"folder {out} cannot be read ({reason(error)}); choose another with --out") from error
     if used and not force:
-        raise AudioError(
-            str(out),
-            found="a folder that is not empty",
-            wanted="a new or an empty one",
-            next="use --force to write into it",
-        )
+        raise AudioError(f"folder {out} is not empty; choose a new one with --out, or write into it with --force")
 
 
 def _code(codec: Codec, clips: list[Clip], rates: list[float], quiet: bool) -> list[Coded]:
@@ -177,8 +172,7 @@ def _write(out: Path, clips: list[Clip], coded: list[Coded], rivals: list[Opus],
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        wanted = "a folder that may be written"
-        raise AudioError(str(out), found=error.strerror, wanted=wanted, next="choose another place") from error
+        raise AudioError(f"folder {out} cannot be made ({reason(error)}); choose another with --out") from error
     for clip in clips:
         _write_bytes(out / f"{clip.name}.flac", clip.flac)
     for item in coded:

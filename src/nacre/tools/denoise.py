@@ -1,4 +1,4 @@
-"""The speech alone: by the model's denoiser, which keeps the waveform, or through latents that its encoder denoised.
+"""Denoising by the model's denoiser, which keeps the waveform, or through latents that its encoder denoised.
 
 denoiser   wave -> spectra x complex masks -> wave
 without    wave -> encoder at its denoising levels -> latents, not rounded -> decoder -> wave
@@ -18,6 +18,7 @@ from nacre.codec.decoder import render
 from nacre.codec.denoiser import StreamDenoiser, check_strength
 from nacre.codec.encoder import analyse_audible
 from nacre.codec.state import start_decoder, start_encoder
+from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array
 from nacre.dsp.wave import as_sound, check_shape, pad, pieces_of
@@ -31,21 +32,20 @@ FAINT = 1e-10  # power of full scale that counts as none
 def denoise(codec: Codec, wave: Array, rate_hz: int, *, strength: float = 1.0, tick: Tick | None = None) -> Array:
     """The speech in wave [N] or [C, N], of the same shape, each channel by itself.
 
-    `strength` 0 to 1 is how much of the noise goes, 1 all of it. What lies above half the model's rate gets the gain
-    that the octave below has every 10 ms. `tick` gets the share done. Raises AudioError, and UsageError for a
-    strength that is none, or where the model cannot denoise.
+    `strength` 0 to 1 is the share of the noise to remove. The band above half the model's rate gets the gain of the
+    octave below it, every 10 ms. `tick` gets the share done. Raises AudioError, and UsageError for a strength out of
+    range or a model that cannot denoise.
     """
     sound = as_sound(wave)
     rate_hz, strength = check_shape(rate_hz, len(sound)), check_strength(strength)
     if not codec.model.denoises:
-        wanted = "a model that can denoise"
-        raise UsageError("denoise", found=f"model {codec.bundle.name}", wanted=wanted)
+        raise UsageError(f"model {codec.bundle.name} cannot denoise; use one that can, such as {DEFAULT_MODEL}")
     if codec.model.denoiser is None and strength != 1:
-        wanted = "a model with a denoiser, or strength 1"
-        raise UsageError(f"strength {strength:g}", found=f"model {codec.bundle.name}", wanted=wanted)
+        lacks = f"model {codec.bundle.name} has no denoiser of its own, so strength {strength:g} is not possible"
+        raise UsageError(f"{lacks}; use strength 1, or another model")
     if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
-    way, model_hz = (_masked if codec.model.denoiser else _cleaned), codec.config.rate_hz
+        raise AudioError("the wave is empty; give at least one sample")
+    way, model_hz = (_masked if codec.model.denoiser else _through_latents), codec.config.rate_hz
     result = np.empty_like(sound)
     for index, channel in enumerate(sound):
         noisy = resampled(channel, rate_hz, model_hz)
@@ -102,7 +102,7 @@ def _masked(codec: Codec, ready: Array, tick: Tick | None) -> Array:
     return decoded
 
 
-def _cleaned(codec: Codec, ready: Array, tick: Tick | None) -> Array:
+def _through_latents(codec: Codec, ready: Array, tick: Tick | None) -> Array:
     """ready [N] from denoised latents that nothing has rounded, of the highest level without residual layer."""
     model, config, level = codec.model, codec.config, codec.model.plain_levels - 1
     padded = pad(np.concatenate([ready, np.zeros(config.delay_samples, np.float32)]), config.hop_samples)

@@ -52,13 +52,12 @@ def resynthesise(
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
     if not SLOWEST <= speed <= FASTEST:
-        raise UsageError("speed", found=f"{speed:g}", wanted=f"{SLOWEST:g} to {FASTEST:g}")
+        raise UsageError(f"speed {speed:g} is out of range; give {SLOWEST:g} to {FASTEST:g}")
     if not abs(semitones) <= MOST_SEMITONES:
-        raise UsageError(
-            "pitch", found=f"{semitones:g} semitones", wanted=f"-{MOST_SEMITONES:g} to +{MOST_SEMITONES:g}"
-        )
+        span = f"-{MOST_SEMITONES:g} to +{MOST_SEMITONES:g}"
+        raise UsageError(f"a pitch shift of {semitones:g} semitones is out of range; give {span}")
     if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("the wave is empty; give at least one sample")
     samples, chosen = max(1, round(sound.shape[1] / speed)), _level(codec, level)
     channels = []
     for channel in sound:
@@ -151,7 +150,7 @@ def between(
     level, in dB, lie between theirs as its weight does. Channels are averaged. Raises AudioError, UsageError.
     """
     if not (2 <= steps <= MOST_STEPS and steps == int(steps)):
-        raise UsageError("steps", found=steps, wanted=f"2 to {MOST_STEPS}")
+        raise UsageError(f"{steps} steps are not possible; give a whole number from 2 to {MOST_STEPS}")
     chosen = _level(codec, level)
     one, two = _voice(codec, *first, chosen), _voice(codec, *second, chosen)
     return (_mixed(codec, one, two, step / (int(steps) - 1), chosen) for step in range(int(steps)))
@@ -161,7 +160,7 @@ def _voice(codec: Codec, wave: Array, rate_hz: int, level: int) -> Voice:
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
     if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("the wave is empty; give at least one sample")
     mono = resampled(sound.mean(0), rate_hz, codec.config.rate_hz)
     latents, _ = _latents(codec, mono, codec.config.rate_hz, level)
     return Voice(latents, active_level_db(mono, codec.config.hop_samples))

@@ -3,8 +3,8 @@
     wave -> powers below 7.6 kHz, 20 ms frames -> linear map -> powers from 7.6 to 20 kHz -> noise over the wave
 
 The map is linear in the shape of the spectrum in a frame and its neighbours, relative to its level from 4.8 to 7.2 kHz,
-so that loudness does not matter; it was fitted to speech by `bench/fit_extend.py`. In time the noise follows what is
-just below it. A guess is a guess: how bright a voice and its microphone were cannot be heard below 8 kHz.
+so that loudness does not matter; it was fitted to speech by `bench/fit_extend.py`. In time the noise follows the band
+just below it. It is a guess: the band below 8 kHz does not tell how bright a voice and its microphone were.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def extend(wave: Array, rate_hz: int) -> tuple[Array, int]:
     sound = as_sound(wave)
     rate_hz = check_shape(rate_hz, len(sound))
     if sound.shape[1] == 0:
-        raise AudioError("wave", found="no samples", wanted="at least one")
+        raise AudioError("the wave is empty; give at least one sample")
     made = np.concatenate(list(extended([sound], rate_hz, len(sound))), 1)
     return made if np.ndim(wave) == 2 else made[0], rate_out(rate_hz)
 

@@ -1,4 +1,4 @@
-"""Sound as arrays for other programs: latents, tokens, log-mel, MFCC, as frames or as one row a recording.
+"""Sound as arrays for other programs: latents, tokens, log-mel, MFCC, as frames or as one row per recording.
 
     file or wave -> mono 16 kHz -> codec.latents | codec.tokens | mel.log_mel | mel.mfcc -> [T, F] -> pool -> [P]
 
@@ -111,7 +111,7 @@ def pooled(frames: Array, pool: str) -> Array:
     """
     values = np.asarray(frames, np.float64)
     if values.ndim != 2 or not len(values):
-        raise UsageError("frames", found=values.shape, wanted="[T, F], T above 0")
+        raise UsageError(f"frames of shape {list(values.shape)} cannot be pooled; give [T, F] with T above 0")
     check(KINDS[0], pool, None)
     if pool == "mean":
         return np.asarray(values.mean(0), np.float32)
@@ -134,24 +134,24 @@ def frame_rate_hz(kind: str, model: str | Path = DEFAULT_MODEL) -> float:
 
 
 def level_of(model: str | Path, kind: str, level: int | None, quality: float | None) -> int | None:
-    """The quality level that `level`, or `quality` 0..100, asks for; raises UsageError where they cannot be meant."""
+    """The quality level that `level`, or `quality` 0..100, selects. Raises UsageError."""
     if quality is None:
         check(kind, None, level)
         return level
     if level is not None:
-        raise UsageError("level and quality", found="both", wanted="one of them")
+        raise UsageError("--level and --quality exclude each other; give one of them")
     check(kind, None, 0)
     return _codec(str(model)).rate_plan(1, None, quality, plain=True).level
 
 
 def check(kind: str, pool: str | None, level: int | None) -> None:
-    """Raise UsageError for a kind or pool that there is not, or a level for features without levels."""
+    """Raise UsageError for an unknown kind or pool, or a level for features without levels."""
     if kind not in KINDS:
-        raise UsageError("kind", found=kind, wanted=", ".join(KINDS))
+        raise UsageError(f"kind {kind} is unknown; choose from {', '.join(KINDS)}")
     if pool is not None and pool not in POOLS:
-        raise UsageError("pool", found=pool, wanted=", ".join(POOLS))
+        raise UsageError(f"pool {pool} is unknown; choose from {', '.join(POOLS)}")
     if level is not None and kind not in CODED:
-        raise UsageError("quality level", found=f"kind {kind}", wanted=f"kind {' or '.join(CODED)}")
+        raise UsageError(f"kind {kind} has no quality levels; leave the level out, or use kind {' or '.join(CODED)}")
 
 
 def save(path: str | Path, values: Array, overwrite: bool = False) -> None:
@@ -180,7 +180,7 @@ def _read(path: str | Path, model: str, losses: list[AudioError]) -> tuple[Array
         except NacreError as error:
             raise type(error)(f"{path}: {error}") from error
         if stream.damage or stream.contents.truncated:
-            raise AudioError(str(path), found="a damaged .nacre file", wanted="a whole one", next="see `nacre verify`")
+            raise AudioError(f"{path} is damaged, and features need a whole file; see `nacre verify`")
         return wave, stream.rate_hz
     with AudioReader(path) as reader:
         wave = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
@@ -196,7 +196,8 @@ def _codec(model: str) -> Codec:
 
 def _check_order(codec: Codec) -> None:
     if not codec.model.quantiser.ordered:  # numbers of codebook entries: their mean means nothing
-        raise UsageError("pool of tokens", found=f"codebook entries of {codec.bundle.name}", wanted="kind latent")
+        name = codec.bundle.name
+        raise UsageError(f"tokens of {name} are codebook entries, whose mean says nothing; pool kind latent instead")
 
 
 class FeatureExtractor:
@@ -232,10 +233,10 @@ class FeatureExtractor:
         """
         check(self.kind, self.pool, self.level)
         if isinstance(recordings, str | Path):
-            raise UsageError("recordings", found="one path", wanted="a list of recordings")
+            raise UsageError(f"{recordings} is a single path; give a list of recordings")
         rows = [self._row(index, item) for index, item in enumerate(recordings)]
         if not rows:
-            raise UsageError("recordings", found="none", wanted="at least one")
+            raise UsageError("the list of recordings is empty; give at least one")
         return rows if self.pool is None else self._framed(np.stack(rows), recordings)
 
     def set_output(self, *, transform: str | None = None) -> FeatureExtractor:
@@ -244,13 +245,13 @@ class FeatureExtractor:
         None leaves it as it is. Raises UsageError; pipelines of scikit-learn call this for all their steps.
         """
         if transform not in (None, *OUTPUTS):
-            raise UsageError("set_output", found=transform, wanted=", ".join(OUTPUTS))
+            raise UsageError(f"set_output does not know {transform}; choose from {', '.join(OUTPUTS)}")
         if transform is not None:
             self._sklearn_output_config = {"transform": transform}  # scikit-learn's `clone` copies it by this name
         return self
 
     def _framed(self, rows: Array, recordings: Sequence[Sound]) -> Any:
-        """Rows [n, P] in the container that was asked for, here or by `sklearn.set_config`."""
+        """Rows [n, P] in the container chosen here or by `sklearn.set_config`."""
         chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
         if chosen is None and "sklearn" in sys.modules:
             from sklearn import get_config
@@ -277,18 +278,18 @@ class FeatureExtractor:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **settings: Any) -> FeatureExtractor:
-        """Change settings by name; raises UsageError for a name that there is not."""
+        """Change settings by name; raises UsageError for an unknown name."""
         known = self.get_params()
         for name, value in settings.items():
             if name not in known:
-                raise UsageError("setting", found=name, wanted=", ".join(known))
+                raise UsageError(f"setting {name} is unknown; choose from {', '.join(known)}")
             setattr(self, name, value)
         return self
 
     def get_feature_names_out(self, input_features: object = None) -> Array:
         """Names of the columns [P], such as latent7_std; raises UsageError where pool is None."""
         if self.pool is None:
-            raise UsageError("pool", found=None, wanted=", ".join(POOLS), next="frames have no fixed number")
+            raise UsageError(f"without a pool the number of columns is not fixed; set pool to {', '.join(POOLS)}")
         check(self.kind, self.pool, self.level)
         frames = extract(np.zeros(RATE_HZ // 10), RATE_HZ, self.kind, model=self.model, level=self.level)
         whats = ["mean"] if self.pool == "mean" else list(STATS)
@@ -311,7 +312,7 @@ class FeatureExtractor:
         return True
 
     def __sklearn_tags__(self) -> Tags:
-        """Asked for by scikit-learn 1.6 and later, which is there when it asks."""
+        """For scikit-learn 1.6 and later, which is installed if it calls this."""
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
 
         return Tags(

@@ -1,10 +1,10 @@
-"""Sound that is missing, put back: what was lost is guessed from both sides and brought to the ear of the codec.
+"""Concealment of lost stretches: each is extrapolated from both sides and, if longer, passed through the codec.
 
     wave, lost -> continued from before and behind -+-> short gaps: what fits the sound on both sides best
                                                     +-> longer: [encoder -> latents -> decoder] -> faded in
 
-The first guess is periodic where speech was, which alone would buzz. Gaps as long as a syllable's part hold less of
-what their sides tell: the way through the latents of a middle quality level keeps what the model takes for speech.
+The extrapolation is periodic where speech was, which alone would buzz. The longer a gap, the less its sides say about
+it: the latents of a middle quality level keep what the model takes for speech.
 Only lost samples are written; all others stay as they are.
 """
 
@@ -43,8 +43,8 @@ def stretches(text: str) -> Stretches:
         try:
             stretches.append((float(start), float(stop)))
         except ValueError as error:
-            wanted = "START-STOP in seconds, with commas between, such as 1.20-1.28,3.4-3.5"
-            raise UsageError("lost", found=part.strip() or "nothing", wanted=wanted) from error
+            wrong = f"'{part.strip()}' is no stretch of time"
+            raise UsageError(f"{wrong}; write --lost as START-STOP in seconds, as in 1.20-1.28,3.4-3.5") from error
     return stretches
 
 
@@ -55,12 +55,12 @@ def spans(lost: Iterable[tuple[float, float]], samples: int, rate_hz: int) -> Sp
     """
     duration_s, spans = samples / rate_hz, []
     for start_s, stop_s in lost:
-        name = f"lost {start_s:g}-{stop_s:g}"
+        name = f"lost stretch {start_s:g}-{stop_s:g}"
         if not 0 <= start_s < stop_s < math.inf:
-            raise UsageError(name, found="no stretch of time", wanted="0 <= start < stop, in seconds")
+            raise UsageError(f"{name} has no length; give START-STOP in seconds, with 0 <= START < STOP")
         start = round(start_s * rate_hz)
         if start >= samples:
-            raise UsageError(name, found=f"a sound of {duration_s:.3f} s", wanted="a stretch that begins in it")
+            raise UsageError(f"{name} begins after the end of the sound, at {duration_s:.3f} s; give an earlier one")
         spans.append((start, min(samples, max(start + 1, round(min(stop_s, duration_s) * rate_hz)))))
     merged: Spans = []
     for start, stop in sorted(spans):
@@ -69,7 +69,7 @@ def spans(lost: Iterable[tuple[float, float]], samples: int, rate_hz: int) -> Sp
         else:
             merged.append((start, stop))
     if merged and merged[0] == (0, samples):
-        raise UsageError("lost", found="the whole sound", wanted="some sound to go by")
+        raise UsageError("the lost stretches cover the whole sound; leave some of it to conceal them from")
     return merged
 
 

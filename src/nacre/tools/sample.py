@@ -1,10 +1,10 @@
-"""Sound drawn from the context prior, from nothing or on from a prompt: babble that goes as speech goes.
+"""Sound sampled from the context prior, from nothing or continuing a prompt: babble in the rhythm of speech.
 
     prompt --> symbols --+
                          v
-    prior requests --> shares --> answers drawn --> symbols --> latents --> decoder --> level, limit --> wave
+    prior's requests --> probabilities --> sampled symbols --> latents --> decoder --> level, limit --> wave
 
-The prior asks for frame after frame; what the prompt holds is answered as it is, all after it by lot.
+The prior requests frame after frame. The prompt's symbols answer first; what follows is sampled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEVEL_SHARE = 8  # the level is this part of the scale above the lowest: higher 
 SHORTEST_S, LONGEST_S = 0.02, 600.0
 HOTTEST = 5.0
 PROMPT_S = 10.0  # of a prompt, its end; the prior remembers less than a second
-MOST_BOOST_DB = 6.0  # a drawn pause stays a pause
+MOST_BOOST_DB = 6.0  # a sampled pause stays a pause
 PEAK = 0.9  # no sample of the output is larger
 TICK_REQUESTS = 256
 
@@ -59,15 +59,15 @@ def sample(
     level: int | None = None,
     tick: Callable[[float], None] | None = None,
 ) -> Sampled:
-    """`seconds` of sound, 0.02 to 600, drawn from the codec's context prior, at the model's rate.
+    """`seconds` of sound, 0.02 to 600, sampled from the codec's context prior, at the model's rate.
 
-    `prompt`, (wave [N] or [C, N], rate in Hz), is what went before: the last 10 s of it, channels averaged, whole
-    frames of it, come first in the result as the codec says them; the drawn sound follows and adds its `seconds`.
+    `prompt`, (wave [N] or [C, N], rate in Hz), is sound to continue. Its last 10 s, channels averaged, in whole frames,
+    come first in the result, as decoded; `seconds` of sampled sound follow.
     The result has the prompt's level or, without one, that of speech; peaks are limited.
 
-    `temperature` 0 takes the likeliest symbol always, 1 draws as the prior says, up to 5 evens the chances out. `top_p`
-    leaves only the likeliest symbols that together have that share. `level` is the quality level, by default a
-    low one. The same seed gives the same sound; without one a fresh one is chosen, which the result names.
+    `temperature` 0 always takes the likeliest symbol, 1 samples the prior, values up to 5 flatten it. `top_p`
+    keeps only the likeliest symbols of that total probability. `level` is the quality level, by default a
+    low one. The same seed gives the same sound; without one a new one is chosen, which the result names.
     Raises AudioError, UsageError.
     """
     prior, config = _prior_of(codec), codec.config
@@ -93,27 +93,27 @@ def sample(
 
 def _prior_of(codec: Codec) -> ContextPrior:
     if codec.model.context_prior is None:
-        found, advice = f"model {codec.bundle.name}", "teach it one by `nacre prior`"
-        raise UsageError("sampling", found=found, wanted="a model with a context prior", next=advice)
+        lacks = f"model {codec.bundle.name} has no context prior to sample from"
+        raise UsageError(f"{lacks}; add one with `nacre prior`, or use another model")
     return codec.model.context_prior
 
 
 def _check(seconds: float, temperature: float, top_p: float, seed: int | None) -> None:
     if not SHORTEST_S <= seconds <= LONGEST_S:
-        raise UsageError("seconds", found=f"{seconds:g}", wanted=f"{SHORTEST_S:g} to {LONGEST_S:g}")
+        raise UsageError(f"{seconds:g} s cannot be sampled; give {SHORTEST_S:g} to {LONGEST_S:g} seconds")
     if not 0 <= temperature <= HOTTEST:
-        raise UsageError("temperature", found=f"{temperature:g}", wanted=f"0 to {HOTTEST:g}")
+        raise UsageError(f"temperature {temperature:g} is out of range; give 0 to {HOTTEST:g}")
     if not 0 < top_p <= 1:
-        raise UsageError("top-p", found=f"{top_p:g}", wanted="above 0, up to 1")
+        raise UsageError(f"top-p {top_p:g} is no share of the probability; give more than 0, at most 1")
     if seed is not None and seed < 0:
-        raise UsageError("seed", found=seed, wanted="0 or more")
+        raise UsageError(f"seed {seed} is negative; give 0 or more")
 
 
 def _level_of(codec: Codec, level: int | None) -> int:
     levels = codec.config.levels
     chosen = levels // LEVEL_SHARE if level is None else level
     if not (0 <= chosen < levels and chosen == int(chosen)):
-        raise UsageError("level", found=level, wanted=f"0 to {levels - 1}")
+        raise UsageError(f"level {level} does not exist in model {codec.bundle.name}; give 0 to {levels - 1}")
     return int(chosen)
 
 
@@ -128,7 +128,7 @@ def draw_symbols(
     before: Array | None = None,
     tick: Callable[[float], None] | None = None,
 ) -> Array:
-    """Symbols [frames, D] int32 that go as the prior says; the first are `before` [T, D], exactly, where given."""
+    """Symbols [frames, D] int32 sampled from the prior; the first are `before` [T, D], exactly, where given."""
     start = np.zeros((0, prior.sizes.dims), np.int32) if before is None else before[:frames]
     forced, requests = _answers(prior, start, level), prior.decoding([level], [frames])
     answers, answered = None, 0
@@ -143,12 +143,12 @@ def draw_symbols(
         answered += 1
         if tick and answered % TICK_REQUESTS == 0:
             tick(min(1.0, answered / (frames * prior.sizes.blocks)))
-    symbols[: len(start)] = start  # the dims that go by tables are answered for last, and decide about no others
+    symbols[: len(start)] = start  # dims under the static prior are requested last, and no others depend on them
     return np.asarray(symbols)
 
 
 def _answers(prior: ContextPrior, symbols: Array, level: int) -> Iterator[Array]:
-    """Answers [n] to what `decoding` asks frame by frame, for symbols [T, D]; those by tables, which follow, not."""
+    """Answers [n] to the requests of `decoding`, for symbols [T, D]; not to the last ones, under the static prior."""
     left, escaped = len(symbols) * prior.sizes.blocks, False
     for answers, shares in prior.encoding(symbols, level):
         if not left and not escaped:
@@ -193,10 +193,11 @@ def _analysed(codec: Codec, wave: Array, rate_hz: int, level: int) -> tuple[Arra
     hop = config.hop_samples
     frames = min(len(mono), round(PROMPT_S * config.rate_hz)) // hop
     if not frames:
-        raise AudioError("prompt", found=f"{sound.shape[1]} samples", wanted=f"at least {hop / config.rate_hz:g} s")
-    ready = mono[-frames * hop :]  # ends where the drawn sound begins
+        least_s = hop / config.rate_hz
+        raise AudioError(f"the prompt has only {sound.shape[1]} samples; give at least {least_s:g} s of sound")
+    ready = mono[-frames * hop :]  # ends where the sampled sound begins
     if is_silent(ready, hop):
-        raise AudioError("prompt", found=f"silence in its last {PROMPT_S:g} s", wanted="sound", next="cut it first")
+        raise AudioError(f"the last {PROMPT_S:g} s of the prompt are silent; cut the silence off its end")
     code, model = gain_for(ready, hop), codec.model
     groups = analysed_groups(model, start_encoder(model), ready, level, code)
     symbols = [model.symbols(analysed.latents, level) for analysed, _ in groups]

@@ -31,5 +31,5 @@ def check_target(target: str) -> str:
     """Its suffix; raises UsageError for one that cannot be written."""
     suffix = Path(target).suffix.lower()
     if suffix not in (".png", ".html"):
-        raise UsageError(f"{target}: suffix", found=suffix or "none", wanted=".png or .html", next="rename it")
+        raise UsageError(f"--output {target} must end in .png or .html; rename it")
     return suffix

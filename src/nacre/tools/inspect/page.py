@@ -1,4 +1,4 @@
-"""All there is to see of a file as one page: panels to zoom, a cursor that goes with the sound. Needs no network."""
+"""The contents of a file as one page: panels that zoom, a cursor that follows the sound. Needs no network."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOST_POINTS = 6000  # of a panel, along
 GREYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1)
 WORDS = {
     "wave": "The loudest and softest sample of each moment.",
-    "spectrogram": "Which frequencies sound when: low ones below, loud ones bright.",
-    "bits a frame": "What a frame of 20 ms costs in the file by the model's integer tables. "
-    "Grey: the residual layer, which the highest levels send on top, and the band layer.",
-    "bits by dimension": "The same for each number of a frame, the dearest dimensions above.",
-    "latents": "What the decoder's network is given: a column of numbers for each frame, blue below 0 and red above.",
-    "quality level": "How finely a group is rounded, from 0, chosen so that the bitrate comes out. "
-    "Line: the gain that brings its loudness to the one the model was taught.",
-    "packet bytes": "What each group takes in the file, head and check value included.",
+    "spectrogram": "The frequencies over time: low ones at the bottom, loud ones bright.",
+    "bits a frame": "What a frame of 20 ms costs in the file, by the model's prior. "
+    "Grey: the residual layer, which the highest levels add, and the band layer.",
+    "bits by dimension": "The same for each dimension of a frame, the most expensive at the top.",
+    "latents": "The input of the decoder's network: a column of numbers per frame, blue below 0 and red above.",
+    "quality level": "How finely a group is quantised, from 0 up, chosen to meet the bitrate. "
+    "Line: the gain that brings the group to the loudness of the training data.",
+    "packet bytes": "The size of each group in the file, header and check value included.",
 }
 
 

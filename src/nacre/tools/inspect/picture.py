@@ -29,8 +29,8 @@ def picture(seen: Seen) -> bytes:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
-        advice = "pip install 'nacre[plot]'"
-        raise NacreError("package matplotlib", found="not installed", wanted="for pictures", next=advice) from error
+        lacks = "pictures need the package matplotlib, which is not installed"
+        raise NacreError(f"{lacks}; run pip install 'nacre[plot]'") from error
 
     shows = [_wave, *([_spectrum_before] if seen.original is not None else []), _spectrum_after]
     shows += [_frame_bits, _column_bits, _latents, _levels]

@@ -81,14 +81,14 @@ def look_at_sound(codec: Codec, path: str | Path, channel: int = 0, **rate: Any)
 
 
 def look(codec: Codec, contents: Contents, name: str, channel: int = 0, original: Array | None = None) -> Seen:
-    """One channel of a parsed file; what is damaged stays empty. Raises UsageError for a channel that is not there."""
+    """One channel of a parsed file; damaged groups stay empty. Raises UsageError for a channel that does not exist."""
     channels, config = contents.header.channels, codec.config
     _check_channel(channel, channels)
     stream = codec.decoder(contents)
     decoded = np.concatenate([np.zeros((channels, 0), np.float32), *stream.blocks()], 1)[channel]
     packets = contents.packets[channel::channels]
     if not packets:
-        raise StreamError(name, found="no group of sound", wanted="at least one", next="see `nacre verify`")
+        raise StreamError(f"{name} holds no group of sound to draw; see `nacre verify`")
     group_s = config.group_samples / config.rate_hz
     lost = [(item.start_s, item.stop_s) for item in stream.damage if item.channel == channel]
     if contents.truncated and contents.samples:  # the sound goes on where the file ends
@@ -105,7 +105,7 @@ def look(codec: Codec, contents: Contents, name: str, channel: int = 0, original
 
 def _check_channel(channel: int, channels: int) -> None:
     if not 0 <= channel < channels:
-        raise UsageError("channel", found=channel, wanted=f"0 to {channels - 1}")
+        raise UsageError(f"channel {channel} does not exist; the sound has channels 0 to {channels - 1}")
 
 
 def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: packets.Group | StreamError) -> Group:
@@ -131,12 +131,12 @@ def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Gro
         "model": f"{codec.bundle.name} ({header.fingerprint.hex()})",
         "sound": f"{duration_s:.2f} s, {header.rate_hz} Hz, {header.channels} channel(s)",
         "file": f"{contents.size_bytes} bytes, {kbps(contents.size_bytes, duration_s):.2f} kb/s, {state}",
-        "this channel": f"{kbps(paid, duration_s):.2f} kb/s by the tables, "
+        "this channel": f"{kbps(paid, duration_s):.2f} kb/s by the prior, "
         f"{kbps(sum(group.size_bytes for group in groups), duration_s):.2f} kb/s in packets",
         **({"residual layer": f"{kbps(residual, duration_s):.2f} kb/s of these"} if residual else {}),
         **({"band layer": f"{kbps(band, duration_s):.2f} kb/s of these"} if header.band else {}),
         "groups": f"{len(groups)}, levels {min(levels)} to {max(levels)}" if levels else f"{len(groups)}, silent",
-        "groups without bits of their own": f"{silent}" if silent else "none",
+        "silent or joint-stereo groups": f"{silent}" if silent else "none",
     }
 
 
