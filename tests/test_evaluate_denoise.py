@@ -56,7 +56,7 @@ def test_rows_table_and_page(folders, tmp_path, tiny, monkeypatch):
     assert [row.way for row in rows] == 2 * ["noisy", tiny.bundle.name, "<half>"]
     assert all(row.figures["si_sdr_db"] == pytest.approx(5, abs=0.5) for row in rows)
     assert [row["figures"] for row in json.loads(target.read_text())] == [row.figures for row in rows]
-    assert "gone left out: not installed, pip install no-such" in console.export_text()
+    assert "gone is left out: it is not installed; run pip install no-such" in console.export_text()
     text = page.read_text(encoding="utf-8")
     assert text.count("<audio") == text.count("<img") == 2 * 4
     assert "&lt;half&gt;" in text
@@ -81,11 +81,12 @@ def test_snrs_that_are_none_are_refused(text):
         snrs_of(text)
 
 
-@pytest.mark.parametrize("options", [["--task", "denoise"], ["--task", "sing"]])
-def test_command_says_what_it_lacks(run, tmp_path, options):
-    done = run("evaluate", "speech", *options)
-    assert done.rc == 2
-    assert "wanted codec, or denoise with --noise FOLDER" in done.stderr
+@pytest.mark.parametrize(
+    ("task", "words"), [("denoise", "--task denoise needs --noise FOLDER"), ("sing", "--task sing is unknown")]
+)
+def test_command_says_what_it_lacks(run, tmp_path, task, words):
+    done = run("evaluate", "speech", "--task", task)
+    assert (done.rc, words in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", denoisers.PEERS)

@@ -164,7 +164,7 @@ def test_front_has_all_judges_with_what_they_cannot_hear(made):
     assert {tuple(row[:2]) for row in rows} == {(score.system, f"{score.target_kbps:g}") for score in run.scores}
     assert {row[0]: row[7] for row in rows} == {OURS: "0.80", "opus": "0.30", "codec2": "1.40"}
     assert text.count("Cannot hear:") == 4
-    assert "0 is as in life" in text
+    assert "0 is ideal" in text
     assert text.index('id="judges"') < text.index('id="curves"')
     assert "hiss repeat" not in cells(text, f"Bits of {OURS} at equal quality")[0]
 
@@ -260,7 +260,7 @@ def test_odd_sounds_make_a_page(wave, place, tmp_path):
     text = written(run, sounds, tmp_path)
     Page(text)
     if place[1] == listening.ORIGINAL:
-        assert ("its original is not at hand" in text) == (len(wave) == 0)
+        assert ("its original is missing" in text) == (len(wave) == 0)
         assert ("the first 10 s of 12.5 s" in text) == (len(wave) == 200_000)
 
 

@@ -1,1 +1,1 @@
-"""Evaluation room: real bytes, quality and speed of nacre and of other codecs, in one table and one page."""
+"""Evaluation: real bytes, quality and speed of nacre and of other codecs, in one table and one page."""

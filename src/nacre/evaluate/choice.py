@@ -25,7 +25,7 @@ USUAL_PEERS = ("opus", "codec2", "speex")  # as far as they are on the machine
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """What to evaluate, as on the command line."""
 
     folder: Path
     models: tuple[str, ...] = (DEFAULT_MODEL,)
@@ -52,21 +52,21 @@ def check_rates(options: Options) -> None:
     """Raise UsageError for a rate that no codec could have."""
     rates = [*options.bitrates_kbps, *(options.peer_bitrates_kbps or ())]
     if wrong := [kbps for kbps in rates if not 0.1 <= kbps <= 1000]:  # nan is wrong too
-        raise UsageError("bitrates", found=f"{wrong[0]:g}", wanted="0.1 to 1000 kb/s")
+        raise UsageError(f"bitrate {wrong[0]:g} kb/s is out of range; give 0.1 to 1000 kb/s")
 
 
 def choose_systems(options: Options, notes: list[str]) -> tuple[list[System], bool]:
-    """Models and peers with their rates; what is left out is said in `notes`. False where a wanted peer is missing."""
+    """Models and peers with their rates; `notes` get what is left out. False where a requested peer is missing."""
     systems = _nacre_systems(options, notes)
     names = USUAL_PEERS if options.peers is None else options.peers
     complete = True
-    wanted = options.peer_bitrates_kbps
+    targets = options.peer_bitrates_kbps
     for peer in peers.choose(list(names), list(options.peer_commands), list(options.peer_objects)):
         if missing := peer.missing():
-            notes.append(f"{peer.name} left out: it needs {missing}")
+            notes.append(f"{peer.name} is left out: it needs {missing}")
             complete &= options.peers is None and peer.name in USUAL_PEERS
-        elif not (rates := peer.settings(None if wanted is None else list(wanted))):
-            notes.append(f"{peer.name} left out: it has none of the target rates")
+        elif not (rates := peer.settings(None if targets is None else list(targets))):
+            notes.append(f"{peer.name} is left out: it has none of the bitrates")
         else:
             systems.append(System(peer.name, tuple(rates), peer=peer))
     return systems, complete
@@ -84,11 +84,10 @@ def _nacre_systems(options: Options, notes: list[str]) -> list[System]:
                 codec.rate_plan(1, kbps, None)
                 rates.append(kbps)
             except UsageError as error:
-                notes.append(f"left out: {error}")
+                notes.append(f"{kbps:g} kb/s is left out: {error}")
         if not rates:
-            found = ", ".join(f"{kbps:g}" for kbps in options.bitrates_kbps)
             span = f"{codec.bundle.rates_kbps[0]:.1f} to {codec.bundle.rates_kbps[-1]:.1f} kb/s"
-            raise UsageError("bitrates", found=found, wanted=span, next=f"model {name}")
+            raise UsageError(f"model {name} can do none of the bitrates; give some from {span} with --bitrates")
         twice = names.count(name) > 1
         systems.append(
             System(
@@ -99,18 +98,18 @@ def _nacre_systems(options: Options, notes: list[str]) -> list[System]:
             )
         )
     if len({system.name for system in systems}) < len(systems):
-        raise UsageError("model", found="the same one twice", wanted="different ones")
+        raise UsageError("the same model is given twice; give each --model once")
     return systems
 
 
 def find_clips(folder: Path, limit: int | None) -> list[str]:
     """Sound files below `folder` by path; with a limit, that many spread evenly over all of them."""
     if not folder.is_dir():
-        raise AudioError(str(folder), found="no folder", wanted="a folder of recordings", next="check the name")
+        raise AudioError(f"{folder} is not a folder; give a folder of recordings")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     clips = sorted(path.relative_to(folder).as_posix() for path in files)
     if not clips:
-        raise AudioError(str(folder), found="no sound files", wanted=", ".join(sorted(SUFFIXES)))
+        raise AudioError(f"folder {folder} holds no sound files; give one with {', '.join(sorted(SUFFIXES))}")
     return clips if limit is None or limit >= len(clips) else spread(clips, limit)
 
 
@@ -120,7 +119,7 @@ def spread(items: list[str], count: int) -> list[str]:
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """What must be the same for two runs to belong together; rates and commands decide about figures, paths do not."""
+    """What must be the same for a run to be resumed: all that decides about figures, which paths do not."""
     facts: dict[str, Any] = {"metrics": list(plan.metrics), "releases": releases(plan)}
     for system in plan.systems:
         if system.peer:
@@ -136,6 +135,6 @@ def releases(plan: Plan) -> str:
     used = [package for name in plan.metrics for package in METRICS[name].packages]
     if "visqol" in used and importlib.util.find_spec("numba"):
         used.append("numba")  # ViSQOL takes other sums with it
-    wanted = dict.fromkeys(["numpy", "onnxruntime", *used])
-    versions = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in wanted}
+    names = dict.fromkeys(["numpy", "onnxruntime", *used])
+    versions = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in names}
     return ", ".join(f"{name} {version}" for name, version in ({"nacre": __version__} | versions).items())

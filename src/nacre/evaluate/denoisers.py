@@ -1,4 +1,4 @@
-"""Other programs that take noise out of speech, as far as they are installed: waves at 16 kHz in and out, in step."""
+"""Other programs that denoise speech, if they are installed: waves at 16 kHz in and out, aligned."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def installed(notes: list[str]) -> dict[str, Denoiser]:
         if importlib.util.find_spec(module):
             denoisers[name] = denoiser
         else:
-            notes.append(f"{name} left out: not installed, pip install {package}")
+            notes.append(f"{name} is left out: it is not installed; run pip install {package}")
     return denoisers
 
 

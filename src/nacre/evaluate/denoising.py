@@ -1,6 +1,6 @@
-"""Speech in noise that no training heard, as it is, by a model and by other denoisers: a table, rows, a page to hear.
+"""Speech in unseen noise, as it is, denoised by a model and by other denoisers: a table, rows, a page with players.
 
-clip + noise at each SNR -> every way -> PESQ-WB, ESTOI, SI-SDR, DNSMOS against the clip
+clip + noise at each SNR -> every denoiser -> PESQ-WB, ESTOI, SI-SDR, DNSMOS against the clip
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def snrs_of(text: str) -> list[str]:
         except ValueError:
             fits = False
         if not fits:
-            raise UsageError("snrs", found=part, wanted=f"dB from -50 to 100, or {CLEAN}, with commas between")
+            raise UsageError(f"--snrs {part} is no ratio; give dB from -50 to 100, or {CLEAN}, as in 0,5,{CLEAN}")
     return parts
 
 
@@ -76,7 +76,7 @@ def mixtures(speech: Path, noise: Path, snrs: Sequence[str], limit: int | None) 
     sounds = {str(name): _mono(noise / name) for name in find_clips(noise, None)}
     sounds = {name: sound for name, sound in sounds.items() if sound.any()}
     if not sounds:
-        raise UsageError(f"noise {noise}", found="silence", wanted="recordings of noise")
+        raise UsageError(f"all recordings in {noise} are silent; give a folder of noise")
     for index, clip in enumerate(find_clips(speech, limit)):
         wave = _mono(speech / clip)[: round(LONGEST_S * RATE_HZ)]
         if not wave.any():

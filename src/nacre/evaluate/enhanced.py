@@ -56,7 +56,7 @@ def enhanced_opus(name: str, enhancer: str) -> Peer:
 def call(wave: Array, bitrate_kbps: float, line: Line, enhancer: str = "nolace") -> tuple[Array, float]:
     """wave [N] float32 at 16 kHz -> (decoded [N], kb/s of the packets): a call in wide band with deep PLC, without FEC.
 
-    Deep PLC is a network in the decoder that goes on speaking through lost packets (libopus 1.5, 2024). The encoder is
+    Deep PLC is a network in the decoder that extrapolates speech over lost packets (libopus 1.5, 2024). The encoder is
     given the loss. Raises PeerError where `lacks` would say something.
     """
     samples = np.rint(np.pad(np.clip(wave, -1, 1), (0, LOOK_AHEAD_SAMPLES)) * 32767).astype("<i2")
@@ -71,7 +71,7 @@ def call(wave: Array, bitrate_kbps: float, line: Line, enhancer: str = "nolace")
 
 
 def _arrived(sent: list[bytes], lost: list[bool]) -> Iterator[bytes]:
-    """What is decoded. A packet of a head without a frame has a decoder conceal as long as the head says."""
+    """What is decoded. A header without a frame makes the decoder conceal as many samples as it announces."""
     last = bytes([sent[0][0] & ~FRAME_COUNT])
     for packet, missing in zip(sent, lost, strict=True):
         if not missing:
@@ -131,5 +131,5 @@ def packet_bytes(data: bytes) -> int:
         (size,) = struct.unpack_from("<H", data, at)
         at, total = at + 2 + size, total + size
     if at != len(data):
-        raise PeerError("Opus packets", found=f"{len(data)} bytes", wanted=f"{at}")
+        raise PeerError(f"the file of Opus packets has {len(data)} bytes, but its packets end at {at}")
     return total

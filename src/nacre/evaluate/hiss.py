@@ -1,7 +1,7 @@
 """How noise-like hissing sounds still are after coding, between 4 and 8 kHz, decoded against original.
 
 Counted are frames of 32 ms in which the original hisses: strong there, and flat. Repeat is the correlation of the
-decoded band's wave with itself 20 ms later, one frame of latents: 0 in life, 1 for a wave that comes again. Level is
+decoded band's wave with itself 20 ms later, one frame of latents: 0 for real hiss, 1 for a wave that repeats. Level is
 decoded less original. Flicker is how much a bin changes from frame to frame, as a ratio: below 1 hiss stands still
 where in life it would swarm.
 """
@@ -47,7 +47,7 @@ def flicker(original: Sound, decoded: Sound) -> float:
 
 def _enough(frames: Array, least: int) -> Array:
     if np.count_nonzero(frames) < least:
-        raise NothingToMeasure(f"{np.count_nonzero(frames)} frames of hiss, wanted {least}")
+        raise NothingToMeasure(f"only {np.count_nonzero(frames)} frames are hiss; the metric needs {least}")
     return frames
 
 

@@ -1,6 +1,6 @@
-"""Results as they come, one line of JSON for each clip, so that a killed run goes on where it stood.
+"""Results as they come, one line of JSON per clip, so that a killed run can be resumed.
 
-{"plan": {...}}                                     what was requested; a run goes on only with the same
+{"plan": {...}}                                     what was requested; a run is resumed only with the same
 {"clip": "a.wav", "sha256": "...", "scores": [...]}  whole lines count; a torn last one is dropped
 """
 
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nacre.core.errors import NacreError, UsageError
+from nacre.core.errors import NacreError, UsageError, reason
 from nacre.evaluate.results import Score
 from nacre.evaluate.work import Result
 
@@ -27,18 +27,18 @@ class Journal:
         """Open, new or where it was left; gives the results it holds, by clip. Raises UsageError, NacreError."""
         if self.path is None:
             if resume:
-                raise UsageError("resume", found="no report", wanted="the --report of the run that was stopped")
+                raise UsageError("--resume needs the --report, --json or --csv of the run that was stopped")
             return {}
         try:
             if resume and self.path.exists():
                 return self._read(self.path)
             if self.path.exists() and not force:
-                advice = "go on with --resume or begin again with --force"
-                raise NacreError(str(self.path), found="results of a run that was stopped", next=advice)
+                stopped = f"{self.path} holds results of a run that was stopped"
+                raise NacreError(f"{stopped}; continue it with --resume, or start again with --force")
             self._write_line({"plan": self.plan}, "w")
         except OSError as error:
-            wanted = "a folder that exists and may be written"
-            raise NacreError(f"{self.path}: cannot write", found=error.strerror, wanted=wanted) from error
+            advice = "choose a folder that exists and that you may write to"
+            raise NacreError(f"{self.path} cannot be written ({reason(error)}); {advice}") from error
         return {}
 
     def _read(self, path: Path) -> dict[str, Result]:
@@ -49,14 +49,12 @@ class Journal:
             results = [_result(row) for row in rows]
             plan = head["plan"]
         except (ValueError, KeyError, TypeError) as error:
-            advice = "begin again with --force"
-            raise NacreError(str(path), found="something else", wanted="results of a run", next=advice) from error
+            raise NacreError(f"{path} does not hold the results of a run; start again with --force") from error
         changed = [name for name in {**self.plan, **plan} if self.plan.get(name) != plan.get(name)]
         if changed:
-            advice = "repeat its options, or begin again with --force and without --resume"
-            raise UsageError(
-                f"{path}: {changed[0]}", found=self.plan.get(changed[0]), wanted=plan.get(changed[0]), next=advice
-            )
+            name = changed[0]
+            differs = f"{path} is of a run with {name} {plan.get(name)}, not {self.plan.get(name)}"
+            raise UsageError(f"{differs}; repeat its options, or start again with --force and without --resume")
         with path.open("r+b") as file:
             file.truncate(sum(map(len, whole)))
         return {result.clip: result for result in results}

@@ -79,15 +79,15 @@ def _visqol() -> Any:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Let no compiled code write on the error stream; it knows no other way to be told."""
+    """Silence compiled code that writes to the error stream and has no setting for it."""
     sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(before, 2)
+        os.close(before)
         os.close(nothing)
 
 
@@ -109,6 +109,6 @@ def plcmos_features(wave: Array) -> Array:
     power = np.abs(np.fft.rfft(frames * np.hamming(PLCMOS_WINDOW + 1)[:-1])) ** 2
     least = power.min(initial=np.inf, where=power > 0)
     if not np.isfinite(least):
-        raise ValueError("nothing but silence was decoded")
+        raise ValueError("the codec decoded silence only")
     logs: Array = np.log(np.where(power > 0, power, least * 10 ** (PLCMOS_FLOOR_DB / 10))) / 20
     return logs.astype(np.float32)

@@ -82,12 +82,12 @@ class Example:
 
 
 def examples(run: Run, sounds: Sounds, order: list[str], room_bytes: int) -> tuple[list[Example], list[str]]:
-    """The clips of `run.examples` that fit into the room, and a sentence for each that is not shown."""
+    """The clips of `run.examples` that fit into the page, and a sentence for each that is not shown."""
     shown: list[Example] = []
     notes = []
     for clip in dict.fromkeys(run.examples):
         if not _has_sound(sounds.get((clip, ORIGINAL, 0.0))):
-            notes.append(f"{clip} is not shown: its original is not at hand.")
+            notes.append(f"{clip} is not shown: its original is missing.")
             continue
         example = _example(run, sounds, order, clip, len(shown))
         if example.size_bytes > room_bytes:
@@ -195,7 +195,7 @@ def _coded(
     name: str, system: str, target: float, sound: tuple[Array, int], score: Score | None, pictures: list[Picture]
 ) -> Sound:
     rate_kbps = kbps(score.payload_bytes, score.seconds) if score else 0.0
-    label = f"{system} at {rate_kbps:.2f} kb/s" if score else f"{system}, asked for {target:g} kb/s"
+    label = f"{system} at {rate_kbps:.2f} kb/s" if score else f"{system}, target {target:g} kb/s"
     numbers = _numbers(score, rate_kbps) if score else "not scored"
     return Sound(name, system, target, rate_kbps, label, numbers, sound_uri(_cut(*sound)[None], sound[1]), pictures)
 

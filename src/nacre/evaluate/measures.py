@@ -1,6 +1,6 @@
 """The measures behind the metrics: each takes an original and a decoded piece of sound and gives a number, or raises.
 
-Some are by well-kept packages, imported when first used; levels and pitch are by our own hand, in numpy.
+Some come from well-kept packages, imported when first used; levels and pitch are computed here, in numpy.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PITCH_WINDOW, PITCH_HOP = 512, 160
 PITCH_TRANSFORM = 800  # at least the window and the longest period together
 PERIODIC = 0.2  # largest normalised difference between a voiced frame and itself one period later
 LEAST_VOICED = 10  # frames of 10 ms
-CLEAR = 0.5  # normalised correlation below which a waveform counts as not kept
+CLEAR = 0.5  # normalised correlation below which a waveform counts as not preserved
 DNSMOS_SAMPLES, DNSMOS_FIT = 144_160, (-0.06766283, 1.11546468, 0.04602535)  # as published with the network
 
 
 class NothingToMeasure(ValueError):
-    """The original has nothing of the kind, so that the metric says nothing about the codec."""
+    """The original has nothing for this metric to measure, so it says nothing about the codec."""
 
 
 class Sound:
@@ -59,7 +59,7 @@ class Sound:
 
     @cached_property
     def words(self) -> str:
-        """What the recogniser hears."""
+        """What the recogniser transcribes."""
         return transcript(self.wave)
 
 
@@ -71,7 +71,7 @@ def pesq_wb(original: Sound, decoded: Sound) -> float:
     from pesq import PesqError, pesq
 
     if not decoded.wave.any():
-        raise ValueError("nothing but silence was decoded")
+        raise ValueError("the codec decoded silence only")
     try:
         return float(pesq(RATE_HZ, original.wave, decoded.wave, "wb"))
     except PesqError as error:
@@ -90,7 +90,7 @@ def intelligibility(original: Sound, decoded: Sound, extended: bool) -> float:
         try:
             return float(stoi(original.wave, decoded.wave, RATE_HZ, extended=extended))
         except RuntimeWarning as warning:
-            raise ValueError("too little speech") from warning
+            raise ValueError("the clip has too little speech") from warning
         finally:
             np.random.set_state(state)
 
@@ -107,7 +107,7 @@ def dnsmos(_original: Sound, decoded: Sound) -> float:
 
 @functools.cache
 def speechmos_network(folder: str, name: str) -> Any:
-    """A network in the package `speechmos`, whose own code asks for more packages than it names."""
+    """A network in the package `speechmos`, whose own code imports more packages than it declares."""
     import onnxruntime
 
     package = importlib.util.find_spec("speechmos")
@@ -120,11 +120,11 @@ def speechmos_network(folder: str, name: str) -> Any:
 
 
 def word_error(original: Sound, decoded: Sound) -> float:
-    """Word error in percent against what the same recogniser hears in the original."""
+    """Word error in percent against the same recogniser's transcript of the original."""
     import jiwer
 
     if not original.words:
-        raise ValueError("no words heard in the original")
+        raise ValueError("the recogniser finds no words in the original")
     return 100 * float(jiwer.wer(original.words, decoded.words))
 
 
@@ -145,8 +145,8 @@ def transcript(wave: Array) -> str:
 
 def si_sdr_db(original: Sound, decoded: Sound) -> float:
     """Scale-invariant signal-to-distortion ratio, within +-100 dB."""
-    wanted, got = (sound.full.astype(np.float64) - sound.full.mean(dtype=np.float64) for sound in (original, decoded))
-    part = (got @ wanted) / (wanted @ wanted) * wanted
+    clean, got = (sound.full.astype(np.float64) - sound.full.mean(dtype=np.float64) for sound in (original, decoded))
+    part = (got @ clean) / (clean @ clean) * clean
     power, rest = float(part @ part), float((got - part) @ (got - part))
     if power == 0 or rest == 0:
         return -HIGHEST_DB if power == 0 else HIGHEST_DB
@@ -228,7 +228,7 @@ def f0_cents(original: Sound, decoded: Sound) -> float:
     """Root mean square difference of F0, over frames voiced in both."""
     both = (original.pitch > 0) & (decoded.pitch > 0)
     if both.sum() < LEAST_VOICED:
-        raise ValueError(f"{both.sum()} frames voiced in both, wanted {LEAST_VOICED}")
+        raise ValueError(f"only {both.sum()} frames are voiced in both sounds; the metric needs {LEAST_VOICED}")
     cents = 1200 * np.log2(decoded.pitch[both] / original.pitch[both])
     return float(np.sqrt(np.mean(cents**2)))
 

@@ -29,7 +29,7 @@ EVALUATE = "pip install 'nacre[evaluate]'"
 @dataclass(frozen=True)
 class Metric:
     """A figure for one clip. `better` is +1 where more is better, -1 where less is, whether of it or of the distance
-    to `aim`, its value in life."""
+    to `aim`, its value for the original."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ def pieces(wave: Array, rate_hz: int = RATE_HZ) -> list[Sound]:
 def score(original: list[Sound], decoded: Array, names: Iterable[str]) -> tuple[dict[str, float], list[str]]:
     """Figures of decoded [N] at the original's rate, and why others are missing. Nothing unmeasured becomes a number.
 
-    A metric that finds nothing to measure in the original is left out without a word: no codec failed there.
+    A metric that has nothing to measure in the original is left out without a note: no codec failed there.
     """
     parts, figures, failures = pieces(decoded, original[0].rate_hz), {}, []
     for name in names:
@@ -95,20 +95,20 @@ def _mean(measure: Callable[[Sound, Sound], float], original: list[Sound], decod
     return mean
 
 
-def choose(wanted: str | None, asr: bool) -> list[str]:
+def choose(listed: str | None, asr: bool) -> list[str]:
     """Names from 'pesq_wb,estoi', 'all', or None for the usual ones. Raises UsageError where a name is unknown."""
-    if wanted == "all":
+    if listed == "all":
         names = [name for name in METRICS if name != "wer"]
-    elif wanted is None:
+    elif listed is None:
         names = [metric.name for metric in METRICS.values() if metric.usual]
     else:
-        names = list(dict.fromkeys(part.strip() for part in wanted.split(",") if part.strip()))
+        names = list(dict.fromkeys(part.strip() for part in listed.split(",") if part.strip()))
     names += ["wer"] if asr and "wer" not in names else []
     for name in names:
         if name not in METRICS:
-            raise UsageError("metrics", found=name, wanted="all, or some of " + ", ".join(METRICS))
+            raise UsageError(f"--metrics {name} is unknown; give all, or some of {', '.join(METRICS)}")
     if not names:
-        raise UsageError("metrics", found="none", wanted="all, or some of " + ", ".join(METRICS))
+        raise UsageError(f"--metrics names none; give all, or some of {', '.join(METRICS)}")
     return names
 
 
@@ -118,11 +118,11 @@ def available(names: Iterable[str], notes: list[str]) -> list[str]:
     for name in names:
         if missing := METRICS[name].missing():
             listed = " and ".join(missing)
-            notes.append(f"{name} left out: it needs {listed}, install by: {METRICS[name].install}")
+            notes.append(f"{name} is left out: it needs {listed}; run {METRICS[name].install}")
         else:
             kept.append(name)
     if not kept:
-        raise NacreError("metrics", found="none that can be measured here", next="; ".join(notes[first:]))
+        raise NacreError(f"none of the metrics can be measured here: {'; '.join(notes[first:])}")
     return kept
 
 
@@ -130,8 +130,8 @@ def require(packages: Iterable[str]) -> None:
     """Raise NacreError, naming the extra, unless all of these can be imported."""
     missing = [package for package in dict.fromkeys(packages) if importlib.util.find_spec(package) is None]
     if missing:
-        what = f"packages {', '.join(missing)}"
-        raise NacreError(what, found="not installed", wanted="for evaluating", next=EVALUATE)
+        lacks = f"packages that are not installed: {', '.join(missing)}"
+        raise NacreError(f"evaluation needs {lacks}; run {EVALUATE}")
 
 
 _STOI = "Loudness, what lies above 5 kHz, hoarseness, a wrong speaker, and noise in pauses, which it cuts out."
@@ -186,7 +186,7 @@ _TABLE = (
         "hiss repeat",
         "",
         -1,
-        "correlation of decoded hiss with itself 20 ms later, 0 in life, 1 for a buzz",
+        "correlation of decoded hiss with itself 20 ms later, 0 for real hiss, 1 for a buzz",
         _HISS + " Repeats after another time than 20 ms.",
         hiss.repeat,
         ("scipy",),
@@ -197,7 +197,7 @@ _TABLE = (
         "hiss level",
         "dB",
         -1,
-        "level of decoded hiss less that of the original, 0 in life",
+        "level of decoded hiss relative to the original's, ideally 0",
         _HISS + " One clip too loud and one too weak make a good mean.",
         hiss.gain_db,
         aim=0.0,
@@ -207,7 +207,7 @@ _TABLE = (
         "hiss flicker",
         "",
         -1,
-        "change of hiss from frame to frame against the original's, 1 in life, below 1 it stands still",
+        "change of hiss from frame to frame relative to the original's, ideally 1; less sounds frozen",
         _HISS + " A wave that repeats and yet changes within 32 ms.",
         hiss.flicker,
         aim=1.0,
@@ -228,7 +228,7 @@ _TABLE = (
         "dB",
         1,
         "waveform over error, whatever the gain",
-        "The ear: a shift of phase that nobody hears ruins it. It says nothing about parametric codecs.",
+        "What people hear: an inaudible phase shift ruins it. It says nothing about parametric codecs.",
         measures.si_sdr_db,
     ),
     Metric(
@@ -285,7 +285,7 @@ _TABLE = (
         "word error",
         "%",
         -1,
-        "words that PocketSphinx hears otherwise than in the original",
+        "words that PocketSphinx recognises differently than in the original",
         "Languages other than English. A weak recogniser: it errs on originals too, so read differences only.",
         measures.word_error,
         ("pocketsphinx", "jiwer"),

@@ -3,7 +3,7 @@
     python opus_encode.py IN.wav OUT KBPS LIBOPUS
 
 OUT is 4 bytes of sample count, then each packet of 20 ms behind its length in 2 bytes, little endian. Wide band is
-asked for by name: left to itself libopus narrows the band below 9 kb/s, and its enhancers work in wide band only.
+set explicitly: by default libopus narrows the band below 9 kb/s, and its enhancers work in wide band only.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(source: str, target: str, kbps: str, library: str) -> None:
     with wave.open(source, "rb") as sound:
         form = sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
         if form != (RATE_HZ, 1, 2):
-            raise ValueError(f"{source}: found {form}, wanted 16 kHz, one channel, 2 bytes")
+            raise ValueError(f"{source} has (rate, channels, bytes) {form}; give 16 kHz, one channel, 2 bytes")
         samples = sound.readframes(sound.getnframes())
     data = framed(len(samples) // 2, encode(samples, float(kbps), library))
     with open(target, "wb") as file:

@@ -1,4 +1,4 @@
-"""Opus with its in-band FEC over lines that are made up: packets of a libopus, lost by the same lot as ours."""
+"""Opus with its in-band FEC over simulated lines: packets of a libopus, which lose the same frames as ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def library(path: str | None = None) -> ctypes.CDLL:
     """The libopus of this system, or another. Raises NacreError where there is none."""
     library = path or find_library("opus")
     if library is None:
-        raise NacreError("libopus", found="not installed", wanted="Opus to compare with", next="install libopus0")
+        raise NacreError("libopus, which codes the calls by Opus, is not installed; install the package libopus0")
     opus = ctypes.CDLL(library)
     opus.opus_encoder_create.restype = opus.opus_decoder_create.restype = ctypes.c_void_p
     opus.opus_get_version_string.restype = ctypes.c_char_p

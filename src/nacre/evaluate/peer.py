@@ -31,7 +31,7 @@ SHORTEST_LIMIT_S = 60.0  # a program may take so long, or 20 times the sound
 LENGTH_TOLERANCE = 2  # samples, for codecs that work at another rate
 START_RUNS = 3
 FAR = 1.5  # a target rate further than this factor from all modes is left out
-LEAST_S = 1e-3  # processor time is not told more finely once the start of the program is taken off
+LEAST_S = 1e-3  # resolution of the processor time, once that of starting the program is subtracted
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Peer:
         return self.lacks()
 
     def version(self) -> str:
-        """What encodes; releases differ, so it belongs to the figures."""
+        """The encoder's version; releases differ, so it belongs to the figures."""
         coder = self.release() or _first_line(shlex.split(self.encode)[0])
         return ", ".join(part for part in (coder, self.about) if part)
 
@@ -129,7 +129,7 @@ class Peer:
         least, most = (size * rate_hz // RATE_HZ for size in (-LENGTH_TOLERANCE, self.spare_samples))
         spare = len(padded) - len(wave) - mode.delay_samples + most
         if not least <= len(decoded) - len(wave) <= spare:
-            raise PeerError("decoded", found=f"{len(decoded)} samples", wanted=len(wave))
+            raise PeerError(f"{self.name} decoded {len(decoded)} samples instead of {len(wave)}")
         decoded = fitted(decoded, len(wave))
         encode_s, decode_s = (max(took - idle, LEAST_S) for took, idle in zip(times, start, strict=True))
         return Coded(decoded, self.payload(data), len(data), encode_s, decode_s)
@@ -160,7 +160,7 @@ class Peer:
     def _run(
         self, wave: Array, mode: Mode, folder: str, run: Callable[[list[str], Path, float], float], rate_hz: int
     ) -> tuple[Array, bytes, tuple[float, float]]:
-        """Both programs by `run` -> what came back, the file between them, and what `run` says of each."""
+        """Both programs by `run` -> decoded wave, the file between them, and the figures of `run` for each."""
         source, coded, result = (Path(folder, name) for name in ("a.pcm", f"a{self.suffix}", "b.pcm"))
         if not self.raw:
             source, result = source.with_suffix(".wav"), result.with_suffix(".wav")
@@ -216,7 +216,7 @@ def fill(command: str, source: Path, target: Path, mode: Mode, rate_hz: int) -> 
 
 @functools.cache
 def _first_line(program: str) -> str:
-    """First line that a program says of its version; its name where it says none."""
+    """First line of a program's version; its name where it prints none."""
     option = {"ffmpeg": "-version", "opusenc": "--version"}.get(program)
     if option is None:
         return Path(program).name

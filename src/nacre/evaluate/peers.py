@@ -126,16 +126,16 @@ def custom(text: str) -> Peer:
     parts = [part.strip() for part in commands.split(SEPARATOR)]
     form = 'name="encoder {in} {out} {kbps} ::: decoder {in} {out}"'
     if not name.strip() or len(parts) not in (2, 3) or not all(parts):
-        raise UsageError("peer-cmd", found=text, wanted=form)
+        raise UsageError(f"--peer-cmd {text} is incomplete; write it as {form}")
     for part in parts[:2]:
         try:
             shlex.split(part)
         except ValueError as error:
-            raise UsageError("peer-cmd", found=f"{part} ({error})", wanted=form) from error
+            raise UsageError(f"--peer-cmd has a broken command, {part} ({error}); write it as {form}") from error
         if "{in}" not in part or "{out}" not in part:
-            raise UsageError("peer-cmd", found=part, wanted="{in} and {out} in both commands", next=form)
+            raise UsageError(f"--peer-cmd needs {{in}} and {{out}} in both commands, but one is {part}")
     if len(parts) == 3 and not parts[2].isdecimal():
-        raise UsageError("peer-cmd", found=parts[2], wanted="the delay in samples at 16 kHz", next=f"{form} ::: 320")
+        raise UsageError(f"--peer-cmd ends in {parts[2]}; give the delay in samples at 16 kHz, as in {form} ::: 320")
     needs = tuple((shlex.split(part)[0], "that brings it, or give its full path") for part in parts[:2])
     delay = int(parts[2]) if len(parts) == 3 else 0
     return Peer(
@@ -154,12 +154,12 @@ def choose(names: list[str], commands: list[str], objects: list[str] | None = No
     known = builtin()
     for name in names:
         if name not in known:
-            raise UsageError("peers", found=name, wanted="some of " + ", ".join(known), next="or use --peer-cmd")
+            raise UsageError(f"--peers {name} is unknown; choose from {', '.join(known)}, or use --peer-cmd")
     chosen: list[Peer | PythonPeer] = [known[name] for name in dict.fromkeys(names)]
     chosen += [*map(custom, commands), *map(custom_object, objects or ())]
     seen: set[str] = set()
     for peer in chosen:
         if peer.name in seen or peer.name.startswith("nacre") or peer.name == "original":
-            raise UsageError("peer", found=f"name {peer.name}", wanted="a name of its own")
+            raise UsageError(f"the codec name {peer.name} is taken; give each codec a name of its own")
         seen.add(peer.name)
     return chosen

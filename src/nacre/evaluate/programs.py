@@ -1,4 +1,4 @@
-"""Other people's programs: run to the end, watched, their processor time taken."""
+"""Other people's programs: run to the end, with their processor time and memory measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from nacre.core.errors import NacreError
+from nacre.core.errors import NacreError, reason
 
 LOOK_S = 5e-4  # between two looks at a program's memory
 
@@ -24,22 +24,22 @@ def run_command(words: list[str], target: Path, limit_s: float) -> float:
             words, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False, env=one_thread()
         )
     except subprocess.TimeoutExpired as error:
-        raise PeerError(words[0], found=f"no end after {limit_s:.0f} s") from error
+        raise PeerError(f"{words[0]} was stopped: it had not ended after {limit_s:.0f} s") from error
     except OSError as error:
-        raise PeerError(words[0], found=error.strerror, wanted="a program that can be run") from error
+        raise PeerError(f"{words[0]} cannot be run ({reason(error)}); check its path and permissions") from error
     if done.returncode != 0:
         last = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-1:]
-        raise PeerError(words[0], found=f"exit code {done.returncode}" + "".join(f", {line[:200]}" for line in last))
+        raise PeerError(f"{words[0]} failed with exit code {done.returncode}" + "".join(f": {x[:200]}" for x in last))
     if not target.is_file() or target.stat().st_size == 0:
-        raise PeerError(words[0], found="nothing written", wanted=target.name)
+        raise PeerError(f"{words[0]} ended without writing {target.name}")
     return children_cpu_s() - start_s
 
 
 def peak_mb(words: list[str], target: Path, limit_s: float) -> float:
     """Run to the end; gives the most memory that the program held, with all those it started. Raises PeerError.
 
-    Looked at again and again while it runs: the system's own figure for an ended child has this process's size as its
-    floor. 0 where the system tells nothing.
+    It is polled while it runs: the system's own figure for an ended child has this process's size as its floor. 0 where
+    the system has no such figure.
     """
     end_s = time.monotonic() + limit_s
     most_kb = 0
@@ -52,12 +52,12 @@ def peak_mb(words: list[str], target: Path, limit_s: float) -> float:
                 process.kill()
             time.sleep(LOOK_S)
     if process.returncode != 0 or not target.is_file():
-        raise PeerError(words[0], found=f"exit code {process.returncode}", wanted=target.name)
+        raise PeerError(f"{words[0]} ended with exit code {process.returncode}, without a whole {target.name}")
     return most_kb * 1024 / 1e6
 
 
 def _tree_kb(pid: int) -> int:
-    """Most memory of a process so far, and of those it started that still run; kB, 0 where this is not told."""
+    """Peak memory in kB of a process so far, and of those it started that still run; 0 where it is unknown."""
     folder = Path(f"/proc/{pid}")
     try:
         lines = (folder / "status").read_text().splitlines()
@@ -69,7 +69,7 @@ def _tree_kb(pid: int) -> int:
 
 
 def children_cpu_s() -> float:
-    """Processor seconds of all programs run from this process so far; where that is not told, wall seconds."""
+    """Processor seconds of all programs run from this process so far; where they are unknown, wall seconds."""
     if os.name != "posix":
         return time.perf_counter()
     import resource
@@ -79,5 +79,5 @@ def children_cpu_s() -> float:
 
 
 def one_thread() -> dict[str, str]:
-    """This environment, with libraries told to use one thread."""
+    """This environment, with libraries limited to one thread."""
     return os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}

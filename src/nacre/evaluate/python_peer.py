@@ -61,7 +61,7 @@ class PythonPeer:
         return ""
 
     def version(self) -> str:
-        """What encodes, as the object says it."""
+        """The encoder's version, as the object gives it."""
         return str(getattr(_codec(self.place), "version", "")) or self.place
 
     def identity(self) -> list[str]:
@@ -78,12 +78,12 @@ class PythonPeer:
         end_s = time.process_time()
         decoded = audio.resampled(np.asarray(sound, np.float32).reshape(-1), back_hz, rate_hz)
         if abs(len(decoded) - len(wave)) > LENGTH_TOLERANCE * rate_hz // RATE_HZ:
-            raise PeerError("decoded", found=f"{len(decoded)} samples", wanted=len(wave))
+            raise PeerError(f"{self.name} decoded {len(decoded)} samples instead of {len(wave)}")
         decoded = fitted(decoded, len(wave))
         return Coded(decoded, len(data), len(data), middle_s - start_s, end_s - middle_s)
 
     def memory_mb(self, wave: Array, kbps: float, rate_hz: int = RATE_HZ) -> tuple[float, float]:
-        """Not told: it shares a process with the metrics."""
+        """Unknown, since it shares a process with the metrics."""
         return 0.0, 0.0
 
 
@@ -92,7 +92,7 @@ def custom_object(text: str) -> PythonPeer:
     name, _, place = text.partition("=")
     module, _, attribute = place.rpartition(":")
     if not (name.strip() and module and attribute.isidentifier()):
-        raise UsageError("peer-py", found=text, wanted=FORM)
+        raise UsageError(f"--peer-py {text} is incomplete; write it as {FORM}")
     return PythonPeer(name.strip(), place)
 
 
@@ -104,8 +104,8 @@ def _codec(place: str) -> PythonCodec:
     makes = isinstance(target, type) or (callable(target) and not hasattr(target, "encode"))
     codec = target() if makes else target
     if not all(hasattr(codec, name) for name in ("rates_kbps", "encode", "decode")):
-        wanted = "an object with rates_kbps, encode and decode, or what makes one"
-        raise UsageError(f"peer-py {place}", found=type(codec).__name__, wanted=wanted)
+        form = "give an object with rates_kbps, encode and decode, or a function that makes one"
+        raise UsageError(f"--peer-py {place} is a {type(codec).__name__}, not a codec; {form}")
     made: PythonCodec = codec
     return made
 
@@ -115,7 +115,7 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)
     if spec is None or spec.loader is None or not Path(name).is_file():
-        raise UsageError("peer-py", found=f"no file {name}", wanted=FORM)
+        raise UsageError(f"--peer-py names {name}, which is not a file; write it as {FORM}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

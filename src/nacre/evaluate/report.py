@@ -59,7 +59,7 @@ def _order(run: Run) -> list[str]:
 
 
 class View:
-    """What the template asks for, each worked out once."""
+    """What the template needs, each computed once."""
 
     near_percent = round(100 * (stats.NEAR - 1))
     columns, rows = listening.COLUMNS, ROWS
@@ -216,7 +216,7 @@ class View:
     @cached_property
     def savings(self) -> list[Grid]:
         """A table of BD-rates for each nacre."""
-        return [self._saving(system) for system in dict.fromkeys(found.system for found in self.savings_payload)]
+        return [self._saving(system) for system in dict.fromkeys(saving.system for saving in self.savings_payload)]
 
     def _saving(self, system: str) -> Grid:
         kinds = ("", self.savings_payload), (", whole files", self.savings_file)
@@ -238,9 +238,9 @@ class View:
         differences = stats.differences(self.run.scores)
         return [self._difference(system, differences) for system in dict.fromkeys(one.system for one in differences)]
 
-    def _difference(self, system: str, found: list[stats.Difference]) -> Grid:
+    def _difference(self, system: str, differences: list[stats.Difference]) -> Grid:
         rows: dict[tuple[float, str], dict[str, stats.Difference]] = {}
-        for one in (one for one in found if one.system == system):
+        for one in (one for one in differences if one.system == system):
             rows.setdefault((one.target_kbps, one.peer), {})[one.metric] = one
         cells = []
         for row in rows.values():

@@ -20,7 +20,7 @@ class Score:
     metrics: dict[str, float] = field(default_factory=dict)  # by name, see metrics.METRICS
     failure: str = ""  # "codec: ..." where nothing came back, "pesq_wb: ..." where a metric is missing
     lag_samples: int | None = (
-        None  # at the rate of the evaluation, by cross-correlation; None where the waveform is not kept
+        None  # at the rate of the evaluation, by cross-correlation; None where the codec keeps no waveform
     )
 
 
@@ -43,4 +43,4 @@ class Run:
     facts: dict[str, str]  # command, versions, machine's processor, model fingerprints, date, notes
     skipped: list[str]  # clips left out, with the reason
     examples: list[str]  # clips whose sound and spectrograms the page shows
-    memory: list[Memory] = field(default_factory=list)  # one for each system, where the machine tells it
+    memory: list[Memory] = field(default_factory=list)  # one for each system, where the system has the figure

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nacre.core.errors import AudioError, NacreError
+from nacre.core.errors import AudioError, NacreError, reason
 from nacre.core.units import clock
 from nacre.evaluate import choice, metrics, stats, tables, work
 from nacre.evaluate.choice import Options
@@ -34,17 +34,17 @@ EXAMPLE_S, EXAMPLE_LEAST_S = 8.0, 2.0
 
 
 def evaluate(options: Options, say: Console) -> bool:
-    """Measure, print tables, write what was asked for; gives whether all went well.
+    """Measure, print tables, write the files that `options` name; gives whether all went well.
 
-    Raises UsageError for what cannot be meant, NacreError where nothing can be measured.
+    Raises UsageError for wrong options, NacreError where nothing can be measured.
     """
     choice.check_rates(options)
     notes: list[str] = []
-    wanted = metrics.choose(options.metrics, options.asr)
+    chosen = metrics.choose(options.metrics, options.asr)
     metrics.require(["scipy", *(["jinja2"] if options.report else [])])
-    names = metrics.available(wanted, notes)
+    names = metrics.available(chosen, notes)
     systems, all_there = choice.choose_systems(options, notes)
-    all_there &= names == wanted or options.metrics in (None, "all")
+    all_there &= names == chosen or options.metrics in (None, "all")
     for note in notes:
         say.print(note, style="yellow", markup=False, soft_wrap=True)
     plan = Plan(options.folder, tuple(systems), tuple(names))
@@ -77,7 +77,7 @@ def measure(
     results = dict(kept)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=say, disable=options.quiet or not say.is_terminal, transient=True) as bar:
-        task = bar.add_task(f"clips, {plan.rows} codings each", total=len(clips), completed=len(kept))
+        task = bar.add_task(f"clips, each coded {plan.rows} times", total=len(clips), completed=len(kept))
 
         def record(result: Result) -> None:
             journal.add(result)
@@ -89,7 +89,7 @@ def measure(
 
 
 def _spread_work(clips: list[str], plan: Plan, jobs: int, record: Callable[[Result], None]) -> None:
-    """Every clip through the workers; one that takes its worker down with it is named."""
+    """Every clip through the workers; one on which a worker dies is recorded as failed."""
     for clip, result in work.each(partial(work.measure_clip, plan=plan), clips, jobs):
         record(result or work.failed(clip, plan, "the process died on this clip"))
 
@@ -99,7 +99,7 @@ def gather(results: Iterable[Result], plan: Plan, options: Options, notes: list[
     results = list(results)
     scores = [score for result in results for score in result.scores]
     memory = measure_memory(results, plan)
-    skipped = [f"{result.clip}: {result.skipped}" for result in results if result.skipped]
+    skipped = [result.skipped for result in results if result.skipped]
     facts = {
         "command": options.command,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -143,7 +143,7 @@ def _clips_fact(results: list[Result]) -> str:
 
 
 def measure_memory(results: list[Result], plan: Plan) -> list[Memory]:
-    """Peak memory of every system's programs on the longest clip, at its highest rate; none where it is not told."""
+    """Peak memory of every system's programs on the longest clip, at its highest rate; none where it is unknown."""
     good = [score for result in results for score in result.scores if stats.coded(score)]
     longest = max(good, key=lambda score: (score.seconds, score.clip), default=None)
     peaks: list[Memory] = []
@@ -192,45 +192,46 @@ def choose_examples(scores: Iterable[Score], count: int) -> list[str]:
     return [*chosen[:-1], *worst] if worst and worst[0] not in chosen and len(chosen) > 1 else chosen
 
 
-def decode_examples(plan: Plan, found: Run, jobs: int) -> Sounds:
+def decode_examples(plan: Plan, run: Run, jobs: int) -> Sounds:
     """The example clips again, this time for their sound."""
     sounds: Sounds = {}
-    if not found.examples:
+    if not run.examples:
         return sounds
-    coded = dict(work.each(partial(work.code_clip, plan=plan, seconds=EXAMPLE_S), found.examples, jobs))
-    for clip in found.examples:
+    coded = dict(work.each(partial(work.code_clip, plan=plan, seconds=EXAMPLE_S), run.examples, jobs))
+    for clip in run.examples:
         for (system, kbps), wave in (coded[clip] or {}).items():
             sounds[clip, system, kbps] = wave, plan.rate_hz
     return sounds
 
 
-def write_all(options: Options, plan: Plan, found: Run, say: Console) -> bool:
+def write_all(options: Options, plan: Plan, run: Run, say: Console) -> bool:
     """CSV, JSON and page; one that cannot be written does not keep the others back."""
     force = options.force or options.resume
     todo: list[Callable[[], None]] = []
     if options.csv:
         path = options.csv
-        todo.append(lambda: tables.write_csv(path, found, force))
+        todo.append(lambda: tables.write_csv(path, run, force))
     if options.json:
         other = options.json
-        todo.append(lambda: tables.write_json(other, found, force))
+        todo.append(lambda: tables.write_json(other, run, force))
     if options.report:
-        todo.append(lambda: _write_page(options, plan, found))
+        todo.append(lambda: _write_page(options, plan, run))
     good = True
     for write in todo:
         try:
             write()
         except (NacreError, OSError) as error:
-            say.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            what = f"the results cannot be written ({reason(error)})" if isinstance(error, OSError) else error
+            say.print(f"error: {what}", style="red", markup=False, soft_wrap=True)
             good = False
     return good
 
 
-def _write_page(options: Options, plan: Plan, found: Run) -> None:
+def _write_page(options: Options, plan: Plan, run: Run) -> None:
     from nacre.evaluate.report import write_page
 
     assert options.report is not None
-    write_page(found, decode_examples(plan, found, options.jobs), options.report)
+    write_page(run, decode_examples(plan, run, options.jobs), options.report)
 
 
 def _journal_path(options: Options) -> Path | None:
@@ -244,10 +245,8 @@ def _check_outputs(options: Options) -> None:
         if path is None:
             continue
         if path.is_dir():
-            advice = f"try {path / 'report.html'}"
-            raise AudioError(str(path), found="a folder", wanted="a file name", next=advice)
+            raise AudioError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
         if path.exists() and not (options.force or options.resume):
-            advice = "use --force to replace it"
-            raise AudioError(str(path), found="a file already there", wanted="a new name", next=advice)
+            raise AudioError(f"{path} exists already; choose a new name, or use --force to replace it")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise AudioError(str(path), found="no place for a file", wanted="a folder that exists and may be written")
+            raise AudioError(f"{path} cannot be written; choose a folder that exists and that you may write to")

@@ -205,7 +205,7 @@ def _differences(key: Key, other: Key, rates: dict[Key, float], groups: dict[Key
 def bd_rates(scores: Iterable[Score]) -> list[BdRate]:
     """Each nacre against each peer, by metric, over the clips that both have throughout.
 
-    Not for metrics with an aim: where all are as in life there is no quality to pay bits for.
+    Not for metrics with an aim: where all are ideal there is no quality to pay bits for.
     """
     groups = by_point(scores)
     systems = sorted({system for system, _ in groups})
@@ -231,7 +231,7 @@ class _Curves:
 
     @classmethod
     def of(cls, groups: dict[Key, list[Score]], system: str, metric: str, clips: list[str]) -> _Curves | None:
-        rows = [{score.clip: score for score in found} for key, found in groups.items() if key[0] == system]
+        rows = [{score.clip: score for score in group} for key, group in groups.items() if key[0] == system]
         rows = [row for row in rows if all(clip in row and metric in row[clip].metrics for clip in clips)]
         if not rows or not clips:
             return None

@@ -122,8 +122,8 @@ def points_table(points: list[Point], names: list[str]) -> Table:
         table.add_row(name, f"{point.target_kbps:g}", clips, *rates, *figures, *speeds, lag)
         before = point.system
     table.caption = (
-        "(-) less is better, (to 0) 0 is as in life; lag in samples against the stated delay, blank where no waveform "
-        "is kept"
+        "(-) less is better, (to 0) 0 is ideal; lag in samples against the stated delay, blank where no waveform is "
+        "preserved"
     )
     return table
 

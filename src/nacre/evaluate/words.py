@@ -59,7 +59,7 @@ def times(value: float) -> str:
 def better(metric: Metric) -> str:
     """Which way is good."""
     if metric.aim is not None:
-        return f"{metric.aim:g} is as in life"
+        return f"{metric.aim:g} is ideal"
     return "higher is better" if metric.better > 0 else "lower is better"
 
 

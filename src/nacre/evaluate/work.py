@@ -1,6 +1,6 @@
 """What a worker does with a clip: read it, send it through every system at every rate, score what comes back.
 
-A worker is a fresh process with one thread. Anything that goes wrong becomes words in the result; the others go on.
+A worker is a fresh process with one thread. A failure is recorded in the result, and the other clips go on.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a clip: its rows, or why it was left out."""
+    """The rows of a clip, or why it was left out, in a sentence that names it."""
 
     clip: str
     sha256: str
@@ -106,19 +106,19 @@ def read_clip(path: Path, rate_hz: int = RATE_HZ) -> Array:
         for part in audio.mono_blocks(reader, rate_hz):
             parts.append(part)
             if reader.samples_read > LONGEST_S * reader.rate_hz:
-                raise AudioError("length", found="over 10 minutes", wanted="less", next="cut it into clips")
+                raise AudioError(f"{path} is longer than 10 minutes; cut it into clips")
         wave = np.concatenate(parts)
     rounded: Array = np.clip(np.rint(wave * 32768), -32768, 32767) / np.float32(32768)
     return rounded
 
 
-def check_clip(wave: Array, rate_hz: int = RATE_HZ) -> None:
-    """Raise AudioError where there is nothing to judge."""
+def check_clip(clip: str, wave: Array, rate_hz: int = RATE_HZ) -> None:
+    """Raise AudioError where a clip has nothing to judge."""
     seconds, peak = len(wave) / rate_hz, float(np.abs(wave).max(initial=0))
     if seconds < SHORTEST_S:
-        raise AudioError("length", found=f"{seconds:.2f} s", wanted=f"{SHORTEST_S} s or more")
+        raise AudioError(f"{clip} is only {seconds:.2f} s long; clips need {SHORTEST_S} s or more")
     if peak < SILENT:
-        raise AudioError("sound", found="silence", wanted="a peak above -60 dB")
+        raise AudioError(f"{clip} is silent; clips need a peak above -60 dB")
 
 
 def measure_clip(clip: str, plan: Plan) -> Result:
@@ -127,9 +127,9 @@ def measure_clip(clip: str, plan: Plan) -> Result:
     sha256 = digest(path)
     try:
         wave = read_clip(path, plan.rate_hz)
-        check_clip(wave, plan.rate_hz)
+        check_clip(clip, wave, plan.rate_hz)
     except NacreError as error:
-        return Result(clip, sha256, [], str(error).removeprefix(f"{path}: "), peak_mb())
+        return Result(clip, sha256, [], str(error).replace(str(path), clip), peak_mb())
     original = metrics.pieces(wave, plan.rate_hz)
     scores = [
         _measure(system, kbps, clip, wave, original, plan) for system in plan.systems for kbps in system.rates_kbps
@@ -158,7 +158,7 @@ def _measure(system: System, kbps: float, clip: str, wave: Array, original: list
 
 
 def failed(clip: str, plan: Plan, reason: str) -> Result:
-    """A clip that took its worker down with it."""
+    """A clip on which its worker died."""
     rows = [
         Score(clip, system.name, kbps, 0.0, failure=f"codec: {reason}")
         for system in plan.systems
@@ -198,7 +198,8 @@ def code_nacre(model: str, wave: Array, kbps: float, rate_hz: int) -> Coded:
     decoded, back_hz = codec.decode(data)
     end_s = time.process_time()
     if decoded.shape != (1, len(wave)) or back_hz != rate_hz:
-        raise AudioError("decoded", found=f"{decoded.shape} at {back_hz} Hz", wanted=f"{(1, len(wave))} at {rate_hz}")
+        shapes = f"{list(decoded.shape)} at {back_hz} Hz, not as [1, {len(wave)}] at {rate_hz} Hz"
+        raise AudioError(f"model {model} decoded the clip as {shapes}")
     return Coded(decoded[0], len(data), len(data), middle_s - start_s, end_s - middle_s)
 
 
