@@ -202,7 +202,7 @@ def test_places_of_outputs(tmp_path):
     assert [pair.target for pair in targets(back, "w", ".wav")] == ["w/a.wav", "w/b.mp3.wav", "w/b.wav"]
     beside = targets(find([str(tmp_path / "a.wav")], ANY_SOUND), None, ".wav", "-denoised")
     assert beside[0].target == str(tmp_path / "a-denoised.wav")
-    with pytest.raises(UsageError, match=r"no file in .* ends in \.nacre"):
+    with pytest.raises(UsageError, match=r"holds no \.nacre files"):
         find([str(tmp_path)], CODED, recursive=True)
     with pytest.raises(AudioError, match="several outputs need a folder"):
         targets(found, str(tmp_path / "a.wav"), ".nacre")

@@ -300,7 +300,7 @@ def test_extractor_bad_input(speech):
     with pytest.raises(AudioError, match="recording 1: wave"):
         extractor.transform([speech, np.zeros(0, np.float32)])
     for nothing in ([], "talk.wav"):
-        with pytest.raises(UsageError, match="recordings|single path"):
+        with pytest.raises(UsageError, match=r"recordings|single path"):
             extractor.transform(nothing)
     with pytest.raises(AudioError, match=r"none\.wav"):
         extractor.transform(["none.wav"])

@@ -1,1 +1,1 @@
-"""Many files: which they are, what their outputs are called, how they are worked on side by side, what came of it."""
+"""Many files: which they are, names of their outputs, work in parallel, and the results."""

@@ -33,7 +33,7 @@ def listened(blocks: Iterator[Array], rate_hz: int) -> tuple[bool, Iterator[Arra
 
 
 def suiting(music: bool, settings: dict[str, Any], channels: int) -> str:
-    """The name of the model for sound that is music or not, under what was asked for."""
+    """The name of the model for sound that is music or not, under these settings."""
     if not music:
         return DEFAULT_MODEL
     from nacre.music.model import NAME

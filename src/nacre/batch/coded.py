@@ -59,7 +59,7 @@ def codec_of(model: str) -> Codec:
 
 
 def open_coded(file: str, model: str | None) -> tuple[Contents, Codec]:
-    """Packets and codec of a file of a model with latents, which is found by its fingerprint.
+    """Packets and codec of a file of a model with latents, chosen by its fingerprint.
 
     Raises StreamError for several joined, and for music.
     """

@@ -1,4 +1,4 @@
-"""What is said on standard error, plainly or, where somebody watches, in colour."""
+"""Messages on standard error, plain or, on a terminal, in colour."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def console() -> Console:
 
 
 def is_terminal() -> bool:
-    """Whether somebody watches standard error."""
+    """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def tell(text: object, style: str = "") -> None:
-    """A line on standard error, above the progress where that is shown."""
+    """Print a line on standard error, above the progress bar if there is one."""
     if is_terminal():
         console().print(str(text), style=style, markup=False, soft_wrap=True)
     elif sys.stderr is not None:
@@ -32,10 +32,10 @@ def tell(text: object, style: str = "") -> None:
 
 
 def warn(text: str) -> None:
-    """Say what is wrong with something that goes on all the same."""
+    """Print a warning; the work goes on."""
     tell(text, "yellow")
 
 
 def complain(error: object) -> None:
-    """Say what failed."""
+    """Print an error."""
     tell(f"error: {error}", "red")

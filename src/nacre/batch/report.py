@@ -1,4 +1,4 @@
-"""What came of a batch: a summary in words, and a row for each file as CSV or JSON."""
+"""Results of a batch: a summary for people, and a row per file as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = (".csv", ".json")
 
 @dataclass
 class Result:
-    """What came of one file. The `error` of an incomplete one says what is missing."""
+    """The result of one file. The `error` of an incomplete one says what is missing."""
 
     text: str = ""  # for people
     seconds: float = 0.0  # of sound
@@ -79,7 +79,7 @@ def rows(results: list[Result]) -> list[Row]:
 
 
 def report_text(path: str, results: list[Result]) -> bytes:
-    """The report as its suffix says."""
+    """The report in the format of its suffix."""
     table = [asdict(row) for row in rows(results)]
     if Path(path).suffix.lower() == ".json":
         return (json.dumps(table, indent=1) + "\n").encode("utf-8", "surrogateescape")

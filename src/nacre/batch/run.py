@@ -80,7 +80,7 @@ def _sum_up(task: Task, results: list[Result], count: int, wall_s: float) -> Non
 
 @contextmanager
 def _progress(task: Task, pairs: list[Pair]) -> Iterator[tuple[Tick, Callable[[Result], None]]]:
-    """A bar in seconds of sound where somebody watches: to call with the share of a single file, and after each."""
+    """On a terminal, a bar in seconds of sound: one function takes the share of a single file, one each result."""
     if task.quiet or not is_terminal():
         yield _no_tick, lambda _: None
         return
@@ -162,14 +162,14 @@ def _no_tick(share: float) -> None:
 
 
 def check_apart(source: str, target: str) -> None:
-    """Raise UsageError where an output would replace its own input, whatever --force says."""
+    """Raise UsageError where an output would replace its own input, even with --force."""
     files = "-" not in (source, target) and os.path.exists(source) and os.path.exists(target)
     if files and os.path.samefile(source, target):
         raise UsageError(f"{target} is both input and output; choose another --output")
 
 
 def attempt(task: Task, pair: Pair, tick: Tick = _no_tick) -> Result:
-    """What came of a pair, whatever it was."""
+    """The result of a pair; errors become part of it."""
     started = time.perf_counter()
     try:
         result = _worked(task, pair, tick)

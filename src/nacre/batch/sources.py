@@ -1,14 +1,14 @@
 """Which files a command works on, from names, folders and lists, and what their outputs are called.
 
-An output's name depends on its input and on the folder that lies in, never on what else is in the batch: a batch that
-was stopped goes on under the same names, and so does one over other files of the same folder.
+An output's name depends on its input and the input's folder, never on the rest of the batch. So a batch that was
+stopped continues under the same names, and so does one over other files of the same folder.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,11 @@ class Source:
     path: str
     place: Path
     error: NacreError | None = None  # what keeps it from being worked on
-    below: bool = False  # found in a folder or a list, so that its output is in a folder, too
+    below: bool = False  # listed in a folder or a list, so that its output is in a folder, too
 
 
 def find(
-    inputs: Iterable[str], kinds: frozenset[str], recursive: bool = False, listed: str | None = None
+    inputs: Sequence[str], kinds: frozenset[str], recursive: bool = False, listed: str | None = None
 ) -> list[Source]:
     """Every input once, those in folders in the order of their names. `kinds`: suffixes that count inside folders.
 
@@ -45,18 +45,17 @@ def find(
     of a night without new recordings. Raises UsageError.
     """
     sources: dict[tuple[object, ...], Source] = {}
-    inputs = list(inputs)
     for source in [*_given(inputs, kinds, recursive), *(_listed(listed) if listed is not None else ())]:
         sources.setdefault(_identity(source.path), source)
     if not sources and listed is None:
         if not inputs:
             raise UsageError("no input is named; give files, folders with --recursive, or a list with --files-from")
-        suffixes = ", ".join(sorted(kinds))
-        raise UsageError(f"no file in {', '.join(inputs)} ends in {suffixes}; give other files by name")
+        kind = " or ".join([*(["sound"] if kinds >= SOUND else []), *sorted(kinds - ANY_SOUND)])
+        raise UsageError(f"{', '.join(inputs)} holds no {kind} files; give files of other suffixes by name")
     return list(sources.values())
 
 
-def _given(inputs: Iterable[str], kinds: frozenset[str], recursive: bool) -> Iterator[Source]:
+def _given(inputs: Sequence[str], kinds: frozenset[str], recursive: bool) -> Iterator[Source]:
     for name in inputs:
         if not name:
             raise UsageError("the name of an input is empty; give a file or a folder")
@@ -160,7 +159,7 @@ def targets(sources: list[Source], output: str | None, suffix: str, ending: str 
 
 
 def is_folder(output: str) -> bool:
-    """Whether an output is a folder: it is there, or its name says so."""
+    """Whether an output is a folder: it exists as one, or its name ends in a slash."""
     return os.path.isdir(output) or output.endswith(("/", os.sep))
 
 

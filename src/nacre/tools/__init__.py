@@ -1,1 +1,1 @@
-"""What can be done with sound besides coding it. None of these needs another, but for `html`, which makes pages."""
+"""More uses of sound than coding it. None of these imports another, but for `html`, which makes pages."""

@@ -66,7 +66,7 @@ def _tick_part(tick: Tick, channel: int, channels: int, share: float) -> None:
 def high_band(wave: Array, rate_hz: int, noisy: Array, clean: Array, model_hz: int) -> Array:
     """What wave [N] has above half of model_hz, as much quieter as `clean` [M] is than `noisy` in the octave below.
 
-    Both are at model_hz. Noise without speech has little left there, and takes what lies above along.
+    Both are at model_hz. Where noise stands alone, little is left there, and the band above goes as well.
     """
     hop = model_hz // 100
     before, after = (_smooth_power(_above(part, model_hz, model_hz // 2), hop) for part in (noisy, clean))

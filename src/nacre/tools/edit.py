@@ -1,10 +1,10 @@
-"""New sound from the latents of old: said faster or slower, higher or lower, or half way between two recordings.
+"""New sound from latents: resynthesised faster or slower, higher or lower, or interpolated between two recordings.
 
     resynthesise   wave -> [resampled: pitch] -> latents -> read at another pace -> decoder -> [old formants] -> wave
     between        two waves -> latents each -> read at one common pace -> weighted mean -> decoder -> wave
 
-Latents say at 50 frames a second what is heard, pitch and voice included: read faster, they are faster speech of the
-same pitch.
+Latents describe the sound at 50 frames a second, pitch and voice included: read faster, they give faster speech of
+the same pitch.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _again(
     before = ready = resampled(wave, rate_hz, model_hz)
     wanted = max(1, round(len(ready) / speed))
     if semitones:
-        from_hz = round(PITCH_STEPS * higher)  # heard at the old rate, what has fewer samples is higher
+        from_hz = round(PITCH_STEPS * higher)  # played at the old rate, fewer samples sound higher
         higher = from_hz / PITCH_STEPS
         ready = resampled(ready, from_hz, PITCH_STEPS)
     latents, gain = _latents(codec, ready, model_hz, level)

@@ -30,7 +30,7 @@ FITTED_S = 0.08  # gaps up to here are fitted to both sides
 UNHEARD_S = 0.03  # gaps up to here do without the latents, which lose more than they add
 EDGE_S = 0.003  # the latents' sound comes in and goes out over this much
 HOLD_S, FADE_S = 0.1, 0.1  # further than the first from any sound that was kept, the guess fades
-PREDICTED_S = HOLD_S + 10 * FADE_S  # what comes later cannot be heard
+PREDICTED_S = HOLD_S + 10 * FADE_S  # later samples are inaudible
 CONTEXT_S = 0.5  # sound around the gaps that the networks are given
 SECTION_S = 20.0  # gaps worked on together, at most; bounds the memory
 
