@@ -62,8 +62,8 @@ def in_room(wave: np.ndarray, rooms: list[np.ndarray], late: float) -> np.ndarra
         tail *= np.sqrt(np.sum(rooms[0][peak + DIRECT :] ** 2) / np.sum(tail**2))
         tail[: peak + DIRECT] = rooms[0][: peak + DIRECT]
         size = 1 << (len(wave) + len(tail)).bit_length()
-        heard = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)
-        channels.append(heard[peak : peak + len(wave)])
+        reverberant = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)
+        channels.append(reverberant[peak : peak + len(wave)])
     return np.stack([channels[0], shifted(channels[1], late)])
 
 
@@ -136,13 +136,13 @@ def stereo(
     work = []
     for wave, other in pairwise(waves):
         work += [(model, case, pair) for case, pair in pairs(wave, other, responses).items()]
-    curves, asked = defaultdict(list), np.log(numbers(rates))
+    curves, targets = defaultdict(list), np.log(numbers(rates))
     with workers(jobs) as pool:
-        for case, found in track(pool.map(curves_of, work), "pairs", total=len(work)):
-            for way, rows in found.items():
+        for case, ways in track(pool.map(curves_of, work), "pairs", total=len(work)):
+            for way, rows in ways.items():
                 columns = np.array(rows).T
-                at = [np.interp(asked, np.log(columns[0]), column) for column in columns[1:]]
-                curves[case, way].append(np.array([np.resize(columns[0][1], len(asked)), *at]))
+                at = [np.interp(targets, np.log(columns[0]), column) for column in columns[1:]]
+                curves[case, way].append(np.array([np.resize(columns[0][1], len(targets)), *at]))
     table = Table(
         "channels",
         "bytes",
@@ -160,14 +160,14 @@ def stereo(
 
 
 @app.command()
-def quiet(model: Model = "speech-16k", bitrate: Annotated[float, typer.Option(help="kb/s asked for")] = 6.0) -> None:
+def quiet(model: Model = "speech-16k", bitrate: Annotated[float, typer.Option(help="target kb/s")] = 6.0) -> None:
     """Rates of a minute of silence, of dither and of white noise at several levels, which is what rooms sound like."""
     codec, rng = load(model), np.random.default_rng(0)
     count = 60 * RATE_HZ
     sounds: dict[str, np.ndarray] = {"digital silence": np.zeros(count)}
     sounds["dither of 16 bits"] = np.rint(rng.random(count) - rng.random(count)) * 2**-15
     sounds |= {f"noise at {db} dBFS": rng.standard_normal(count) * db_to_gain(db) for db in (-90, -85, -80, -70, -60)}
-    table = Table("sound", f"kb/s, {bitrate:g} asked", "kb/s at quality 0", "at quality 50")
+    table = Table("sound", f"kb/s, target {bitrate:g}", "kb/s at quality 0", "at quality 50")
     for name, wave in sounds.items():
         files = [codec.encode(wave, RATE_HZ, bitrate_kbps=bitrate)]
         files += [codec.encode(wave, RATE_HZ, quality=quality) for quality in (0, 50)]
@@ -193,12 +193,12 @@ def distances(work: tuple[str, Path, list[float], list[float]]) -> tuple[str, li
     """(kb/s, log-mel distance) of a file at each rate of each codec."""
     model, path, rates, peer_rates = work
     wave = mono(path).astype(np.float32)
-    original, found = Sound(wave), []
+    original, curves = Sound(wave), []
     coders: list[tuple[Callable, list[float]]] = [(partial(by_nacre, model), rates), (by_opus, peer_rates)]
-    for code, asked in coders:
-        coded = [code(wave, rate) for rate in asked]
-        found.append([(rate, logmel_db(original, Sound(decoded))) for rate, decoded in coded])
-    return path.name, found
+    for code, targets in coders:
+        coded = [code(wave, rate) for rate in targets]
+        curves.append([(rate, logmel_db(original, Sound(decoded))) for rate, decoded in coded])
+    return path.name, curves
 
 
 @app.command()
@@ -206,24 +206,26 @@ def sounds(
     folder: Annotated[Path, typer.Argument(help="folder with a manifest.csv that gives path and kind")],
     model: Model = "speech-16k",
     rates: Annotated[str, typer.Option(help="kb/s of nacre, with commas")] = "3,6,9,12,16",
-    peer_rates: Annotated[str, typer.Option(help="kb/s asked of Opus, with commas")] = "5,7,9,12,16,24,32,48",
+    peer_rates: Annotated[str, typer.Option(help="target kb/s of Opus, with commas")] = "5,7,9,12,16,24,32,48",
     jobs: Jobs = 2,
 ) -> None:
     """Log-mel distance of nacre and of Opus on every sound of a folder, and the rate at which Opus is as near."""
     with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] != "rir"]
-    asked, work = numbers(rates), [(model, folder / row["path"], numbers(rates), numbers(peer_rates)) for row in rows]
+    targets, work = numbers(rates), [(model, folder / row["path"], numbers(rates), numbers(peer_rates)) for row in rows]
     kinds: dict[str, list[np.ndarray]] = defaultdict(list)
     with workers(jobs) as pool:
-        for row, (name, found) in zip(rows, track(pool.map(distances, work), "sounds", total=len(work)), strict=True):
-            ours, theirs = (np.array(points) for points in found)
+        for row, (name, curves) in zip(rows, track(pool.map(distances, work), "sounds", total=len(work)), strict=True):
+            ours, theirs = (np.array(points) for points in curves)
             label = name if row["kind"] in ("music", "animal") else row["kind"]
             kinds[label].append(np.concatenate([ours.ravel(), theirs.ravel()]))
-    table = Table("kind", "files", *(f"nacre {rate:g}" for rate in asked), "Opus", title="log-mel distance, dB (kb/s)")
-    for kind, found in kinds.items():
-        pairs_of = np.mean(found, 0).reshape(-1, 2)
+    table = Table(
+        "kind", "files", *(f"nacre {rate:g}" for rate in targets), "Opus", title="log-mel distance, dB (kb/s)"
+    )
+    for kind, files in kinds.items():
+        pairs_of = np.mean(files, 0).reshape(-1, 2)
         cells = [f"{distance:.2f} ({rate:.1f})" for rate, distance in pairs_of]
-        table.add_row(kind, str(len(found)), *cells[: len(asked)], ", ".join(cells[len(asked) :]))
+        table.add_row(kind, str(len(files)), *cells[: len(targets)], ", ".join(cells[len(targets) :]))
     wide_console().print(table)
 
 

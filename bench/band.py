@@ -61,22 +61,22 @@ def main(
     ways |= {f"Opus {rate:g}": partial(by_opus, rate=rate) for rate in numbers(opus)}
     names = [folder / name for folder in data for name in find_clips(folder, clips)]
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in ways}
-    heard: Sounds = {}
+    sounds: Sounds = {}
     for path in track(names, "coding"):
         wave, rate_hz = audio.read(path)
         wave = audio.resampled(wave[0], rate_hz, RATE_HZ)
         made = {name: way(wave) for name, way in ways.items()}
         for name, (decoded, rate) in made.items():
             rows[name].append((rate, *distances(wave, decoded), repeat(wave, decoded)))
-        heard[path.stem] = {"original": wave[None]} | {name: sound[None] for name, (sound, _) in made.items()}
+        sounds[path.stem] = {"original": wave[None]} | {name: sound[None] for name, (sound, _) in made.items()}
         if figure:
             draw(figure, {"original": wave} | {name: decoded for name, (decoded, _) in made.items()})
             figure = None
     if blind:
-        write_blind_page(blind, f"Speech to 20 kHz, core at {bitrate:g} kb/s", heard, RATE_HZ)
+        write_blind_page(blind, f"Speech to 20 kHz, core at {bitrate:g} kb/s", sounds, RATE_HZ)
     table = Table("codec", "kb/s", "LSD to 20 kHz, dB", "from 8 kHz, dB", "envelope, dB", "level, dB", "repeat")
-    for name, found in rows.items():
-        rate, *rest = np.nanmean(found, 0)
+    for name, figures in rows.items():
+        rate, *rest = np.nanmean(figures, 0)
         table.add_row(name, f"{rate:.2f}", *(f"{value:.2f}" for value in rest))
     wide_console().print(table)
 
@@ -120,14 +120,14 @@ def levels_db(wave: Array) -> Array:
 
 def distances(wave: Array, decoded: Array) -> tuple[float, float, float, float]:
     """Log-spectral distance, that from 8 kHz, distance of envelopes, and of levels, there."""
-    true, found = levels_db(wave), levels_db(decoded)
+    true, got = levels_db(wave), levels_db(decoded)
     loud = 10 * np.log10((10 ** (true / 10)).sum(1))
     kept = loud > loud.max() - RANGE_DB
-    whole = _rms(true[kept, : BAND.stop] - found[kept, : BAND.stop])
-    true, found = true[kept, BAND], found[kept, BAND]
-    coarse = [10 * np.log10(_bands(10 ** (values / 10))) for values in (true, found)]
-    level = [10 * np.log10((10 ** (values / 10)).mean()) for values in (true, found)]
-    return whole, _rms(true - found), _rms(coarse[0] - coarse[1]), float(level[1] - level[0])
+    whole = _rms(true[kept, : BAND.stop] - got[kept, : BAND.stop])
+    true, got = true[kept, BAND], got[kept, BAND]
+    coarse = [10 * np.log10(_bands(10 ** (values / 10))) for values in (true, got)]
+    level = [10 * np.log10((10 ** (values / 10)).mean()) for values in (true, got)]
+    return whole, _rms(true - got), _rms(coarse[0] - coarse[1]), float(level[1] - level[0])
 
 
 def _bands(power: Array) -> Array:
@@ -145,12 +145,12 @@ def repeat(wave: Array, decoded: Array, size: int = 1536) -> float:
     count = (len(wave) - LATER) // size
     true = high[0, : count * size].reshape(count, size)
     level_db = 10 * np.log10(np.square(true).mean(1) + 1e-12)
-    found = []
+    values = []
     for index in np.flatnonzero(level_db > level_db.max() - 35):
         here, there = (high[1, index * size + late :][:size] for late in (0, LATER))
         if here @ here > 1e-9:
-            found.append(float(here @ there / np.sqrt((here @ here) * (there @ there) + 1e-12)))
-    return float(np.mean(found)) if found else float("nan")
+            values.append(float(here @ there / np.sqrt((here @ here) * (there @ there) + 1e-12)))
+    return float(np.mean(values)) if values else float("nan")
 
 
 def draw(path: Path, waves: dict[str, Array]) -> None:

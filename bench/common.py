@@ -1,4 +1,4 @@
-"""What the benchmarks share; clips are found and worked on as by `nacre evaluate`."""
+"""What the benchmarks share; they choose and read clips as `nacre evaluate` does."""
 
 from __future__ import annotations
 

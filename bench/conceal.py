@@ -83,9 +83,9 @@ def ways_of(codec, opus, wave: np.ndarray, lost: np.ndarray, size: int) -> dict[
     return ways
 
 
-def figures_of(original: Sound, heard: np.ndarray) -> dict[str, float]:
+def figures_of(original: Sound, concealed: np.ndarray) -> dict[str, float]:
     """Raises ValueError where there is too little speech."""
-    got = Sound(heard)
+    got = Sound(concealed)
     figures = {"pesq_wb": pesq_wb(original, got), "estoi": intelligibility(original, got, True)}
     return figures | {"plcmos": plcmos(original, got)}
 
@@ -112,10 +112,10 @@ def main(
             lost = pattern(random, len(wave) // size, loss / 100, kind == "bursty")
             for way, fill in ways_of(codec, opus, wave, lost, size).items() if lost.any() else ():
                 started = time.process_time()
-                heard = fill()
+                concealed = fill()
                 speed = len(wave) / RATE_HZ / max(1e-6, time.process_time() - started)
                 try:
-                    figures = figures_of(original, heard)
+                    figures = figures_of(original, concealed)
                 except ValueError:
                     continue
                 row = {"clip": clip, "gap_ms": gap_ms, "loss": loss, "pattern": kind, "way": way}
@@ -145,9 +145,9 @@ def show(rows: list[dict]) -> None:
             if way not in there:
                 cells.append("")
                 continue
-            found, low = means[way], means["silence"]
-            shares = [100 * (found[i] - low[i]) / (top - low[i]) for i, top in enumerate((4.644, 1.0))]
-            cells.append("{:.2f} {:.3f} {:.2f}".format(*found) + " ({:.0f} {:.0f} %)".format(*shares))
+            scores, low = means[way], means["silence"]
+            shares = [100 * (scores[i] - low[i]) / (top - low[i]) for i, top in enumerate((4.644, 1.0))]
+            cells.append("{:.2f} {:.3f} {:.2f}".format(*scores) + " ({:.0f} {:.0f} %)".format(*shares))
         table.add_row(f"{key[0]:g}", f"{key[1]:g}", key[2], str(len(whole)), *cells, f"{means['conceal'][-1]:.0f}")
     wide_console().print(table)
 

@@ -100,15 +100,15 @@ def speed(
     """The same recordings by the codec alone in as many processes, then by processes or a local Ray, time and again."""
     with tempfile.TemporaryDirectory() as name:
         source = manifest(Path(name), files, files, seconds)
-        rows: dict[str, list[dict[str, float]]] = {told: [] for told in engines.split(",")}
+        rows: dict[str, list[dict[str, float]]] = {named: [] for named in engines.split(",")}
         for turn in range(repeats):
-            for told, measured in rows.items():
-                engine, jobs = told[:-1], told[-1]
+            for named, measured in rows.items():
+                engine, jobs = named[:-1], named[-1]
                 row: dict[str, float] = {}
                 given = [sys.executable, __file__, "alone", str(source), "--processes", jobs, "--model", model]
-                said, row["alone wall"], row["alone whole CPU"] = timed(given)
-                row |= {"alone CPU": json.loads(said)["cpu_s"], "sound": json.loads(said)["sound_s"]}
-                target = Path(name, f"{told}.{turn}")
+                output, row["alone wall"], row["alone whole CPU"] = timed(given)
+                row |= {"alone CPU": json.loads(output)["cpu_s"], "sound": json.loads(output)["sound_s"]}
+                target = Path(name, f"{named}.{turn}")
                 options = ["--engine", engine, "-j", jobs, "--shard-rows", str(shard_rows), "-m", model, "-q"]
                 _, row["wall"], row["whole CPU"] = timed([*COMMAND, str(source), "-o", str(target), *options])
                 run = json.loads((target / "runs.jsonl").read_text().splitlines()[-1])
@@ -117,7 +117,7 @@ def speed(
                 row["more wall %"] = 100 * (row["wall"] / row["alone wall"] - 1)
                 measured.append(row)
                 middle = {key: round(float(np.median([row[key] for row in measured])), 2) for key in row}
-                print(f"{told}, median of {turn + 1}: {middle}", flush=True)
+                print(f"{named}, median of {turn + 1}: {middle}", flush=True)
 
 
 @app.command()
@@ -267,12 +267,12 @@ def cluster(engine: str) -> Iterator[tuple[list[str], Callable[[int], list[int]]
     from ray.cluster_utils import Cluster
 
     small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    found = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 0, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args=small | {"num_cpus": 0, "include_dashboard": False})
 
     def another(tries: int = 5) -> Any:
         for _ in range(tries):
             with suppress(Exception):  # Ray gives a node thirty seconds to start, and says no more than that
-                return found.add_node(**small)
+                return cluster.add_node(**small)
         raise SystemExit("no node of Ray starts here")
 
     nodes = [another() for _ in range(2)]
@@ -281,29 +281,29 @@ def cluster(engine: str) -> Iterator[tuple[list[str], Callable[[int], list[int]]
         return [info.process.pid for node in nodes for info in node.all_processes.get("raylet", [])]
 
     def workers(_: int) -> list[int]:
-        return [pid for raylet in raylets() for pid in children(raylet) if "ray::make_shard" in told(pid)]
+        return [pid for raylet in raylets() for pid in children(raylet) if "ray::make_shard" in command_of(pid)]
 
     def kill_node() -> None:
-        found.remove_node(nodes.pop(0), allow_graceful=False)
+        cluster.remove_node(nodes.pop(0), allow_graceful=False)
         nodes.append(another())
 
     try:
-        yield ["--engine", "ray", "--address", found.address], workers, kill_node
+        yield ["--engine", "ray", "--address", cluster.address], workers, kill_node
     finally:
-        found.shutdown()
+        cluster.shutdown()
 
 
 def children(parent: int) -> list[int]:
     """Ids of the processes that one has started."""
-    found = []
+    ids = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(path.name))
-    return found
+                ids.append(int(path.name))
+    return ids
 
 
-def told(pid: int) -> str:
+def command_of(pid: int) -> str:
     """The command line of a process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -313,7 +313,7 @@ def told(pid: int) -> str:
 
 def is_worker(pid: int) -> bool:
     """Whether a process is one of the local engine's."""
-    return "spawn_main" in told(pid)
+    return "spawn_main" in command_of(pid)
 
 
 def resident_mb(pid: int) -> float:

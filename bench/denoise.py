@@ -84,9 +84,9 @@ def clip_rows(index: int, data: Path, clip: str, others: list[str], noise: list[
             noisy = wave + np.float32(10 ** (-snr / 20) * wave.std() / sound.std()) * sound.astype(np.float32)
             for way in ways_of(codec):
                 started = time.process_time()
-                heard = cleaned(way, codec, noisy)
+                denoised = cleaned(way, codec, noisy)
                 speed = len(wave) / RATE_HZ / max(1e-6, time.process_time() - started)
-                got = Sound(np.clip(heard, -1, 1))
+                got = Sound(np.clip(denoised, -1, 1))
                 figures = {
                     "pesq_wb": pesq_wb(original, got),
                     "estoi": intelligibility(original, got, True),
@@ -99,24 +99,24 @@ def clip_rows(index: int, data: Path, clip: str, others: list[str], noise: list[
 
 def main(
     data: Annotated[Path, typer.Option(help="folder of clean speech")],
-    noise: Annotated[Path, typer.Option(help="folder of noise that no training heard")],
+    noise: Annotated[Path, typer.Option(help="folder of noise that training never had")],
     out: Annotated[Path, typer.Option(help="CSV of all figures")] = Path("denoise.csv"),
     model: Annotated[str, typer.Option(help="bundled model or a model folder")] = "speech-16k",
     snrs: Annotated[str, typer.Option(help="dB; 99 is no noise at all")] = "-5,0,5,10,15,99",
     clips: Annotated[int, typer.Option(help="how many, spread over the folder")] = 20,
     jobs: Annotated[int, typer.Option(help="processes")] = 2,
 ) -> None:
-    """Bury each clip in three kinds of noise and clean it; one row of the CSV each, means in the table."""
-    found, noises = find_clips(data, clips), sorted(noise.rglob("*.flac"))
-    work = partial(clip_rows, data=data, others=found, noise=noises, model=str(model), snrs=numbers(snrs))
+    """Mix each clip with three kinds of noise and denoise it; one row of the CSV each, means in the table."""
+    chosen, noises = find_clips(data, clips), sorted(noise.rglob("*.flac"))
+    work = partial(clip_rows, data=data, others=chosen, noise=noises, model=str(model), snrs=numbers(snrs))
     with workers(jobs) as pool:
-        asked = [pool.submit(work, index, clip=clip) for index, clip in enumerate(found)]
-        rows = [row for one in track(asked, "clips") for row in one.result()]
+        futures = [pool.submit(work, index, clip=clip) for index, clip in enumerate(chosen)]
+        rows = [row for one in track(futures, "clips") for row in one.result()]
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    table = Table(title=f"{len(found)} clips, mean of {', '.join(METRICS)}")
+    table = Table(title=f"{len(chosen)} clips, mean of {', '.join(METRICS)}")
     ways = [way for way in WAYS if any(row["way"] == way for row in rows)]
     for head in ("noise", "SNR dB", *ways, "x real time"):
         table.add_column(head)

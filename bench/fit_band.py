@@ -60,12 +60,12 @@ def groups_of(path: Path) -> list[Group]:
     encoder.push(wave)
     encoder.flush()
     core, size, state = audio.resampled(wave[0], rate_hz, CORE_HZ), GROUP_FRAMES * HOP, LevelState()
-    found = []
+    coded = []
     for start in range(0, len(core), size):
         part = core[start : start + size]
         code, state = choose_gain(state, part, HOP)
-        found.append((encoder.take(-(-len(part) // HOP))[0], code))
-    return found
+        coded.append((encoder.take(-(-len(part) // HOP))[0], code))
+    return coded
 
 
 def shapes_of(groups: list[Group]) -> Floats:
@@ -95,8 +95,8 @@ def fitted(symbols: list[Ints], quarters: Floats) -> layer.BandTables:
         distances, rows = layer.level_rows(each)
         escaped = np.abs(distances) > layer.REACH
         np.add.at(levels, (rows, np.where(escaped, 2 * layer.REACH + 1, distances + layer.REACH)), 1)
-        found, rows = layer.shape_rows(each)
-        np.add.at(shapes, (rows, found), 1)
+        shape, rows = layer.shape_rows(each)
+        np.add.at(shapes, (rows, shape), 1)
     levels, shapes = levels.reshape(layer.BANDS, layer.CLASSES, -1), shapes.reshape(layer.RISES, layer.SHAPES, -1)
     arrays = {"levels": _counts(levels, 1), "shapes": _counts(shapes, 1), "quarters": quarters}
     return layer.BandTables(arrays)

@@ -39,12 +39,12 @@ def main(
         rows = [rows_of(folder / name) for name in track(names, f"reading {folder.name}")]
         held[folder.name] = _joined(rows[::10])
         fitted[folder.name] = _joined([row for index, row in enumerate(rows) if index % 10])
-    found = solve(list(fitted.values()))
-    np.savez_compressed(out, weights=found.astype("<f4"))
+    solved = solve(list(fitted.values()))
+    np.savez_compressed(out, weights=solved.astype("<f4"))
     table = Table("voice", "by all voices", "by the others", "by its own mean")
-    for name, (terms, wanted) in held.items():
+    for name, (terms, targets) in held.items():
         others = solve([each for other, each in fitted.items() if other != name])
-        errors = (wanted - terms @ found, wanted - terms @ others, wanted - fitted[name][1].mean(0))
+        errors = (targets - terms @ solved, targets - terms @ others, targets - fitted[name][1].mean(0))
         table.add_row(name, *(" ".join(f"{value:.1f}" for value in np.sqrt(np.square(e).mean(0))) for e in errors))
     wide_console().print(table)
 
@@ -66,12 +66,12 @@ def rows_of(path: Path) -> tuple[Array, Array]:
 def solve(voices: list[tuple[Array, Array]]) -> Array:
     """Ridge regression [TERMS, BANDS] in which each voice weighs the same."""
     gram = sum(terms.T @ terms / len(terms) for terms, _ in voices) / len(voices)
-    cross = sum(terms.T @ wanted / len(terms) for terms, wanted in voices) / len(voices)
+    cross = sum(terms.T @ targets / len(terms) for terms, targets in voices) / len(voices)
     return np.linalg.solve(gram + RIDGE * np.eye(len(gram)), cross)
 
 
 def _joined(rows: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    return np.concatenate([terms for terms, _ in rows]), np.concatenate([wanted for _, wanted in rows])
+    return np.concatenate([terms for terms, _ in rows]), np.concatenate([targets for _, targets in rows])
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Tally:
     memory_mb: int = 0
     loudest_peak: float = 0.0
     longest_sound_s: float = 0.0
-    told: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         """What came of more of them."""
@@ -62,7 +62,7 @@ class Tally:
         self.memory_mb = max(self.memory_mb, other.memory_mb)
         self.loudest_peak = max(self.loudest_peak, other.loudest_peak)
         self.longest_sound_s = max(self.longest_sound_s, other.longest_sound_s)
-        self.told += other.told
+        self.faults += other.faults
 
 
 class Coded:
@@ -200,13 +200,13 @@ def try_one(kind: str, work: Callable[[Counter[str]], float], name: str, tally: 
         counts[f"{kind}: refused"] += 1
     except TooSlow:
         counts["over 5 CPU s"] += 1
-        tally.told.append(f"{name}: over {SLOW_S} CPU s")
+        tally.faults.append(f"{name}: over {SLOW_S} CPU s")
     except BaseException as error:
         counts["foreign exceptions"] += 1
-        tally.told.append(f"{name}: {error!r}")
+        tally.faults.append(f"{name}: {error!r}")
     signal.setitimer(signal.ITIMER_PROF, 0)
     if counts[WRONG] > wrong:
-        tally.told.append(f"{name}: {WRONG}")
+        tally.faults.append(f"{name}: {WRONG}")
     took = time.process_time() - began
     if took > tally.slowest_cpu_s:
         tally.slowest_cpu_s, tally.slowest = took, name
@@ -261,7 +261,7 @@ def run(make: Callable[[], list], seed: int, first: int, stop: int, limit_s: flo
         if first < stop and time.monotonic() < deadline:
             word = "stuck" if stuck else f"process ended by {process.exitcode}"
             first = at.value + 1
-            yield first, Tally(Counter({"crashes": 1}), told=[f"mutant {at.value}: {word}"])
+            yield first, Tally(Counter({"crashes": 1}), faults=[f"mutant {at.value}: {word}"])
 
 
 def main(
@@ -291,7 +291,7 @@ def main(
         tally, began = Tally(), time.monotonic()
         for done, block in run(make, seed, first, first + count, limit_s):
             tally.add(block)
-            for line in block.told:
+            for line in block.faults:
                 print(line, flush=True)
             facts = {"mutants": done - first, "seed": seed, **vars(tally), "wall_s": round(time.monotonic() - began)}
             if out:

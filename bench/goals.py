@@ -42,7 +42,7 @@ def main(
     """Print the table of all systems, and the goals that one of them reaches and does not."""
     points = json.loads(results.read_text())["points"]
     points.sort(key=lambda point: (point["system"], point["target_kbps"]))
-    names = ["codec", "asked kb/s", "measured kb/s", *TITLES.values()]
+    names = ["codec", "target kb/s", "measured kb/s", *TITLES.values()]
     names += [title for name, title in HISS.items() if name in points[0]["metrics"]]
     print("| " + " | ".join(names) + " |\n|" + len(names) * "---|")
     print("\n".join(map(row, points)))

@@ -39,12 +39,12 @@ def main(
                 wave, rate_hz = audio.read(data / clip)
                 assert rate_hz == RATE_HZ, rate_hz
                 decoded, _ = codec.decode(codec.encode(wave, rate_hz, bitrate_kbps=rate, prior=prior))
-                true, found = band_db(wave[0]), band_db(decoded[0])
+                true, got = band_db(wave[0]), band_db(decoded[0])
                 loud, hisses = level_db(true), hissing(true)
-                level += (level_db(found) - loud)[hisses].tolist()
-                flat += (found.mean(1) - level_db(found) - (true.mean(1) - loud))[hisses].tolist()
+                level += (level_db(got) - loud)[hisses].tolist()
+                flat += (got.mean(1) - level_db(got) - (true.mean(1) - loud))[hisses].tolist()
                 both = hisses[1:] & hisses[:-1]
-                flicker += changes_db(found, both).tolist()
+                flicker += changes_db(got, both).tolist()
                 still += changes_db(true, both).tolist()
                 repeats += again(decoded[0], hisses, codec.config.hop_samples)
             ratio = np.mean(flicker) / np.mean(still)

@@ -21,14 +21,14 @@ def main(
     history: Annotated[Path, typer.Option(help="table to add to")] = HISTORY,
 ) -> None:
     """Add the rows of one evaluation to the history; rows of before get the columns that they lack, empty."""
-    found = json.loads(results.read_text())
-    rows = [row(point, found) for point in found["points"] if point["system"].startswith("nacre")]
+    run = json.loads(results.read_text())
+    rows = [row(point, run) for point in run["points"] if point["system"].startswith("nacre")]
     before: list[dict[str, str]] = []
     if history.exists():
         with history.open(newline="") as file:
             before = list(csv.DictReader(file))
     if unknown := sorted({name for old in before for name in old} - set(HEAD)):
-        raise SystemExit(f"{history}: column {unknown[0]}, wanted some of {', '.join(HEAD)}")
+        raise SystemExit(f"{history} has a column {unknown[0]}; the known ones are {', '.join(HEAD)}")
     with history.open("w", newline="") as file:
         writer = csv.DictWriter(file, HEAD, restval="", lineterminator="\n")
         writer.writeheader()
@@ -36,13 +36,13 @@ def main(
     print(f"{history}: {len(rows)} rows added")
 
 
-def row(point: dict, found: dict) -> dict[str, object]:
+def row(point: dict, run: dict) -> dict[str, object]:
     """One rate of one model."""
-    facts = found["facts"]
+    facts = run["facts"]
     model = point["system"].removeprefix("nacre ")
     figures = {name: f"{point['metrics'][name]['mean']:.4f}" for name in METRICS if name in point["metrics"]}
     speeds = {name: f"{point[name]:.0f}" for name in SPEEDS}
-    peaks = [peak for peak in found["memory"] if peak["system"] == point["system"]]
+    peaks = [peak for peak in run["memory"] if peak["system"] == point["system"]]
     memory = {name: f"{peak[name]:.0f}" for peak in peaks for name in MEMORY}
     return {
         "date": facts["date"].split()[0],

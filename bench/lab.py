@@ -36,8 +36,8 @@ def main(
     codec, samples = nacre.load(model), round(SECONDS * RATE_HZ)
     voices = {name: audio.read(CLIPS / f"{name}.flac")[0][0][:samples] for name in ("english", "german")}
     wave = voices["english"]
-    dirt = np.resize(audio.read(noise)[0][0], samples)
-    noisy = wave + np.float32(10 ** (-5 / 20) * wave.std() / dirt.std()) * dirt
+    hiss = np.resize(audio.read(noise)[0][0], samples)
+    noisy = wave + np.float32(10 ** (-5 / 20) * wave.std() / hiss.std()) * hiss
     holes = np.array(wave)
     for start, stop in GAPS:
         holes[round(start * RATE_HZ) : round(stop * RATE_HZ)] = 0

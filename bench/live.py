@@ -22,11 +22,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def clips_of(folder: Path, limit: int) -> dict[str, np.ndarray]:
     """Name -> wave [N], this many clips spread over all."""
-    found = {}
+    waves = {}
     for clip in find_clips(folder, limit):
         with AudioReader(folder / clip) as reader:
-            found[Path(clip).stem] = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
-    return found
+            waves[Path(clip).stem] = np.concatenate(list(mono_blocks(reader, RATE_HZ)))
+    return waves
 
 
 def live_at(codec, wave: np.ndarray, level: int, frames: int) -> tuple[int, int]:

@@ -32,19 +32,19 @@ def mutate(
     decoder = codec.live_decoder(depth_ms=40)
     wave = np.concatenate(list(looped_speech(data, seconds)))
     sent = [unpack_rtp(packet) for packet in encoder.push(wave)]
-    clean, heard, done, clock = codec.live_decoder(depth_ms=40), [], 0, 0.0
+    clean, levels, done, clock = codec.live_decoder(depth_ms=40), [], 0, 0.0
     plain = [peak_db(clean.push(pack_rtp(packet), 0.02 * at)) for at, packet in enumerate(sent)]
     loudest = max(size_db(block) for block in wave[: len(wave) // HOP * HOP].reshape(-1, HOP))
     for done in range(packets):
         clock += 0.02
         packet = pack_rtp(replace(sent[done % len(sent)], sequence=done, timestamp=HOP * done))
-        heard.append(peak_db(decoder.push(broken(packet, rng, bits) if rng.random() < 0.5 else packet, clock)))
+        levels.append(peak_db(decoder.push(broken(packet, rng, bits) if rng.random() < 0.5 else packet, clock)))
         if (done + 1) % (max(1, packets // 10)) == 0:
-            print(f"{done + 1} packets, loudest so far {max(heard):.1f} dB", flush=True)
+            print(f"{done + 1} packets, loudest so far {max(levels):.1f} dB", flush=True)
     print(f"half of them damaged: {asdict(decoder.stats)}")
-    tail = np.percentile(heard, [99, 99.9, 100]).round(1)
+    tail = np.percentile(levels, [99, 99.9, 100]).round(1)
     print(f"20 ms blocks: loudest original {loudest:.1f} dB, decoded {max(plain):.1f} dB, damaged {tail.tolist()} dB")
-    above = [sum(level > most for level in heard) for most in (loudest, max(loudest, *plain))]
+    above = [sum(level > most for level in levels) for most in (loudest, max(loudest, *plain))]
     print(f"blocks above the loudest original: {above[0]}, above the loudest that is decoded undamaged: {above[1]}")
 
 
@@ -83,7 +83,7 @@ def long(
     kbps = 6.0 if codec.bundle.rates_kbps[-1] > 6 else float(codec.bundle.rates_kbps[-1])
     encoder, decoder = codec.live_encoder(RATE_HZ, bitrate_kbps=kbps, loss=loss / 100, source=1), codec.live_decoder()
     way, flying, tick, start = arrivals(line), [], 0, time.process_time()
-    ticks, told = round(minutes * 3000), Counter()
+    ticks, counts = round(minutes * 3000), Counter()
     for wave in looped_speech(data, 60 * minutes):
         for at in range(0, len(wave) - HOP + 1, HOP):
             tick += 1
@@ -99,8 +99,10 @@ def long(
             if tick % (ticks // 10) == 0:
                 mb = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
                 print(f"{now / 60:6.1f} min: {mb:.0f} MB, packets wait {decoder.depth_ms:.0f} ms")
-    told.update({name: count for name, count in asdict(decoder.stats).items() if count})
-    print(dict(told), f"{encoder.rate_kbps:.2f} kb/s, {1000 * (time.process_time() - start) / tick:.2f} ms CPU a frame")
+    counts.update({name: count for name, count in asdict(decoder.stats).items() if count})
+    print(
+        dict(counts), f"{encoder.rate_kbps:.2f} kb/s, {1000 * (time.process_time() - start) / tick:.2f} ms CPU a frame"
+    )
 
 
 if __name__ == "__main__":

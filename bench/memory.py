@@ -31,7 +31,7 @@ def main(
     data: Annotated[Path, typer.Option(help="speech to repeat")],
     hours: Annotated[float, typer.Option(help="length of the recording")] = 2,
     model: Annotated[str, typer.Option(help="bundled model or a model folder")] = "speech-16k",
-    bitrate: Annotated[float, typer.Option(help="kb/s asked for")] = 6.0,
+    bitrate: Annotated[float, typer.Option(help="target kb/s")] = 6.0,
     folder: Annotated[Path | None, typer.Option(help="where the recording goes for the time being")] = None,
 ) -> None:
     """Run the two commands as a user would, and check that what comes back has the right length."""

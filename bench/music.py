@@ -1,6 +1,6 @@
 """Music after coding, beside Opus, AAC, MP3 and Vorbis at equal bytes: python bench/music.py CLIPS --bitrates 24,32
 
-Every other codec codes a clip at the rate asked for, by variable rate where it has any; Vorbis is searched for the
+Every other codec codes a clip at the target rate, by variable rate where it has any; Vorbis is searched for the
 quality that comes nearest. Nacre then gets the very rate that the first of them took. Rates are of packets, of nacre of
 the whole file. ViSQOL is 3.3 in audio mode, of the mean of the channels, up to 4.73. Log-mel is the mean distance of 96
 mel bands to 20 kHz in dB. SNR is signal over difference.
@@ -56,8 +56,8 @@ def main(
     rows: dict[float, dict[str, list[Row]]] = {rate: {} for rate in numbers(bitrates)}
     parts: list[str] = []
     shown: dict[str, list[tuple[str, Array]]] = {}
-    heard: Sounds = {}
-    table = Table("clip", "kb/s asked", *(f"{name}: kb/s, ViSQOL, log-mel, SNR" for name in ["nacre", *names]))
+    page_sounds: Sounds = {}
+    table = Table("clip", "target kb/s", *(f"{name}: kb/s, ViSQOL, log-mel, SNR" for name in ["nacre", *names]))
     for path in find_clips(data, None):
         wave, rate_hz = audio.read(data / path)
         if wave.shape[1] < SHORTEST_S * rate_hz:
@@ -67,32 +67,31 @@ def main(
         for rate in rows:
             made = {name: by_peer(wave, rate, *PEERS[name]) for name in names}
             limit = min(max(made[names[0]][1], 12.0), 128.0)
-            found = {"nacre": by_nacre(codec, wave, limit)} | made
-            figures = {name: (kb, *judged(wave, sound)) for name, (sound, kb) in found.items()}
+            sounds = {"nacre": by_nacre(codec, wave, limit)} | made
+            figures = {name: (kb, *judged(wave, sound)) for name, (sound, kb) in sounds.items()}
             for name, row in figures.items():
                 rows[rate].setdefault(name, []).append(row)
-            table.add_row(str(path), f"{rate:g}", *(told(row) for row in figures.values()))
-            print(path, f"{rate:g}", {name: told(row) for name, row in figures.items()}, flush=True)
+            table.add_row(str(path), f"{rate:g}", *(text_of(row) for row in figures.values()))
+            print(path, f"{rate:g}", {name: text_of(row) for name, row in figures.items()}, flush=True)
             if rate == page_kbps:
-                columns = [(f"{name}, {kb:.0f} kb/s", sound) for name, (sound, kb) in found.items()]
-                heard[str(path)] = {"original": wave} | {name: sound for name, (sound, _) in found.items()}
+                columns = [(f"{name}, {kb:.0f} kb/s", sound) for name, (sound, kb) in sounds.items()]
+                page_sounds[str(path)] = {"original": wave} | {name: sound for name, (sound, _) in sounds.items()}
                 shown[str(path)] = [("original", wave), *columns[:2]]
             if page and rate == page_kbps:
-                sounds = {"original": (wave, 0.0)} | found
-                parts.append(section(str(path), sounds, figures))
-    for rate, found_rows in rows.items():
-        means = {name: tuple(np.mean(each, 0)) for name, each in found_rows.items()}
-        table.add_row("mean", f"{rate:g}", *(told(row) for row in means.values()), style="bold")
+                parts.append(section(str(path), {"original": (wave, 0.0)} | sounds, figures))
+    for rate, by_name in rows.items():
+        means = {name: tuple(np.mean(each, 0)) for name, each in by_name.items()}
+        table.add_row("mean", f"{rate:g}", *(text_of(row) for row in means.values()), style="bold")
     wide_console().print(table)
     if blind:
-        write_blind_page(blind, f"Music at {page_kbps:g} kb/s", heard, RATE_HZ)
+        write_blind_page(blind, f"Music at {page_kbps:g} kb/s", page_sounds, RATE_HZ)
     if figure:
         draw(figure, shown)
     if page:
         page.write_text(PAGE.replace("$parts", "\n".join(parts)), "utf-8")
 
 
-def told(row: Row) -> str:
+def text_of(row: Row) -> str:
     """Figures as text."""
     return f"{row[0]:.1f}, {row[1]:.2f}, {row[2]:.2f}, {row[3]:.1f}"
 
@@ -136,10 +135,10 @@ def by_vorbis(wave: Array, rate: float) -> tuple[Array, float]:
     for _ in range(VORBIS_TRIES):
         level = (low + high) / 2  # 0 is the best
         data, empty = (_vorbis(each, level) for each in (wave, wave[:, :64]))
-        found = kbps(len(data) - len(empty), length_s)
-        low, high = (level, high) if found > rate else (low, level)
+        got = kbps(len(data) - len(empty), length_s)
+        low, high = (level, high) if got > rate else (low, level)
     decoded, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return in_time(wave, decoded.T)[:, : wave.shape[1]], found
+    return in_time(wave, decoded.T)[:, : wave.shape[1]], got
 
 
 def _vorbis(wave: Array, level: float) -> bytes:
@@ -180,9 +179,9 @@ def visqol() -> Any:
     from visqol import VisqolApi
 
     logging.getLogger("visqol").setLevel(logging.ERROR)
-    found = VisqolApi()
-    found.create(mode="audio")
-    return found
+    api = VisqolApi()
+    api.create(mode="audio")
+    return api
 
 
 @cache
@@ -192,8 +191,8 @@ def bank(bands: int = 96, top_hz: float = 20_000) -> Array:
     mel, edges = 2595 * np.log10(1 + hz / 700), np.linspace(0, 2595 * np.log10(1 + top_hz / 700), bands + 2)
     rising = (mel[:, None] - edges[:-2]) / np.diff(edges[:-1])
     falling = (edges[2:] - mel[:, None]) / np.diff(edges[1:])
-    found = np.maximum(0, np.minimum(rising, falling))
-    return found / (found.sum(0) + 1e-9)
+    bands = np.maximum(0, np.minimum(rising, falling))
+    return bands / (bands.sum(0) + 1e-9)
 
 
 def log_mel(wave: Array) -> Array:

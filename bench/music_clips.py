@@ -101,8 +101,8 @@ def synthetic() -> dict[str, np.ndarray]:
 
 
 def _level(wave: np.ndarray) -> np.ndarray:
-    found: np.ndarray = (0.7 * wave / np.abs(wave).max()).astype(np.float32)
-    return found
+    loud: np.ndarray = (0.7 * wave / np.abs(wave).max()).astype(np.float32)
+    return loud
 
 
 def _scored(name: str, programs: list[int]) -> mido.MidiFile:
@@ -113,19 +113,19 @@ def _scored(name: str, programs: list[int]) -> mido.MidiFile:
         midi.open(str(path), "wb")
         midi.write()
         midi.close()
-        found = mido.MidiFile(path)
-    for index, track in enumerate(found.tracks):
+        midi_file = mido.MidiFile(path)
+    for index, track in enumerate(midi_file.tracks):
         channel = index % 9
         kept = [each for each in track if each.type != "program_change"]
         track[:] = [each.copy(channel=channel) if hasattr(each, "channel") else each for each in kept]
         track.insert(0, mido.Message("program_change", channel=channel, program=programs[index % len(programs)]))
         track.insert(0, mido.Message("control_change", channel=channel, control=10, value=PANS[index % len(PANS)]))
-    return found
+    return midi_file
 
 
 def _struck(program: int | None, keys: list[int], gap_s: float, seed: int) -> mido.MidiFile:
-    dice, found, track = random.Random(seed), mido.MidiFile(), mido.MidiTrack()
-    found.tracks.append(track)
+    dice, midi, track = random.Random(seed), mido.MidiFile(), mido.MidiTrack()
+    midi.tracks.append(track)
     channel, ticks = (9 if program is None else 0), int(gap_s * 960)
     if program is not None:
         track.append(mido.Message("program_change", channel=channel, program=program))
@@ -134,7 +134,7 @@ def _struck(program: int | None, keys: list[int], gap_s: float, seed: int) -> mi
         rest = 0 if dice.random() < 0.15 else ticks
         track.append(mido.Message("note_on", channel=channel, note=key, velocity=loud, time=rest))
         track.append(mido.Message("note_off", channel=channel, note=key, velocity=0, time=ticks // 10))
-    return found
+    return midi
 
 
 def played(midi: mido.MidiFile, font: str) -> np.ndarray:

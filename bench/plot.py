@@ -22,16 +22,16 @@ def main(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    found = json.loads(results.read_text())
+    run = json.loads(results.read_text())
     names = metrics.split(",")
-    wanted = systems.split(",") if systems else sorted({point["system"] for point in found["points"]})
+    chosen = systems.split(",") if systems else sorted({point["system"] for point in run["points"]})
     figure, panels = pyplot.subplots(
         1, len(names), figsize=(5.5 * len(names), 4.5), layout="constrained", squeeze=False
     )
     for panel, name in zip(panels[0], names, strict=True):
-        about = found["metrics"][name]
-        for number, system in enumerate(wanted):
-            line = [point for point in found["points"] if point["system"] == system and name in point["metrics"]]
+        about = run["metrics"][name]
+        for number, system in enumerate(chosen):
+            line = [point for point in run["points"] if point["system"] == system and name in point["metrics"]]
             line.sort(key=lambda point: point["rate_kbps"])
             rates = [point["rate_kbps"] for point in line]
             means, lows, highs = ([point["metrics"][name][key] for point in line] for key in ("mean", "low", "high"))

@@ -25,7 +25,7 @@ def clip_row(clip: Path, model: str, levels: list[int]) -> np.ndarray:
     codec = load(model)
     wave, rate_hz = audio.read(clip)
     assert rate_hz == RATE_HZ, rate_hz
-    found = np.zeros((len(levels) + 1, 2, 3))
+    totals = np.zeros((len(levels) + 1, 2, 3))
     for row, level in enumerate(levels):
         sounds = []
         for column, prior in enumerate(PRIORS):
@@ -34,10 +34,10 @@ def clip_row(clip: Path, model: str, levels: list[int]) -> np.ndarray:
             data = codec.encode(wave, rate_hz, quality=quality, prior=prior)
             coded = time.process_time()
             sounds.append(codec.decode(data)[0])
-            found[row, column] = len(data), coded - started, time.process_time() - coded
+            totals[row, column] = len(data), coded - started, time.process_time() - coded
         assert np.array_equal(*sounds)
-    found[-1] = wave.shape[1] / rate_hz
-    return found
+    totals[-1] = wave.shape[1] / rate_hz
+    return totals
 
 
 def main(
@@ -51,10 +51,10 @@ def main(
     chosen = [int(level) for level in numbers(levels)]
     work = partial(clip_row, model=model, levels=chosen)
     with workers(jobs) as pool:
-        asked = [pool.submit(work, data / clip) for clip in find_clips(data, limit)]
-        total = sum(one.result() for one in track(asked, "clips"))
+        futures = [pool.submit(work, data / clip) for clip in find_clips(data, limit)]
+        total = sum(one.result() for one in track(futures, "clips"))
     seconds = total[-1, 0, 0]
-    table = Table(title=f"{len(asked)} clips, {seconds / 60:.1f} min")
+    table = Table(title=f"{len(futures)} clips, {seconds / 60:.1f} min")
     for head in ("level", "kb/s static", "kb/s context", "saved", "encode x, static and context", "decode x"):
         table.add_column(head, justify="right")
     for level, (context, static) in zip(chosen, total[:-1], strict=True):

@@ -28,7 +28,7 @@ RESAMPLES = 2000
 
 @dataclass
 class Item:
-    """A clip or piece: its label, what it must not be parted from, its features by `Asked.key` and pool."""
+    """A clip or piece: its label, what it must not be parted from, its features by `Column.key` and pool."""
 
     label: str
     group: str
@@ -37,7 +37,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Column:
     """One column of features: the sound they are of, their kind, and the rate whose quality level they are for."""
 
     sound: str
@@ -49,14 +49,14 @@ class Asked:
         return self.sound, self.kind, self.level
 
 
-def columns(rates: list[str]) -> list[Asked]:
-    plain = [Asked(sound, kind) for sound in ("original", *rates) for kind in ("mfcc", "logmel", "latent")]
-    return plain + [Asked("original", kind, rate) for rate in rates for kind in ("latent", "tokens")]
+def columns(rates: list[str]) -> list[Column]:
+    plain = [Column(sound, kind) for sound in ("original", *rates) for kind in ("mfcc", "logmel", "latent")]
+    return plain + [Column("original", kind, rate) for rate in rates for kind in ("latent", "tokens")]
 
 
-def ways(asked: Asked, pools: list[str]) -> list[str]:
+def ways(column: Column, pools: list[str]) -> list[str]:
     """The first pool for all, the others for the usual features of original sound only."""
-    return pools if (asked.sound, asked.level) == ("original", "") else pools[:1]
+    return pools if (column.sound, column.level) == ("original", "") else pools[:1]
 
 
 def corpus(data: Path) -> dict[str, list[dict[str, str]]]:
@@ -90,19 +90,19 @@ def features_of(job: tuple[str, Path, dict[str, str], str, list[str], list[str]]
     size = PIECE_SAMPLES if task == "speakers" else len(wave)
     items = []
     for start in starts:
-        found = {}
-        for asked in columns(rates):
-            piece = sounds[asked.sound][start : start + size]
-            frames = features.extract(piece, RATE_HZ, asked.kind, model=model, level=levels[asked.level])
-            for pool in ways(asked, pools):
-                found[(*asked.key, pool)] = features.pooled(frames, pool)
+        values = {}
+        for column in columns(rates):
+            piece = sounds[column.sound][start : start + size]
+            frames = features.extract(piece, RATE_HZ, column.kind, model=model, level=levels[column.level])
+            for pool in ways(column, pools):
+                values[(*column.key, pool)] = features.pooled(frames, pool)
         floor = np.percentile(mel.log_mel(wave, range_db=None), 10, axis=0)
-        items.append(Item(row["text"] if task != "speakers" else row["speaker"], row["path"], found, floor))
+        items.append(Item(row["text"] if task != "speakers" else row["speaker"], row["path"], values, floor))
     return items
 
 
 def voices(items: list[Item]) -> None:
-    """Group keyword clips by the noise behind the voice, which tells rooms and microphones but no words."""
+    """Group keyword clips by the noise behind the voice, which depends on room and microphone, not on words."""
     from sklearn.cluster import AgglomerativeClustering
     from sklearn.decomposition import PCA
 
@@ -184,13 +184,13 @@ def main(
             step = max(1, len(rows) // limit) if limit else 1
             work = [(task, data, row, model, asked_rates, asked_pools) for row in rows[::step]]
             done = track(pool.map(features_of, work, chunksize=4), task, total=len(work))
-            items[task] = [item for found in done for item in found]
+            items[task] = [item for part in done for item in part]
     voices(items["keywords"])
     lines = []
-    for asked in track(columns(asked_rates), "models"):
-        for way in ways(asked, asked_pools):
-            key = (*asked.key, way)
-            line = {"sound": asked.sound, "kind": asked.kind, "level": asked.level or "highest", "pool": way}
+    for column in track(columns(asked_rates), "models"):
+        for way in ways(column, asked_pools):
+            key = (*column.key, way)
+            line = {"sound": column.sound, "kind": column.kind, "level": column.level or "highest", "pool": way}
             for task in ("keywords", "speakers"):
                 figures = accuracy(by_folds(items[task], key), items[task], key)
                 line |= {task: figures["value"], f"{task}_interval": figures["interval"]}
@@ -201,7 +201,7 @@ def main(
         writer = csv.DictWriter(file, lines[0])
         writer.writeheader()
         writer.writerows(lines)
-    counts = ", ".join(f"{task} {len(found)} ({len({i.group for i in found})} groups)" for task, found in items.items())
+    counts = ", ".join(f"{task} {len(some)} ({len({i.group for i in some})} groups)" for task, some in items.items())
     table = Table(title=f"{model}: {counts}", caption="accuracy, accuracy, area under the ROC curve; 95 % intervals")
     for head in ("sound", "kind", "level", "pool", "keywords", "speakers", "elsewhere"):
         table.add_column(head)

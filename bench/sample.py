@@ -44,12 +44,12 @@ def levels_db(wave: np.ndarray) -> np.ndarray:
 
 def stretches(waves: list[np.ndarray], most: int) -> np.ndarray:
     """[n, STRETCH * 40] of frames in a row that are no pause, at most so many, spread evenly."""
-    found = []
+    pauses = []
     for wave in waves:
         levels = levels_db(wave)
         runs = np.lib.stride_tricks.sliding_window_view(levels, STRETCH, 0).reshape(-1, STRETCH * 40)
-        found.append(runs[runs.mean(1) > -PAUSE_DB])
-    every = np.concatenate(found).astype(np.float32)
+        pauses.append(runs[runs.mean(1) > -PAUSE_DB])
+    every = np.concatenate(pauses).astype(np.float32)
     return every[np.linspace(0, len(every) - 1, min(most, len(every))).astype(int)]
 
 
@@ -93,11 +93,11 @@ def likeness(codec, prompts: list[np.ndarray]) -> tuple[float, float, float]:
     before, after = [], []
     for seed, prompt in enumerate(prompts):
         made = sample(codec, 1.0, prompt=(prompt, RATE_HZ), seed=seed)
-        for found, part in zip((before, after), np.split(made.wave, [made.prompt_samples]), strict=True):
-            found.append(spectrum([part]))
-    drawn, heard = (np.abs(np.array(these)[:, None] - before).mean(-1) for these in (after, before))
+        for spectra, part in zip((before, after), np.split(made.wave, [made.prompt_samples]), strict=True):
+            spectra.append(spectrum([part]))
+    drawn, prompts = (np.abs(np.array(these)[:, None] - before).mean(-1) for these in (after, before))
     apart = ~np.eye(len(prompts), dtype=bool)
-    return float(np.diag(drawn).mean()), float(drawn[apart].mean()), float(heard[apart].mean())
+    return float(np.diag(drawn).mean()), float(drawn[apart].mean()), float(prompts[apart].mean())
 
 
 def main(

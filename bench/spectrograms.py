@@ -29,15 +29,15 @@ def spectrogram_db(wave: np.ndarray, window: int) -> np.ndarray:
 
 def coded(clip: np.ndarray, models: list[str], peer_names: list[str], kbps: float) -> dict[str, np.ndarray]:
     """The recording [N], and what each codec makes of it."""
-    found = {"recording": clip}
+    sounds = {"recording": clip}
     for model in models:
         codec = load(model)
         label = f"nacre {codec.bundle.fingerprint.hex()}, {kbps:g} kb/s"
-        found[label] = codec.decode(codec.encode(clip, RATE_HZ, bitrate_kbps=kbps))[0][0]
+        sounds[label] = codec.decode(codec.encode(clip, RATE_HZ, bitrate_kbps=kbps))[0][0]
     for peer in peers.choose(peer_names, []):
         result = peer.code(clip, kbps)
-        found[f"{peer.name}, {8e-3 * result.payload_bytes * RATE_HZ / len(clip):.1f} kb/s"] = result.wave
-    return found
+        sounds[f"{peer.name}, {8e-3 * result.payload_bytes * RATE_HZ / len(clip):.1f} kb/s"] = result.wave
+    return sounds
 
 
 def draw(rows: dict[str, np.ndarray], title: str, out: Path) -> None:
@@ -69,7 +69,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
     model: Annotated[list[str] | None, typer.Option(help="Model name or folder; several allowed.")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="Other codecs, as in nacre evaluate.")] = None,
-    kbps: Annotated[float, typer.Option(help="Rate asked of all.")] = 6.0,
+    kbps: Annotated[float, typer.Option(help="Target rate of all codecs.")] = 6.0,
     start: Annotated[float, typer.Option(help="Seconds to leave out before.")] = 0.3,
 ) -> None:
     """Draw clips as recorded and as coded."""
@@ -79,7 +79,7 @@ def main(
         clip = audio.resampled(wave.mean(0), rate_hz, RATE_HZ)
         rows = coded(clip, model or ["speech-16k"], peer or [], kbps)
         part = slice(round(start * RATE_HZ), round((start + 2) * RATE_HZ))
-        draw({label: found[part] for label, found in rows.items()}, path.stem, out / f"{path.stem}.jpg")
+        draw({label: sounds[part] for label, sounds in rows.items()}, path.stem, out / f"{path.stem}.jpg")
         typer.echo(out / f"{path.stem}.jpg")
 
 

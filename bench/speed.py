@@ -25,7 +25,7 @@ TARGETS = {"encode": 100, "decode": 100, "live encode": 15, "live decode": 15}
 TARGETS |= {"nacre encode": 100, "nacre decode": 100}
 START_S = 0.1  # a file so short that the command's time is its start
 TICK_S = 0.002
-HEADS = ("what", "Hz", "wall s", "CPU s", "x wall", "x CPU", "target", "slowest ms", "CPU by station")
+HEADS = ("what", "Hz", "wall s", "CPU s", "x wall", "x CPU", "target", "slowest ms", "CPU by module")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Timing:
 
 
 @contextmanager
-def stations(package: Path) -> Iterator[Counter]:
+def cpu_by_module(package: Path) -> Iterator[Counter]:
     """CPU seconds by the innermost module of `package` on the stack, sampled.
 
     A signal waits for a long call into a library to return, so a sample weighs the CPU time since the last.
@@ -72,9 +72,9 @@ def timed(work: Callable[[], object]) -> tuple[object, float, float]:
 
 
 def best(what: str, rate_hz: int, seconds: float, work: Callable[[], object], package: Path, repeats: int):
-    """-> result and the best of `repeats` timings; one more run, not timed, says which station takes it."""
+    """-> result and the best of `repeats` timings; one more run, not timed, samples the modules that take it."""
     runs = [timed(work) for _ in range(repeats)]
-    with stations(package) as parts:
+    with cpu_by_module(package) as parts:
         work()
     wall_s, cpu_s = (min(run[at] for run in runs) for at in (1, 2))
     return runs[0][0], Timing(what, rate_hz, seconds, wall_s, cpu_s, dict(parts))
@@ -166,7 +166,7 @@ def main(
     model: Annotated[str, typer.Option(help="bundled model or a model folder")] = "speech-16k",
     data: Annotated[Path | None, typer.Option(help="speech; else the package's demo clips")] = None,
     seconds: Annotated[float, typer.Option(help="length of the clip")] = 60,
-    bitrate: Annotated[float, typer.Option(help="kb/s asked for")] = 6.0,
+    bitrate: Annotated[float, typer.Option(help="target kb/s")] = 6.0,
     rates: Annotated[str, typer.Option(help="sample rates, Hz")] = "16000,48000",
     repeats: Annotated[int, typer.Option(help="the best of so many runs counts")] = 3,
 ) -> None:
@@ -178,7 +178,7 @@ def main(
     title = f"{seconds:g} s of speech at {bitrate:g} kb/s, one core (nacre ...: all cores), best of {repeats}"
     table = Table(title=title)
     for head in HEADS:
-        table.add_column(head, justify="left" if head in ("what", "CPU by station") else "right")
+        table.add_column(head, justify="left" if head in ("what", "CPU by module") else "right")
     for row in rows:
         wall_x, cpu_x = (f"{row.seconds / max(cost, 1e-9):.1f}" for cost in (row.wall_s, row.cpu_s))
         table.add_row(

@@ -45,8 +45,8 @@ class Bench:
             command, cwd=self.folder, capture_output=True, text=True, check=False, preexec_fn=set_limits, **more
         )
 
-    def told(self, done: subprocess.CompletedProcess, codes: tuple[int, ...] = (1,)) -> str:
-        """What came of it: fine where it ended in one of these codes without a traceback or half a file."""
+    def outcome(self, done: subprocess.CompletedProcess, codes: tuple[int, ...] = (1,)) -> str:
+        """The outcome, good if it ended in one of these codes without a traceback or half a file."""
         left = [path.name for path in self.folder.rglob(".nacre-*")]
         good = done.returncode in codes and "Traceback" not in done.stderr and not left
         word = done.stderr.strip().splitlines()[-1][-150:] if done.stderr.strip() else ""
@@ -55,12 +55,12 @@ class Bench:
 
 def no_room(b: Bench) -> str:
     """Files may grow to 4 kB."""
-    return b.told(b.run("encode", "a.wav", "-o", "x.nacre", limits={resource.RLIMIT_FSIZE: 4_000}))
+    return b.outcome(b.run("encode", "a.wav", "-o", "x.nacre", limits={resource.RLIMIT_FSIZE: 4_000}))
 
 
 def no_room_to_decode(b: Bench) -> str:
     """Files may grow to 500 kB."""
-    return b.told(b.run("decode", "a.nacre", "-o", "x.wav", limits={resource.RLIMIT_FSIZE: 500_000}))
+    return b.outcome(b.run("decode", "a.nacre", "-o", "x.wav", limits={resource.RLIMIT_FSIZE: 500_000}))
 
 
 def full_disk(b: Bench) -> str:
@@ -68,8 +68,8 @@ def full_disk(b: Bench) -> str:
     with mounted(b.folder / "small", "size=256k") as place:
         if place is None:
             return "not tried: needs the right to mount"
-        said = b.told(b.run("decode", "a.nacre", "-o", "small/a.wav"))
-        again = b.told(b.run("encode", "a.wav", "-o", "small/a.nacre"), (0,))
+        said = b.outcome(b.run("decode", "a.nacre", "-o", "small/a.wav"))
+        again = b.outcome(b.run("encode", "a.wav", "-o", "small/a.nacre"), (0,))
         return f"{said}; what fits is written all the same: {again}"
 
 
@@ -78,8 +78,8 @@ def read_only_folder(b: Bench) -> str:
     with mounted(b.folder / "closed", "ro") as place:
         if place is None:
             return "not tried: needs the right to mount"
-        said = b.told(b.run("encode", "a.wav", "-o", "closed/x.nacre"))
-        report = b.told(b.run("encode", "a.wav", "-o", "y.nacre", "--report", "closed/x.csv"))
+        said = b.outcome(b.run("encode", "a.wav", "-o", "closed/x.nacre"))
+        report = b.outcome(b.run("encode", "a.wav", "-o", "y.nacre", "--report", "closed/x.csv"))
         return f"{said}; {report}, sound kept: {(b.folder / 'y.nacre').is_file()}"
 
 
@@ -97,21 +97,21 @@ def mounted(place: Path, options: str) -> Iterator[Path | None]:
 
 def no_handles(b: Bench) -> str:
     """Twelve open files."""
-    return b.told(b.run("encode", "a.wav", "-o", "x.nacre", limits={resource.RLIMIT_NOFILE: 12}), (0, 1))
+    return b.outcome(b.run("encode", "a.wav", "-o", "x.nacre", limits={resource.RLIMIT_NOFILE: 12}), (0, 1))
 
 
 def little_memory(b: Bench) -> str:
     """An address space of 600 MB."""
-    return b.told(b.run("encode", "a.wav", "-o", "x.nacre", limits={resource.RLIMIT_AS: 600 * MB}), (0, 1))
+    return b.outcome(b.run("encode", "a.wav", "-o", "x.nacre", limits={resource.RLIMIT_AS: 600 * MB}), (0, 1))
 
 
 def links(b: Bench) -> str:
     """Through a link to a file and a link to nowhere; the links stay."""
     (b.folder / "l.nacre").symlink_to("real.nacre")
     (b.folder / "n.wav").symlink_to("nowhere.wav")
-    good = b.told(b.run("encode", "a.wav", "-o", "l.nacre"), (0,))
+    good = b.outcome(b.run("encode", "a.wav", "-o", "l.nacre"), (0,))
     kept = (b.folder / "l.nacre").is_symlink() and (b.folder / "real.nacre").is_file()
-    return f"{good} link kept: {kept}; " + b.told(b.run("encode", "n.wav", "-o", "x.nacre"))
+    return f"{good} link kept: {kept}; " + b.outcome(b.run("encode", "n.wav", "-o", "x.nacre"))
 
 
 def named_pipe(b: Bench) -> str:
@@ -128,7 +128,7 @@ def named_pipe(b: Bench) -> str:
     done = b.run("encode", "in.fifo", "-o", "out.fifo")
     for thread in threads:
         thread.join(20)
-    return f"{b.told(done, (0,))} {len(data[0])} bytes, {(b.folder / 'a.nacre').stat().st_size} in a file"
+    return f"{b.outcome(done, (0,))} {len(data[0])} bytes, {(b.folder / 'a.nacre').stat().st_size} in a file"
 
 
 def growing(b: Bench) -> str:
@@ -225,9 +225,9 @@ def main(model: Annotated[str, typer.Option()] = "speech-16k", only: Annotated[s
     for fault in FAULTS:
         if only in fault.__name__:
             with tempfile.TemporaryDirectory() as name:
-                found = fault(Bench(Path(name), model))
-            bad += "BAD" in found
-            print(f"{fault.__name__:18} {found}", flush=True)
+                result = fault(Bench(Path(name), model))
+            bad += "BAD" in result
+            print(f"{fault.__name__:18} {result}", flush=True)
     sys.exit(bad > 0)
 
 
