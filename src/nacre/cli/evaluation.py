@@ -23,6 +23,11 @@ from nacre.cli.app import (
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
 
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Name from `nacre models`, or a model folder; repeatable. Default: speech-16k."),
+]
+
 
 @dataclass(frozen=True)
 class Others:
@@ -125,12 +130,7 @@ class Shared:
 @with_options
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of recordings in any format and rate, with subfolders.")],
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", help="Name from `nacre models`, or a model folder; repeatable. Default: speech-16k."
-        ),
-    ] = None,
+    models: Models = None,
     bitrates: Annotated[str, typer.Option(help="Bitrates of nacre in kb/s, with commas.")] = "1.5,3,4.5,6,9",
     *,
     measured: Measured,

@@ -12,7 +12,7 @@ import typer
 from nacre.batch.messages import tell, warn
 from nacre.cli.app import Force, Model, Quiet, app
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import NacreError, UsageError
+from nacre.core.errors import NacreError, UsageError, reason
 
 if TYPE_CHECKING:
     from nacre.codec.codec import Codec
@@ -35,6 +35,13 @@ Jitter = Annotated[float, typer.Option(min=0, help="Mean of the random part of t
 Seed = Annotated[int, typer.Option(help="Random seed of losses and jitter.")]
 Depth = Annotated[float | None, typer.Option(help="How long packets wait, in ms. Default: adapted to the line.")]
 Rate = Annotated[int | None, typer.Option(help="Sample rate in Hz. Default: the model's.")]
+Figure = Annotated[
+    str | None,
+    typer.Option(metavar="OUT.png", help="Draw quality at 0 to 30 % loss. Needs nacre\\[evaluate] and nacre\\[plot]."),
+]
+Source = Annotated[
+    str, typer.Argument(metavar="IN", help="Sound file; '-' is standard input, raw 16-bit samples at --rate or a wav.")
+]
 
 stream = typer.Typer(
     help="Encode and decode live speech through pipes: raw 16-bit samples or a growing wav, and framed packets.",
@@ -101,10 +108,7 @@ def stream_decode(
 @app.command()
 def send(
     to: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where `nacre receive` listens.")],
-    source: Annotated[
-        str,
-        typer.Argument(metavar="IN", help="Sound file; '-' is standard input, raw 16-bit samples at --rate or a wav."),
-    ],
+    source: Source,
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
     expect_loss: Expect = 0.0,
@@ -200,18 +204,11 @@ def simulate(
     seed: Seed = 0,
     bitrate: Bitrate = 6.0,
     frames: Frames = 1,
-    expect_loss: Annotated[
-        float | None, typer.Option(help="Loss that the sender expects, in %. Default: as --loss.")
-    ] = None,
+    expect_loss: Annotated[float | None, typer.Option(help="Expected loss in %. Default: as --loss.")] = None,
     reach: Reach = None,
     copies: Copies = True,
     depth: Depth = None,
-    figure: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OUT.png", help="Draw quality against 0 to 30 % loss. Needs nacre\\[evaluate] and \\[plot]."
-        ),
-    ] = None,
+    figure: Figure = None,
     model: Model = DEFAULT_MODEL,
     force: Force = False,
     quiet: Quiet = False,
@@ -272,7 +269,10 @@ def echo(
     except ModuleNotFoundError as error:
         lacks = f"echo needs the package {error.name}, which is not installed"
         raise NacreError(f"{lacks}; run pip install 'nacre[web]'") from error
-    run(web.serve(load(model), *address_of(at), _telling(quiet)))
+    try:
+        run(web.serve(load(model), *address_of(at), _telling(quiet)))
+    except OSError as error:
+        raise NacreError(f"{at} cannot be used ({reason(error)}); listen at another address") from error
 
 
 def _rate(rate_hz: int | None, codec: Codec) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from nacre.codec.codec import Codec
 from nacre.codec.live import LiveEncoder, LiveSettings
 from nacre.codec.live_decoder import LiveDecoder
-from nacre.core.errors import StreamError, UsageError
+from nacre.core.errors import NacreError, StreamError, UsageError, reason
 from nacre.core.types import Array
 from nacre.core.units import kbps
 from nacre.format.live import pack_report, unpack_report
@@ -75,9 +75,12 @@ async def paced(pieces: Iterator[Array], rate_hz: int) -> AsyncIterator[Array]:
 async def send(
     codec: Codec, pieces: Iterator[Array], rate_hz: int, to: Address, settings: LiveSettings, line: Line, tell: Tell
 ) -> None:
-    """Sound as packets to an address, at the pace of speech, over a line made worse by `line`. Raises OSError."""
+    """Sound as packets to an address, at the pace of speech, over a line made worse by `line`. Raises NacreError."""
     loop, encoder, way = asyncio.get_running_loop(), codec.live_encoder_of(rate_hz, settings), arrivals(line)
-    transport, sender = await loop.create_datagram_endpoint(lambda: _Sender(encoder), remote_addr=to)
+    try:
+        transport, sender = await loop.create_datagram_endpoint(lambda: _Sender(encoder), remote_addr=to)
+    except OSError as error:
+        raise NacreError(f"{to[0]}:{to[1]} cannot be reached ({reason(error)}); check host and port") from error
     second = time.monotonic() + 1
     try:
         async for wave in paced(pieces, rate_hz):
@@ -142,12 +145,15 @@ async def receive(
 ) -> LiveDecoder:
     """Packets that come to an address as sound to `write`, until none has come for `idle_s` after the first, or Ctrl-C.
 
-    What was made up after the last packet is left out. `seconds` is the longest it listens. Raises OSError where the
-    address cannot be had.
+    What was concealed after the last packet is left out. `seconds` is the longest it listens. Raises NacreError where
+    the address is not this machine's, or in use.
     """
     decoder = codec.live_decoder(rate_hz, depth_ms=depth_ms)
     loop, start, idle = asyncio.get_running_loop(), time.monotonic(), _Idle(write)
-    transport, receiver = await loop.create_datagram_endpoint(lambda: _Receiver(decoder), local_addr=at)
+    try:
+        transport, receiver = await loop.create_datagram_endpoint(lambda: _Receiver(decoder), local_addr=at)
+    except OSError as error:
+        raise NacreError(f"{at[0]}:{at[1]} cannot be used ({reason(error)}); listen at another address") from error
     tell(f"listening at {at[0]}:{at[1]}")
     second, before = start + 1, 0
     try:
