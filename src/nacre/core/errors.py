@@ -4,20 +4,16 @@ from __future__ import annotations
 
 
 class NacreError(Exception):
-    """Base of every error nacre raises on purpose.
+    """Base of every error nacre raises on purpose: one sentence, without a full stop.
 
-    >>> print(NacreError("talk.wav", found="text", wanted="audio", next="convert it first"))
-    talk.wav: found text, wanted audio; convert it first
+    >>> print(NacreError("talk.wav is a folder; give a file, or use --recursive"))
+    talk.wav is a folder; give a file, or use --recursive
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, found: object = None, wanted: object = None, next: str = ""):
-        if isinstance(found, OSError) and found.strerror:
-            found = found.strerror  # without its number and the name, which `what` has
-        facts = [f"{name} {value}" for name, value in (("found", found), ("wanted", wanted)) if value is not None]
-        message = what + (": " + ", ".join(facts) if facts else "") + (f"; {next}" if next else "")
-        super().__init__(message)
+    def __init__(self, sentence: str):
+        super().__init__(sentence)
 
 
 class UsageError(NacreError):
