@@ -122,7 +122,7 @@ def matching(codec: Codec, data: bytes, packet: Packet) -> Packet:
         return packet
     if "symbol check" not in text:
         return packet
-    return Packet(packet.level, packet.payload, int(text.split("found ")[1][:4], 16))
+    return Packet(packet.level, packet.payload, int(text.split("check failed (")[1][:4], 16))
 
 
 # ---- files of sound

@@ -163,7 +163,7 @@ def test_report_has_a_row_for_each_file(nacre, tiny_model, tmp_path, tree, suffi
     assert int(good["bytes_out"]) == (tmp_path / "out/sub/one.nacre").stat().st_size
     lines = found.stderr.splitlines()
     assert lines[-3] == "2 of 8 failed:"
-    assert {line.split(":")[0].strip() for line in lines[-2:]} == {"in/bad.wav", "in/cut.wav"}
+    assert {line.split(" is ")[0].strip() for line in lines[-2:]} == {"in/bad.wav", "in/cut.wav"}
     assert nacre(*arguments[:-1], "r.txt").rc == 2
 
 
