@@ -29,7 +29,7 @@ SourceOf = Annotated[
 ]
 Destination = Annotated[str, typer.Option("--output", "-o", metavar="DEST", help="Folder for the shards.")]
 To = Annotated[
-    str, typer.Option(help="Form of the shards: parquet, webdataset or safetensors; encode also writes a tree.")
+    str, typer.Option(help="Form of the output: parquet, webdataset or safetensors; for encode also tree, plain files.")
 ]
 Longest = Annotated[float, typer.Option(help="Longest recording to accept, in seconds; each is held in memory.")]
 Level = Annotated[int | None, typer.Option(help="Quality level. Default: the highest without a residual layer.")]
