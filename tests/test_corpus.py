@@ -10,6 +10,7 @@ import json
 import pickle
 import random
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from nacre.codec.stream import StreamDecoder
 from nacre.core.errors import NacreError, StreamError, UsageError
 from nacre.corpus import run, shards, work
 from nacre.corpus.coders import Making
+from nacre.corpus.columns import Column
 from nacre.corpus.manifest import Manifest, read_records
 from nacre.corpus.reading import Corpus
 from nacre.corpus.recordings import InFile, Recording, shards_of
@@ -441,6 +443,35 @@ def test_tokens_and_latents_give_the_sound_back(here, to, folder, tmp_path, tiny
             else:
                 wanted, found = tiny.from_latents(tiny.latents(wave, rate_hz, 2)), tiny.from_latents(rows.frames(row))
             np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cells"),
+    [
+        ("string", ["a", None, "", "Zürich 語"]),
+        ("bytes", [b"a", b"", b"\0\xff" * 9]),
+        ("bool", [True, None, False] * 5),
+        ("int64", [1, None, -(1 << 62)]),
+        ("float64", [0.5, None, -1e300]),
+        ("int16", [-3, 4]),
+    ],
+)
+def test_columns_are_those_that_arrow_itself_makes(dtype, cells):
+    column = Column("a", dtype)
+    made, kind = shards._arrow_array(column, cells), shards._arrow_type(column)
+    made.validate(full=True)
+    assert made.equals(pa.array(cells, kind))
+    assert made.null_count == cells.count(None)
+
+
+def test_shards_are_written_without_pandas():
+    code = (
+        "import io, sys, numpy; from nacre.corpus.shards import writer_of; from nacre.corpus.columns import Column;"
+        "columns = (Column('a', 'string'), Column('b', 'int8', (None, 2)));"
+        "writer = writer_of('parquet', io.BytesIO(), columns, {}, '');"
+        "writer.add({'a': 'x', 'b': numpy.ones((1, 2))}); writer.finish(); sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_tree_is_refused_for_what_is_no_file(folder, tmp_path):
