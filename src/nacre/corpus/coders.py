@@ -74,13 +74,17 @@ class Coder:
     row: Callable[[Counted], Row]
 
 
-def coder_of(making: Making) -> Coder:
-    """A coder, with its model open."""
+def open_networks(making: Making) -> None:
+    """Open what every shard needs; else it is opened when it is needed first."""
     if making.what != "features":
         model = codec_of(making.model).model
         model.encoder_net.open()
         if making.what == "encode" and model.residual:  # refined groups are decoded, too
             model.decoder_net.open()
+
+
+def coder_of(making: Making) -> Coder:
+    """A coder; its model is loaded."""
     if making.what == "encode":
         return Coder((Column("nacre", "bytes"),), lambda sound: {"nacre": _file(making, sound)})
     return _features(making) if making.what == "features" else _frames(making)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from nacre.core.errors import AudioError, NacreError, reason
-from nacre.corpus.coders import Coder, Making, coder_of
+from nacre.corpus.coders import Coder, Making, coder_of, open_networks
 from nacre.corpus.columns import Row, columns_of, size_of
 from nacre.corpus.opening import Counted, Opener
 from nacre.corpus.recordings import Recording, Shard
@@ -55,7 +55,7 @@ _CODERS: dict[str, Coder] = {}
 
 
 def coder(making: Making) -> Coder:
-    """A coder, opened once in each process."""
+    """A coder, made once in each process."""
     if (key := repr(making)) not in _CODERS:
         _CODERS[key] = coder_of(making)
     return _CODERS[key]
@@ -64,6 +64,7 @@ def coder(making: Making) -> Coder:
 def prepare(making: Making, to: str) -> None:
     """Open and import what every shard needs."""
     coder(making)
+    open_networks(making)
     check_destination(to, making.what)
 
 
