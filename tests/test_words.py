@@ -7,7 +7,16 @@ import ast
 import pytest
 from conftest import PACKAGE
 
-ERRORS = {"NacreError", "UsageError", "AudioError", "BundleError", "StreamError", "TrainError", "PeerError"}
+ERRORS = {
+    "NacreError",
+    "UsageError",
+    "AudioError",
+    "BundleError",
+    "StreamError",
+    "TrainError",
+    "PeerError",
+    "ForeignError",
+}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
