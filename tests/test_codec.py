@@ -575,6 +575,11 @@ def test_new_encoder_keeps_the_fingerprint(tiny, model):
     assert bundles.fingerprint(tiny.config, 1, tiny.bundle.facts.values["steps"], hashes) != tiny.bundle.fingerprint
 
 
+def test_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no model, for it has no model\.json"):
+        bundles.find(tmp_path)
+
+
 @pytest.mark.parametrize("part", ["encoder.onnx", "decoder.onnx", "prior.npz"])
 def test_changed_byte_in_a_part(model, part):
     data = bytearray((model / part).read_bytes())

@@ -289,12 +289,13 @@ def sample_file(
 
 def advise_size(model: str, packet_bytes: int) -> None:
     """Warn where packets of this size are smaller than the model's lowest level needs."""
+    from nacre.codec.fixed_size import MIN_PACKET_BYTES
     from nacre.model import bundle as bundles
 
     bundle = bundles.find(model)
     seconds = bundle.config.group_samples / bundle.config.rate_hz
     least = math.ceil(float(bundle.rates_kbps[0]) * 125 * seconds)
-    if packet_bytes < least:
+    if MIN_PACKET_BYTES <= packet_bytes < least:
         text = f"packets of {packet_bytes} bytes are too small for clear speech; {bundle.name} needs {least} or more"
         warn(f"warning: {text}")
 

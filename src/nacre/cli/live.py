@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from nacre.batch.messages import tell, warn
 from nacre.cli.app import Force, Model, Quiet, app
 from nacre.core.config import DEFAULT_MODEL
-from nacre.core.errors import NacreError, UsageError, reason
+from nacre.core.errors import NacreError, UsageError
 
 if TYPE_CHECKING:
     from nacre.codec.codec import Codec
@@ -272,7 +273,8 @@ def echo(
     try:
         run(web.serve(load(model), *address_of(at), _telling(quiet)))
     except OSError as error:
-        raise NacreError(f"{at} cannot be used ({reason(error)}); listen at another address") from error
+        why = os.strerror(error.errno) if error.errno else error  # asyncio puts a sentence of its own around it
+        raise NacreError(f"{at} cannot be used ({why}); listen at another address") from error
 
 
 def _rate(rate_hz: int | None, codec: Codec) -> int:

@@ -220,12 +220,14 @@ def _inside(models: Path) -> dict[bytes, Path]:
 
 
 def find(name: str | Path) -> Bundle:
-    """A model by the name of one in the package, or by its folder."""
+    """A model by the name of one in the package, or by its folder. Raises UsageError."""
     inside = MODELS / str(name)
     if os.path.isfile(inside / "model.json"):  # False where the name is none at all, too long say
         return load(inside)
     if os.path.isfile(Path(name) / "model.json"):
         return load(Path(name))
+    if os.path.isdir(name):
+        raise UsageError(f"folder {name} holds no model, for it has no model.json; give one that nacre export made")
     known = ", ".join(path.name for path in bundled())
     advice = f"give a folder, or one that nacre models lists, such as {known}"
     raise UsageError(f"there is no such model as {name}; {advice}")
