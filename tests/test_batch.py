@@ -162,7 +162,7 @@ def test_report_has_a_row_for_each_file(nacre, tiny_model, tmp_path, tree, suffi
     assert (good["status"], float(good["seconds"]), int(good["bytes_in"])) == ("done", 0.5, 16_044)
     assert int(good["bytes_out"]) == (tmp_path / "out/sub/one.nacre").stat().st_size
     lines = found.stderr.splitlines()
-    assert lines[-3] == "2 of 8 failed:"
+    assert lines[-3] == "2 of 8 files have errors:"
     assert {line.split(" is ")[0].strip() for line in lines[-2:]} == {"in/bad.wav", "in/cut.wav"}
     assert nacre(*arguments[:-1], "r.txt").rc == 2
 

@@ -148,7 +148,7 @@ def check_many(found: Ran, folder: Path) -> None:
         "missing.wav",
         "empty.wav",
     ]
-    assert "3 of 5 failed" in found.stderr
+    assert "3 of 5 files have errors" in found.stderr
     assert "Traceback" not in found.stderr
     assert left(folder) == ["one.nacre", "two.nacre"]
 
@@ -608,7 +608,7 @@ def test_a_stop_that_a_library_makes_another_error_of_is_one_still(nacre, monkey
 
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     signal.signal(number, signal.default_int_handler)
-    monkeypatch.setattr("nacre.cli.codec.facts_of", imports)
+    monkeypatch.setattr("nacre.cli.codec.metadata_of", imports)
     found = nacre("info", "a.nacre")
     for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
         signal.signal(each, handler)

@@ -61,7 +61,7 @@ def test_silence_has_no_bits_and_is_no_damage(tiny, data):
     assert silent == [11, 12, 13, 14] or silent == [10, 11, 12, 13, 14]
     assert not seen.bits[10 * silent[0] : 10 * silent[-1] + 10].any()
     assert (seen.lost, seen.damaged) == ([], False)
-    assert seen.facts["silent or joint-stereo groups"] == f"{len(silent)}"
+    assert seen.metadata["silent or joint-stereo groups"] == f"{len(silent)}"
 
 
 def test_damage_is_placed(tiny, damaged):
@@ -71,7 +71,7 @@ def test_damage_is_placed(tiny, damaged):
     assert seen.damaged
     assert seen.groups[3].level is None
     assert not seen.bits[30:40].any()
-    assert "cut short" in seen.facts["file"]
+    assert "cut short" in seen.metadata["file"]
 
 
 @pytest.mark.parametrize("samples", [1, 100, 5000])

@@ -152,7 +152,7 @@ def read_coded(file: str) -> bytes:
     return data
 
 
-def facts_of(file: str, model: str | None) -> dict[str, Any]:
+def metadata_of(file: str, model: str | None) -> dict[str, Any]:
     """What `nacre info` shows of a file."""
     contents, codec = open_one(file, model)
     header, samples = contents.header, contents.samples
@@ -162,7 +162,7 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
     return {
         "file": file,
         "model": f"{codec.model.name} ({header.fingerprint.hex()})",
-        **_kind_facts(codec, header),
+        **_kind_metadata(codec, header),
         "duration_s": round(duration_s, 3),
         "samples": samples,
         "rate_hz": header.rate_hz,
@@ -183,11 +183,11 @@ def facts_of(file: str, model: str | None) -> dict[str, Any]:
         "truncated": contents.truncated,
         **({"tags": contents.tags} if contents.tags else {}),
         **({"modified": _date(contents.modified_s)} if contents.modified_s is not None else {}),
-        **({} if header.kind == MUSIC else _codebook_facts(cast("Codec", codec), levels)),
+        **({} if header.kind == MUSIC else _codebook_metadata(cast("Codec", codec), levels)),
     }
 
 
-def _kind_facts(codec: Codec | MusicCodec, header: Header) -> dict[str, Any]:
+def _kind_metadata(codec: Codec | MusicCodec, header: Header) -> dict[str, Any]:
     if header.kind == MUSIC:
         return {"kind": "MUSIC", "band_khz": 20}
     from nacre.codec.band import KHZ
@@ -202,7 +202,7 @@ def _date(then_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(then_s))
 
 
-def _codebook_facts(codec: Codec, levels: list[int]) -> dict[str, Any]:
+def _codebook_metadata(codec: Codec, levels: list[int]) -> dict[str, Any]:
     """Of a model with codebooks: how many this file needs, what their indices cost, how much of them is in use."""
     books = codec.bundle.facts.codebooks
     if not books:

@@ -108,7 +108,7 @@ def summary(results: list[Result], count: int, wall_s: float, word: str) -> list
     failed = [result for result in results if result.error]
     lines = [line]
     if failed:
-        lines += [f"{len(failed)} of {count} failed:", *(f"  {result.error}" for result in failed)]
+        lines += [f"{len(failed)} of {count} files have errors:", *(f"  {result.error}" for result in failed)]
     return lines
 
 

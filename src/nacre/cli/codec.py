@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nacre.batch.choice import AUTO
-from nacre.batch.coded import facts_of, file_codec_of
+from nacre.batch.coded import file_codec_of, metadata_of
 from nacre.batch.messages import complain
 from nacre.batch.run import Task, run_batch
 from nacre.batch.sources import CODED, Pair
@@ -125,15 +125,15 @@ def info(
         try:
             if source.error:
                 raise source.error
-            shown.append(facts_of(source.path, model))
+            shown.append(metadata_of(source.path, model))
         except NacreError as error:
             failed = True
             complain(error)
     if as_json and shown:
         print(json.dumps(shown[0] if len(shown) == 1 and not failed else shown, indent=1))
-    for number, facts in enumerate([] if as_json else shown):
+    for number, metadata in enumerate([] if as_json else shown):
         table = Table(box=None, show_header=False)
-        for name, value in facts.items():
+        for name, value in metadata.items():
             table.add_row(name.replace("_", " "), Text(str(value)))  # as text: a name may hold [brackets]
         print("\n" * (number > 0), end="", flush=True)
         Console(highlight=False).print(table)

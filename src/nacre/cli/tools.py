@@ -141,7 +141,7 @@ def inspect(
             seen = view.look_at_sound(codec, file, channel, bitrate_kbps=bitrate, quality=quality)
         view.write(seen, output, force)
     if not quiet:
-        for name, value in seen.facts.items():
+        for name, value in seen.metadata.items():
             tell(f"{name}: {value}")
     for start_s, stop_s in seen.lost:
         warn(f"{file}: lost {clock(start_s)} to {clock(stop_s)}")

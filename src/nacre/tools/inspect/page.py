@@ -32,7 +32,7 @@ WORDS = {
 
 
 def page(seen: Seen) -> str:
-    """One HTML file: facts, players, panels."""
+    """One HTML file: metadata, players, panels."""
     here = Path(__file__)
     sounds = {"as decoded": seen.decoded} | ({} if seen.original is None else {"original": seen.original})
     players = "".join(
@@ -40,13 +40,13 @@ def page(seen: Seen) -> str:
         for label, wave in reversed(sounds.items())
         if 0 < len(wave) <= MOST_PLAYER_S * seen.rate_hz
     )
-    facts = dict(seen.facts)
+    metadata = dict(seen.metadata)
     if seen.lost:
-        facts["lost"] = ", ".join(f"{clock(start_s)} to {clock(stop_s)}" for start_s, stop_s in seen.lost)
+        metadata["lost"] = ", ".join(f"{clock(start_s)} to {clock(stop_s)}" for start_s, stop_s in seen.lost)
     parts = {
         "style": style(),
         "script": here.with_name("page.js").read_text(encoding="utf-8"),
-        "facts": "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()),
+        "metadata": "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in metadata.items()),
         "players": players,
         "data": json.dumps(_data(seen)).replace("<", "\\u003c"),
         "name": escape(seen.name),

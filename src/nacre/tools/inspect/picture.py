@@ -50,7 +50,7 @@ def picture(seen: Seen) -> bytes:
     rows[-1, 0].set_xlabel("seconds")
     for start_s, stop_s in seen.lost[:20]:
         rows[0, 0].text((start_s + stop_s) / 2, 1.02, "lost", ha="center", transform=_across(rows[0, 0]), fontsize=8)
-    figure.suptitle(f"{seen.name}: {seen.facts['file']}", x=0.01, ha="left", color=INK)
+    figure.suptitle(f"{seen.name}: {seen.metadata['file']}", x=0.01, ha="left", color=INK)
     return _png(figure)
 
 

@@ -40,7 +40,7 @@ class Seen:
     """One channel of a file, opened."""
 
     name: str
-    facts: dict[str, str]
+    metadata: dict[str, str]
     rate_hz: int
     original: Array | None  # [N], where the input was sound
     decoded: Array  # [N]
@@ -97,10 +97,10 @@ def look(codec: Codec, contents: Contents, name: str, channel: int = 0, original
     read = stream.coder.unpack(packets, frames)
     groups = [_open(stream, *each) for each in zip(packets, frames, read, strict=True)]
     damaged = bool(stream.damage) or contents.truncated
-    facts = _facts(codec, contents, decoded.shape[-1] / stream.rate_hz, groups, damaged)
+    metadata = _metadata(codec, contents, decoded.shape[-1] / stream.rate_hz, groups, damaged)
     frame_s = config.hop_samples / config.rate_hz
     size = (config.levels, frame_s, group_s)
-    return Seen(printable(name), facts, stream.rate_hz, original, decoded, groups, lost, damaged, *size)
+    return Seen(printable(name), metadata, stream.rate_hz, original, decoded, groups, lost, damaged, *size)
 
 
 def _check_channel(channel: int, channels: int) -> None:
@@ -120,7 +120,9 @@ def _open(stream: StreamDecoder, packet: Packet | None, frames: int, held: packe
     return Group(held.level, (held.code - GAIN_ZERO) * GAIN_STEP_DB, size_bytes, bits, residual, band, latents)
 
 
-def _facts(codec: Codec, contents: Contents, duration_s: float, groups: list[Group], damaged: bool) -> dict[str, str]:
+def _metadata(
+    codec: Codec, contents: Contents, duration_s: float, groups: list[Group], damaged: bool
+) -> dict[str, str]:
     header, levels = contents.header, [group.level for group in groups if group.level is not None]
     residual = sum(float(group.residual_bits.sum()) for group in groups) / 8
     band = sum(float(group.band_bits.sum()) for group in groups) / 8
