@@ -320,6 +320,8 @@ class Sampler:
                 noise += other / np.float32(other.std() + 1e-4)
         elif kind < d.babble_probability + d.coloured_probability or not self.noises:
             noise = coloured(samples, rng)
+            if d.varied_probability and rng.random() < d.varied_probability:
+                noise = _reshaped(noise, rng)
         elif d.varied_probability and rng.random() < d.varied_probability:
             noise = self._varied(samples, rng)
         else:
@@ -344,9 +346,7 @@ class Sampler:
             one = self._noise(int(samples * factor) + 64, rng)
             one = change_speed(one, factor, samples) if factor != 1.0 else one[:samples]
             noise[: len(one)] += one * np.float32(strength / (one.std() + 1e-4))
-        if rng.random() < 0.5:
-            noise = recoloured(noise, rng)
-        return gusts(noise, rng) if rng.random() < 0.2 else noise
+        return _reshaped(noise, rng)
 
     def _other(self, samples: int, rng: np.random.Generator) -> Array:
         return excerpt(self.sources[rng.choice(len(self.sources), p=self.share)], samples, rng)
@@ -371,3 +371,10 @@ def excerpt(samples: Array, count: int, rng: np.random.Generator) -> Array:
     piece = samples[start : start + count]
     wave[: len(piece)] = piece * np.float32(1 / 32767)
     return wave
+
+
+def _reshaped(noise: Array, rng: np.random.Generator) -> Array:
+    """noise [N], perhaps of another colour, perhaps in gusts."""
+    if rng.random() < 0.5:
+        noise = recoloured(noise, rng)
+    return gusts(noise, rng) if rng.random() < 0.2 else noise
