@@ -28,7 +28,8 @@ from nacre.train import processes
 from nacre.train.data import Corpus, load_corpus
 from nacre.train.degrade import NOTHING, NoiseMixConfig, clipped
 from nacre.train.denoise_export import export_denoiser
-from nacre.train.denoise_net import DenoiseLoss, DenoiseNet, DenoiseNetConfig
+from nacre.train.denoise_loss import DenoiseLoss
+from nacre.train.denoise_net import DenoiseNet, DenoiseNetConfig
 from nacre.train.denoise_recipe import DenoiseRecipe, load_denoise_recipe
 from nacre.train.denoise_run import DenoiseRun, DenoiseTrainer, train_denoiser
 from nacre.train.loop import Sounds
@@ -37,7 +38,7 @@ from nacre.train.post.context import ContextConfig
 from nacre.train.run import CHECKPOINT
 
 SETTINGS = DenoiserConfig(320, 160)
-SMALL = DenoiseNetConfig(8, 1, ((4, 4), (4, 8), (4, 28)))
+SMALL = DenoiseNetConfig(8, 1, ((4, 4), (4, 8), (4, 28)), whole=2)
 RECIPE = DenoiseRecipe(
     "small", 12, batch=2, excerpt_s=0.5, denoiser=SETTINGS, net=SMALL, warmup_steps=5, checkpoint_steps=100
 )
@@ -305,10 +306,37 @@ def test_silence_and_noise_alone_are_learned_from_too(corpus):
     dirt = NoiseMixConfig(speechless_probability=1.0, varied_probability=1.0, coloured_probability=0.0)
     recipe = dataclasses.replace(RECIPE, degrade=NOTHING, dirt=dirt)
     trainer = trainer_of(recipe, Sounds(corpus, corpus, None))
-    noisy, clean = trainer.spectra(trainer.sampler, (1,), 3, 1.0)
+    noisy, clean = trainer.drawn(trainer.sampler, (1,), 3, 1.0)
     assert not clean.any()
     assert noisy.square().sum(2).mean((1, 2)).numpy() == pytest.approx(1, abs=0.3)
     assert np.isfinite(trainer.step()["loss"])
+
+
+def test_the_loss_hears_what_the_engine_makes(codec, speech):
+    """Masks of one give the sound back, a step later: no distance."""
+    loss = DenoiseLoss(SETTINGS, 16_000, 0.7, wave=0.02, sizes=(256, 1024))
+    wave = torch.from_numpy(speech[:16_000] / speech[:16_000].std())[None]
+    spectra = loss.spectra(wave)
+    ones = torch.stack([torch.ones_like(spectra[:, :, 0]), torch.zeros_like(spectra[:, :, 0])], 2).flatten(2)
+    torch.testing.assert_close(loss.heard(ones, spectra)[:, 160:], wave[:, :-160], atol=1e-4, rtol=1e-4)
+    assert float(loss(ones, spectra, wave)) < 1e-5
+    half = float(loss(0.5 * ones, spectra, wave))
+    assert half > 0.02 * np.log10(0.25 / 1e-3)
+    assert float(loss(0 * ones, spectra, wave)) > half
+    assert float(loss(ones, loss.spectra(0 * wave), 0 * wave)) == 0
+
+
+def test_a_run_begins_with_the_weights_of_a_smaller_one(run_folder, tmp_path):
+    """What is new adds nothing at first."""
+    plain = dataclasses.replace(RECIPE, net=dataclasses.replace(SMALL, whole=0))
+    train_denoiser(plain, PACKAGE / "clips", tmp_path / "small", quiet=True, max_steps=2)
+    small, grown = (DenoiseRun.new(recipe, torch.device("cpu")) for recipe in (plain, RECIPE))
+    for run in (small, grown):
+        run.begin_with(tmp_path / "small")
+    frames = torch.randn(1, 5, 322)
+    torch.testing.assert_close(grown.net(frames)[0], small.net(frames)[0])
+    with pytest.raises(TrainError, match="another network"):
+        small.begin_with(run_folder)
 
 
 def test_clipped_sound_keeps_its_shape():
@@ -328,7 +356,13 @@ def test_runs_in_use_and_other_networks(run_folder, tiny_model, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("kind=codec", "denoiser"), ("steps=0", "steps"), ("net.bands=[[4, 4]]", "256 bins"), ("net.bands=[[4]]", "2")],
+    [
+        ("kind=codec", "denoiser"),
+        ("steps=0", "steps"),
+        ("net.bands=[[4, 4]]", "256 bins"),
+        ("net.bands=[[4]]", "2"),
+        ("windows=[256, 40000]", "windows"),
+    ],
 )
 def test_recipes_that_cannot_be(change, message):
     with pytest.raises(TrainError, match=message):

@@ -48,7 +48,10 @@ def train(
     noise: Noise = None,
     valid: Valid = None,
     start: Annotated[
-        str | None, typer.Option("--from", help="Start from the weights of this model, a name or a folder.")
+        str | None,
+        typer.Option(
+            "--from", help="Start from the weights of this model, a name or a folder; a denoiser, of this run's folder."
+        ),
     ] = None,
     resume: Resume = False,
     max_steps: Annotated[
@@ -75,10 +78,8 @@ def train(
         path, overrides = recipes_inside.find(recipe), tuple(changes or ())
         how: Any = {"resume": resume, "max_steps": max_steps, "quiet": quiet, "processes": processes}
         if is_denoiser(read_values(path)):
-            if start:
-                raise UsageError(f"--from {start} cannot start a denoiser; leave it out, or give the recipe of a codec")
-            chosen = load_denoise_recipe(path, overrides)
-            train_denoiser(chosen, _all(data), out, _one(noise), _one(valid), **how)
+            chosen, begin_with = load_denoise_recipe(path, overrides), Path(start) if start else None
+            train_denoiser(chosen, _all(data), out, _one(noise), _one(valid), start=begin_with, **how)
             return
         begin = start_from(bundles.find(start)) if start else None
         run(load_recipe(path, overrides), _all(data), out, _one(noise), _one(valid), begin=begin, **how)

@@ -5,9 +5,8 @@
 
 Bands share the weights of their GRU (Cho et al., 2014), as sub-bands do in GTCRN (Rong et al., ICASSP 2024), and lie
 closer where hearing is finer. Across bands there is the mixing of MLP-Mixer (Tolstikhin et al., 2021) in place of
-attention: bands have their places, and two matrices are less to compute, in training too. Losses on compressed
-spectra follow Braun and Tashev, "A consolidated view of loss functions for supervised deep learning-based speech
-enhancement" (2021).
+attention: bands have their places, and two matrices are less to compute, in training too. A second GRU hears all bands
+at once, so that a block knows what kind of noise there is; its weights are used once a frame, not once a band.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nacre.core.config import DenoiserConfig
-from nacre.dsp.low_delay import windows
-from nacre.train.checks import above_zero, check
+from nacre.train.checks import above_zero, check, not_negative
 
 FAINT = 1e-6  # power of bins, over the loudest level so far, that counts as none
 START = 0.7  # of masks: a little less than nothing done
@@ -28,14 +26,19 @@ START = 0.7  # of masks: a little less than nothing done
 
 @dataclass(frozen=True)
 class DenoiseNetConfig:
-    """Sizes: `width` numbers a band, `blocks`; `bands` are pairs (how many, bins in each), from the lowest up."""
+    """Sizes: `width` numbers a band, `blocks`; `bands` are pairs (how many, bins in each), from the lowest up.
+
+    The GRU over all bands has `whole` times `width` numbers; 0 leaves it out.
+    """
 
     width: int = 24
     blocks: int = 2
     bands: tuple[tuple[int, int], ...] = ((8, 4), (8, 8), (8, 20))
+    whole: int = 0
 
     def __post_init__(self) -> None:
         check(self, "net", "a whole number above 0", above_zero, "width", "blocks")
+        check(self, "net", "0 or more", not_negative, "whole")
         fits = "pairs of an even number of bins and how many bands have it"
         check(self, "net", fits, lambda pairs: pairs and all(n > 0 < w and w % 2 == 0 for n, w in pairs), "bands")
 
@@ -80,28 +83,54 @@ class Outward(nn.Module):
         return mask.unflatten(-1, (2, self.bins)).transpose(2, 3).flatten(3)
 
 
+class Whole(nn.Module):
+    """A GRU that hears all bands at once. It adds nothing before it has learnt."""
+
+    def __init__(self, bands: int, width: int, rows: int):
+        super().__init__()
+        self.inward, self.outward = nn.Linear(bands * width, rows * width), nn.Linear(rows * width, bands * width)
+        self.cell = nn.GRU(rows * width, rows * width)
+        nn.init.zeros_(self.outward.weight)
+        nn.init.zeros_(self.outward.bias)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, T, bands, width], past [B, rows, width] -> (what to add to x, past)."""
+        heard, after = recurrent(self.cell, F.relu(self.inward(x.flatten(2))).transpose(0, 1), past.flatten(1)[None])
+        return self.outward(heard.transpose(0, 1)).unflatten(2, x.shape[2:]), after.reshape(past.shape)
+
+
 class Block(nn.Module):
     """A GRU along time, the same in all bands, then two layers across bands, the same for all numbers of a band."""
 
-    def __init__(self, bands: int, width: int):
+    def __init__(self, bands: int, width: int, whole: int):
         super().__init__()
         self.cell = nn.GRU(width, width)
         self.before, self.after = nn.LayerNorm((bands, width)), nn.LayerNorm((bands, width))
         self.up = nn.Parameter(torch.randn(2 * bands, bands) * bands**-0.5)
         self.bias = nn.Parameter(torch.zeros(2 * bands, 1))
         self.down = nn.Parameter(torch.randn(bands, 2 * bands) * (0.3 * (2 * bands) ** -0.5))
+        self.whole = Whole(bands, width, whole) if whole else None
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, bands, width], past [B, bands, width] -> (x, past)."""
+        """x [B, T, bands, width], past [B, P, width] -> (x, past)."""
         batch, _, bands, width = x.shape
         rows = x.permute(1, 0, 2, 3).flatten(1, 2)  # [T, B * bands, width]
-        state = past.reshape(1, batch * bands, width)
-        hidden, after = (
-            as_operator(self.cell, rows, state) if torch.onnx.is_in_onnx_export() else self.cell(rows, state)
-        )
+        hidden, after = recurrent(self.cell, rows, past[:, :bands].reshape(1, batch * bands, width))
         x = x + hidden.unflatten(1, (batch, bands)).permute(1, 0, 2, 3)
-        x = x + self.down @ F.relu(self.up @ self.before(x) + self.bias)
-        return self.after(x), after.reshape(batch, bands, width)
+        seen, pasts = self.before(x), [after.reshape(batch, bands, width)]
+        x = x + self.down @ F.relu(self.up @ seen + self.bias)
+        if self.whole is not None:
+            added, after = self.whole(seen, past[:, bands:])
+            x, pasts = x + added, [*pasts, after]
+        return self.after(x), torch.cat(pasts, 1)
+
+
+def recurrent(cell: nn.GRU, rows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """rows [T, R, W], state [1, R, W] -> (rows, state); in a graph the GRU is ONNX's own."""
+    if torch.onnx.is_in_onnx_export():
+        return as_operator(cell, rows, state)
+    heard, after = cell(rows, state)
+    return heard, after
 
 
 def as_operator(cell: nn.GRU, rows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +155,7 @@ class DenoiseNet(nn.Module):
     def __init__(self, net: DenoiseNetConfig, denoiser: DenoiserConfig):
         super().__init__()
         bands, first = sum(count for count, _ in net.bands), 1
-        self.blocks = nn.ModuleList(Block(bands, net.width) for _ in range(net.blocks))
+        self.blocks = nn.ModuleList(Block(bands, net.width, net.whole) for _ in range(net.blocks))
         self.inward, self.outward = nn.ModuleList(), nn.ModuleList()
         for count, bins in net.bands:
             self.inward.append(Inward(first, count, bins, denoiser.bins, net.width))
@@ -135,7 +164,7 @@ class DenoiseNet(nn.Module):
         self.bias = nn.Parameter(torch.zeros(bands, net.width))
         self.before, self.after = nn.LayerNorm((bands, net.width)), nn.LayerNorm((bands, net.width))
         self.counts = [count for count, _ in net.bands]
-        self.past_shape, self.bins = (net.blocks * bands, net.width), denoiser.bins
+        self.past_shape, self.bins = (net.blocks * (bands + net.whole), net.width), denoiser.bins
 
     def forward(self, frames: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """frames [B, T, 2 * bins], past [B, P, W] -> (masks [B, T, 2 * bins], past); real parts come first."""
@@ -159,36 +188,3 @@ def compressed(parts: Tensor) -> Tensor:
     power = parts.square().sum(-2, keepdim=True) + FAINT
     size = power.sqrt().sqrt().sqrt()
     return torch.cat([parts * (size * power.rsqrt()), size], -2)
-
-
-class DenoiseLoss(nn.Module):
-    """Distance of masked from clean spectra, compressed: `magnitude` of it of sizes, the rest of complex values."""
-
-    window: Tensor
-
-    def __init__(self, denoiser: DenoiserConfig, rate_hz: int, magnitude: float):
-        super().__init__()
-        window = torch.from_numpy(windows(denoiser.window_samples, denoiser.step_samples)[0])
-        self.register_buffer("window", window / window.square().sum().sqrt(), False)
-        self.denoiser, self.fall, self.magnitude = denoiser, denoiser.fall(rate_hz), magnitude
-
-    def spectra(self, wave: Tensor) -> Tensor:
-        """wave [B, N] -> [B, T, 2, bins]."""
-        size, step = self.denoiser.window_samples, self.denoiser.step_samples
-        spectra = torch.fft.rfft(F.pad(wave, (size - step, 0)).unfold(-1, size, step) * self.window)
-        return torch.stack([spectra.real, spectra.imag], 2)
-
-    def ready(self, spectra: Tensor) -> Tensor:
-        """What the network is given [B, T, 2 * bins]: spectra over the loudest level so far, as it falls."""
-        level = spectra.square().sum(2).mean(-1).clamp_min(1e-8).log().mul(0.5)  # [B, T]
-        slope = torch.arange(level.shape[1], device=level.device) * -torch.tensor(self.fall).log()
-        loudest = (level + slope).cummax(1).values - slope
-        return (spectra * (-loudest).exp()[..., None, None]).flatten(2)
-
-    def forward(self, masks: Tensor, noisy: Tensor, clean: Tensor) -> Tensor:
-        """masks [B, T, 2 * bins], spectra [B, T, 2, bins] -> [B]."""
-        mask, wanted = masks.unflatten(-1, (2, -1)), compressed(clean)
-        real = noisy[:, :, 0] * mask[:, :, 0] - noisy[:, :, 1] * mask[:, :, 1]
-        imag = noisy[:, :, 0] * mask[:, :, 1] + noisy[:, :, 1] * mask[:, :, 0]
-        error = (compressed(torch.stack([real, imag], 2)) - wanted).square().mean((1, 3))  # [B, 3]
-        return self.magnitude * error[:, 2] + (1 - self.magnitude) * error[:, :2].sum(1)

@@ -21,8 +21,8 @@ KIND = "denoiser"
 class DenoiseRecipe:
     """A training run of a denoiser.
 
-    Of the `batch` excerpts of a step a share `clean` has no noise: nothing is to be done to them. `magnitude` is the
-    share of the loss that looks at sizes alone.
+    Of the `batch` excerpts of a step a share `clean` has no noise: nothing is to be done to them. `magnitude`, `under`,
+    `wave` and `windows` are what `denoise_loss.DenoiseLoss` takes.
     """
 
     name: str
@@ -35,6 +35,9 @@ class DenoiseRecipe:
     balance: float = 0.5
     clean: float = 0.1
     magnitude: float = 0.7
+    under: float = 1.0
+    wave: float = 0.03
+    windows: tuple[int, ...] = (256, 512, 1024)
     learning_rate: float = 3e-3
     warmup_steps: int = 150
     decay_share: float = 0.5  # last share of the run over which the rate falls to 1 %
@@ -52,7 +55,10 @@ class DenoiseRecipe:
         one_of(self, "", (KIND,), "kind")
         check(self, "", "above 0", above_zero, "steps", "batch", "excerpt_s", "learning_rate", "rate_hz")
         check(self, "", "above 0", above_zero, "checkpoint_steps", "validate_steps")
-        check(self, "", "0 or more", not_negative, "seed", "warmup_steps", "balance")
+        check(self, "", "0 or more", not_negative, "seed", "warmup_steps", "balance", "wave", "under")
+        longest = self.samples - self.denoiser.step_samples
+        fits = f"some sizes of 8 to {longest} samples"
+        check(self, "", fits, lambda sizes: sizes and min(sizes) >= 8 and max(sizes) <= longest, "windows")
         check(self, "", "0 to 1", share, "clean", "magnitude", "decay_share", "ema_decay")
         covered = self.denoiser.bins - 1
         check(self.net, "net", f"{covered} bins in all", lambda _: self.net.bins == covered, "bands")

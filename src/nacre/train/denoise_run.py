@@ -16,10 +16,11 @@ from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
 from nacre.train.data import Data, Given, Sampler
 from nacre.train.degrade import NOTHING
-from nacre.train.denoise_net import DenoiseLoss, DenoiseNet
+from nacre.train.denoise_loss import DenoiseLoss
+from nacre.train.denoise_net import DenoiseNet
 from nacre.train.denoise_recipe import DenoiseRecipe
 from nacre.train.loop import Sounds, open_run, run_steps
-from nacre.train.run import Run, copies
+from nacre.train.run import CHECKPOINT, Run, copies, part_of, read_checkpoint
 from nacre.train.trainer import Trainer
 
 JUDGED, JUDGED_ITEMS = 1 << 30, 24  # seed and number of excerpts that validation looks at
@@ -37,6 +38,18 @@ class DenoiseRun(Run):
         torch.manual_seed(recipe.seed)
         net = DenoiseNet(recipe.net, recipe.denoiser).to(device)
         return cls(net, copies(net), [torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=0.01)])
+
+    def begin_with(self, folder: Path) -> None:
+        """Take the averaged weights of a finished run; parts that it has not stay fresh. Raises TrainError."""
+        path = folder / f"{CHECKPOINT}.safetensors"
+        weights = part_of(read_checkpoint(path)[1], "mean.")
+        try:
+            unknown = self.net.load_state_dict(weights, strict=False).unexpected_keys
+        except RuntimeError:
+            unknown = list(weights)
+        if unknown:
+            raise TrainError(f"{path} is of another network than the recipe's; compare [net] in both")
+        self.mean = copies(self.net)
 
     def prefix(self, index: int) -> str:
         """There is one optimiser, so its tensors go without a number."""
@@ -56,7 +69,8 @@ class DenoiseTrainer(Trainer):
         )
         valid = sounds.valid or sounds.speech
         self.judged = Sampler(valid, codec, NOTHING, sounds.noise, 1.0, noise_mix=recipe.dirt)
-        self.loss = DenoiseLoss(recipe.denoiser, recipe.rate_hz, recipe.magnitude).to(fabric.device)
+        how = recipe.magnitude, recipe.wave, recipe.windows, recipe.under
+        self.loss = DenoiseLoss(recipe.denoiser, recipe.rate_hz, *how).to(fabric.device)
         self.forward = fabric.setup_module(run.net)
 
     @property
@@ -65,21 +79,21 @@ class DenoiseTrainer(Trainer):
         recipe = self.recipe
         return self.run.step * self.fabric.world_size * recipe.batch * recipe.samples / recipe.rate_hz
 
-    def spectra(
+    def drawn(
         self, sampler: Sampler, seed: tuple[int, ...], items: int, share: float, first: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Noisy and clean spectra [B, T, 2, bins] of excerpts, the clean ones of unit power where there is speech."""
+        """Spectra [B, T, 2, bins] of noisy excerpts, and the clean [B, N], of unit power where there is speech."""
         drawn = sampler.draw(items, self.recipe.samples, seed, share, first)
         size = np.where(drawn.targets.std(1) > 1e-4, drawn.targets.std(1), drawn.waves.std(1)) + 1e-6
         waves = torch.from_numpy(np.stack([drawn.waves, drawn.targets]) / size[:, None].astype(np.float32))
-        noisy, clean = self.loss.spectra(waves.flatten(0, 1).to(self.fabric.device)).chunk(2)
-        return noisy, clean
+        noisy, clean = waves.to(self.fabric.device)
+        return self.loss.spectra(noisy), clean
 
     def step(self) -> dict[str, float]:
         """One step; returns the figures for the log. Raises TrainError for a run that diverged."""
         recipe, run, (optimiser,) = self.recipe, self.run, self.run.optimisers
         seed, first = (recipe.seed, run.step), self.fabric.global_rank * recipe.batch
-        noisy, clean = self.spectra(self.sampler, seed, recipe.batch, 1 - recipe.clean, first)
+        noisy, clean = self.drawn(self.sampler, seed, recipe.batch, 1 - recipe.clean, first)
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate_at(run.step)
         optimiser.zero_grad(set_to_none=True)
@@ -100,7 +114,7 @@ class DenoiseTrainer(Trainer):
         """Loss of the averaged weights over that of sound left as it is, on noisy excerpts."""
         net = DenoiseNet(self.recipe.net, self.recipe.denoiser).to(self.fabric.device)
         net.load_state_dict(self.run.mean)
-        noisy, clean = self.spectra(self.judged, (self.recipe.seed, JUDGED), JUDGED_ITEMS, 1.0)
+        noisy, clean = self.drawn(self.judged, (self.recipe.seed, JUDGED), JUDGED_ITEMS, 1.0)
         masks, _ = net(self.loss.ready(noisy))
         nothing = torch.stack([torch.ones_like(noisy[:, :, 0]), torch.zeros_like(noisy[:, :, 0])], 2).flatten(2)
         left = float(self.loss(masks, noisy, clean).mean() / self.loss(nothing, noisy, clean).mean())
@@ -118,6 +132,7 @@ def train_denoiser(
     noise: Data | None = None,
     valid: Data | None = None,
     *,
+    start: Path | None = None,
     resume: bool = False,
     max_steps: int | None = None,
     quiet: bool = False,
@@ -125,9 +140,12 @@ def train_denoiser(
 ) -> DenoiseRun:
     """Train a recipe on a folder or several into the folder `out`; `resume` goes on from its checkpoint.
 
-    Raises TrainError for a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
+    A new run begins with the weights of the run in the folder `start`, as far as that has them. Raises TrainError for
+    a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
     folders, new = (data, noise, valid), partial(DenoiseRun.new, recipe)
     run, sounds, fabric = open_run(folders, out, recipe.rate_hz, new, resume, quiet, processes)
+    if start and run.step == 0:
+        run.begin_with(start)
     run_steps(DenoiseTrainer(recipe, run, sounds, fabric), out, max_steps, quiet)
     return run
