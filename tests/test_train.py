@@ -903,6 +903,27 @@ def test_recordings_are_decoded_once(recordings, tmp_path, monkeypatch):
     assert len(decoded) == 8
 
 
+def test_a_cache_of_an_earlier_version_is_read(recordings, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    whole = load_corpus(recordings, cache, 16_000, quiet=True)
+    index = json.loads(cache.with_suffix(".json").read_text())
+    paths = [recordings / name for name in ("a/deep/er/two.flac", "a/one.wav", "b/three.wav")]
+    index["listing"] = [[str(path), path.stat().st_size] for path in paths]
+    del index["files"], index["digest"]
+    cache.with_suffix(".json").write_text(json.dumps(index))
+    monkeypatch.setattr(data_room, "_decode", None)
+    for found in (open_cache(cache), load_corpus(recordings, cache, 16_000, quiet=True)):
+        assert (found.files, found.seconds) == (3, whole.seconds)
+
+
+def test_long_recordings_wait_in_a_file(recordings, tmp_path, monkeypatch):
+    whole = load_corpus(recordings, tmp_path / "whole", 16_000, quiet=True)
+    monkeypatch.setattr(data_room, "SPOOL_BYTES", 100)
+    parts = load_corpus(recordings, tmp_path / "parts", 16_000, quiet=True)
+    for one, two in zip(whole.sources, parts.sources, strict=True):
+        np.testing.assert_array_equal(one.samples, two.samples)
+
+
 @pytest.mark.parametrize("harm", ["index", "samples", "no samples"])
 def test_a_cache_that_a_kill_left_unfinished_is_made_again(recordings, tmp_path, harm):
     cache, whole = tmp_path / "cache", load_corpus(recordings, tmp_path / "cache", 16_000, quiet=True)
