@@ -166,12 +166,14 @@ def test_graphs_equal_networks_whole_and_in_pieces(made, kind, part):
         assert forgets == (kind == "fsq")  # dense: each frame by itself
 
 
-def test_weights_of_a_gaussian_model_come_out_of_its_graphs(made, speech):
-    held = made["gaussian"]
+@pytest.mark.parametrize("kind", OWN)
+def test_the_torch_module_reads_every_kind_from_its_graphs(made, speech, kind):
+    held = made[kind]
     net, wave = NacreCodec.from_pretrained(held.folder), speech[16_000 : 16_000 + 2 * GROUP]
-    for name in held.net.quantiser.folded["encoder"] + held.net.quantiser.folded["decoder"]:
-        value = held.net.quantiser.get_parameter(name)
-        torch.testing.assert_close(net.networks.bottleneck.get_parameter(name), value, atol=1e-3, rtol=1e-3)
+    for names in held.net.quantiser.folded.values():
+        for name in names:
+            value = held.net.quantiser.get_parameter(name)
+            torch.testing.assert_close(net.networks.bottleneck.get_parameter(name), value, atol=1e-3, rtol=1e-3)
     with torch.no_grad():
         found = net(torch.from_numpy(wave[None].copy()), level=3)
     tokens, latents = held.codec.tokens(wave, 16_000, 3), held.codec.latents(wave, 16_000, 3)
