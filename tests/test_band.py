@@ -352,4 +352,4 @@ def test_commands_know_the_layer(run, tiny_model, tmp_path, wide):
     told = [run("tokens", f"{name}.nacre", "-o", f"{name}.npz", *model) for name in ("wide", "narrow")]
     assert [(done.rc, "band layer" in done.stderr) for done in told] == [(0, True), (0, False)]
     done = run("encode", "a.wav", "-o", "c.nacre", "--band", "9", *model)
-    assert (done.rc, "wanted 8, 12 or 20 kHz" in done.stderr) == (2, True)
+    assert (done.rc, "must be 8, 12 or 20 kHz" in done.stderr) == (2, True)

@@ -346,7 +346,7 @@ def test_files_that_are_damaged_of_two_channels_or_of_another_model(here, tmp_pa
     assert [row["key"] for row in Corpus(out)] == ["a.nacre", "b.nacre", "c.nacre"]
     told = {row["key"]: (row["status"], row["error"]) for row in errors(out)}
     assert told.keys() == {"b.nacre", "d.nacre", "e.nacre"}
-    assert told["b.nacre"][0] == "not all"
+    assert told["b.nacre"][0] == "incomplete"
     assert "tokens of another model, speech-16k" in told["d.nacre"][1]
     assert Corpus(out)[2]["samples"] == len(wave)
     with pytest.raises(UsageError, match=r"holds tokens, from which nothing else is made"):
@@ -514,7 +514,7 @@ def test_bad_rows_stand_in_the_table_and_not_in_the_way(here, nacre, folder, tmp
     for row, words in {1: "No such file", 2: "is empty", 3: "no samples", 4: "column label", 5: "no JSON"}.items():
         assert words in said[row]["error"], said[row]
     assert "not a sound file" in said[6]["error"]
-    assert said[7]["status"] == "not all"
+    assert said[7]["status"] == "incomplete"
     assert [row["row"] for row in Corpus(tmp_path / "out")] == [0, 7, 10, 11]
 
 

@@ -110,7 +110,7 @@ def test_archive_guide_runs_as_written(shell, tmp_path: Path) -> None:
         assert [str(path.with_suffix("")) for path in found] == names
     report = (tmp_path / "coded.csv").read_text()
     assert report.count(",done,") == 3
-    assert report.count(",not all,") == 1
+    assert report.count(",incomplete,") == 1
 
 
 @pytest.mark.slow

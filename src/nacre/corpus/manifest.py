@@ -2,7 +2,7 @@
 
 corpus.json     what was request for; a folder that was made otherwise is refused
 manifest.jsonl  a line for each whole shard, with checksum; written as they come, in order when all are there
-errors.csv      recordings that are not, or not all, in their shard
+errors.csv      recordings that are missing from their shard, or incomplete there
 runs.jsonl      a line for each run: speed, memory, how it was worked
 """
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-FAILED, PART = "failed", "not all"
+FAILED, PART = "failed", "incomplete"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A recording that is not, or not all, in its shard."""
+    """A recording that is missing from its shard, or incomplete there."""
 
     row: int
     key: str

@@ -251,9 +251,9 @@ class _Run:
             for line in summary.lines(request.making.what):
                 tell(line)
         if not summary.good:
-            not_all = f" ({summary.partial} of them not all)" if summary.partial else ""
+            incomplete = f" ({summary.partial} of them incomplete)" if summary.partial else ""
             lost = f", {summary.lost} shards not made" if summary.lost else ""
-            tell(f"{summary.failed} recordings failed{not_all}{lost}; see {request.folder}/{ERRORS}", "red")
+            tell(f"{summary.failed} recordings failed{incomplete}{lost}; see {request.folder}/{ERRORS}", "red")
 
 
 def _once(recordings: Iterator[Recording]) -> Iterator[Recording]:
