@@ -761,7 +761,7 @@ def test_names_that_are_none_get_the_nearest(change, key, near):
     kind = ("kind=rvq",) if key.startswith("quantiser") else ()
     with pytest.raises(TrainError) as caught:
         tiny_recipe(*kind, change)
-    assert str(caught.value).startswith(f"{key}: found ")
+    assert str(caught.value).startswith(f"{key} is ")
     assert str(caught.value).endswith(f"did you mean {near}?")
 
 
