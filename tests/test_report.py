@@ -55,7 +55,7 @@ def make_run(clips: tuple[str, ...] = CLIPS, rates: tuple[float, ...] = RATES) -
     scores[at] = replace(scores[at], metrics={}, failure="c2dec: crashed <badly>")
     facts = {"command": "nacre evaluate speech --peers opus,codec2", "date": "2026-01-02", "fingerprint": "00ff"}
     memory = [Memory("codec2", 6.0, 1.0, 2.4, 2.5), Memory(OURS, 6.0, 1.0, 120.0, 125.0)]
-    return Run(scores, facts, ["short.wav: 0.2 s, wanted 0.5 s"], list(clips[:2]), memory)
+    return Run(scores, facts, ["short.wav is only 0.20 s long; clips need 0.5 s or more"], list(clips[:2]), memory)
 
 
 def make_sounds(run: Run, seconds: float = 1.0) -> listening.Sounds:
@@ -147,7 +147,7 @@ def test_tables_hold_every_setting_and_failure(made):
     assert memory == [[OURS, "6", "120.0", "1", "125.0", "1"], ["codec2", "6", "2.4", "0.02", "2.5", "0.02"]]
     assert f"MB, encoding and decoding: codec2 2 and 2; {OURS} 120 and 125." in text
     assert cells(text, "Failures")[1:] == [["a/one.wav", "codec2", "3", "c2dec: crashed &lt;badly&gt;"]]
-    assert "short.wav: 0.2 s, wanted 0.5 s" in text
+    assert "short.wav is only 0.20 s long; clips need 0.5 s or more" in text
     for name, value in run.facts.items():
         assert f"<dt>{name}</dt><dd>{value}</dd>" in text
     savings = cells(text, f"Bits of {OURS} at equal quality")
