@@ -1079,7 +1079,7 @@ def test_a_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(export_room, "write_graph", lambda net, part, path, bits: path.write_bytes(b"x"))
 
     def fail(*_: object) -> None:
-        raise TrainError("tables", found="an accident")
+        raise TrainError("the tables met with an accident")
 
     monkeypatch.setattr(export_room, "fit_prior", fail)
     (tmp_path / "empty").mkdir()
