@@ -690,7 +690,7 @@ def test_swapped_graphs(model):
 
 def test_unknown_models(tmp_path):
     for name in ("no-such-model", str(tmp_path), "", "../x", "a" * 300):
-        with pytest.raises(UsageError, match="nacre models"):
+        with pytest.raises(UsageError, match=r"nacre (models|export)"):
             nacre.load(name)
 
 

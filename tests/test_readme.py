@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,11 @@ def test_command_examples_run(shell, tmp_path: Path) -> None:
 def test_two_terminals_talk(shell, tmp_path: Path) -> None:
     import soundfile
 
-    done = shell(block("call", "bash"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:  # another call may be on the default port
+        line.bind(("127.0.0.1", 0))
+        at = f"127.0.0.1:{line.getsockname()[1]}"
+    script = block("call", "bash").replace("127.0.0.1:5004 talk", f"{at} talk")
+    done = shell(script.replace("nacre receive", f"nacre receive --listen {at}"))
     assert done.returncode == 0, done.stderr
     spoken, heard, call = (soundfile.info(tmp_path / name).duration for name in ("talk.wav", "heard.wav", "call.wav"))
     assert heard == pytest.approx(spoken, abs=1e-4)
