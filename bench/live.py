@@ -14,7 +14,7 @@ import nacre
 from nacre.codec.live import LiveSettings
 from nacre.codec.stream import StreamEncoder
 from nacre.evaluate.choice import find_clips
-from nacre.evaluate.metrics import METRICS
+from nacre.evaluate.loss import Point, draw_panel
 from nacre.io.audio import AudioReader, mono_blocks
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -105,19 +105,15 @@ def curves(results: Path, out: Path, metrics: str = "plcmos,distillmos,pesq_wb")
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    points, names = json.loads(results.read_text()), metrics.split(",")
-    bursts = sorted({point["burst"] for point in points if point["loss"]})
+    points, names = [Point(**values) for values in json.loads(results.read_text())], metrics.split(",")
+    bursts = sorted({point.burst for point in points if point.loss})
     figure, panels = pyplot.subplots(
         len(bursts), len(names), figsize=(4.2 * len(names), 3 * len(bursts)), layout="constrained", squeeze=False
     )
     for row, burst in zip(panels, bursts, strict=True):
         for panel, name in zip(row, names, strict=True):
-            for number, system in enumerate(dict.fromkeys(point["system"] for point in points)):
-                line = [p for p in points if p["system"] == system and (p["burst"] == burst or not p["loss"])]
-                values = [point["figures"][name] for point in line]
-                panel.plot([100 * p["loss"] for p in line], values, "os^Dv"[number % 5] + "-", label=system)
-            panel.set(xlabel=f"packets lost, %, in bursts of {burst:g}", ylabel=METRICS[name].label)
-            panel.grid(alpha=0.3)
+            draw_panel(panel, [point for point in points if point.burst == burst or not point.loss], name)
+            panel.set_xlabel(f"packets lost, %, in bursts of {burst:g}")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(out, dpi=80)
 

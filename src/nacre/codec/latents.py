@@ -19,11 +19,11 @@ from nacre.codec.settings import Settings
 from nacre.codec.state import DecoderState, start_decoder, start_sound
 from nacre.codec.stream import StreamDecoder, StreamEncoder
 from nacre.codec.tokens import Tokens, symbols_of, token_format
-from nacre.core.errors import AudioError, UsageError
+from nacre.core.errors import UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count
 from nacre.dsp.stereo import LEFT_RIGHT
-from nacre.dsp.wave import as_sound, check_shape, mixed, pieces_of
+from nacre.dsp.wave import as_sound, check_samples, check_shape, mixed, pieces_of
 from nacre.format.file import Contents, Header, Packet
 from nacre.io.arrays import Members
 from nacre.model.model import Model
@@ -50,8 +50,7 @@ def latents_of(
     """Latents of wave [N] or [C, N], before rounding; see `Codec.latents`."""
     c, sound = model.config, as_sound(wave)
     check_shape(rate_hz, len(sound))
-    if sound.shape[1] == 0:
-        raise AudioError("wave holds no samples; give at least one")
+    check_samples(sound)
     sound = mixed(sound, mono)
     stream = _LatentEncoder(model, rate_hz, sound, model.level(level), code)
     latents, gains = np.stack([np.concatenate(rows) for rows in stream.rows]), np.array(stream.gains, np.int8)

@@ -26,7 +26,7 @@ from nacre.dsp.gain import active_level_db, is_silent
 from nacre.dsp.offset import OffsetState, without_offset
 from nacre.dsp.stereo import AUTO, SEPARATE, IntensityStereo, downmix, factor_of
 from nacre.dsp.tonality import is_tonal
-from nacre.dsp.wave import as_sound, check_shape
+from nacre.dsp.wave import as_sound, check_samples, check_shape
 from nacre.format import file as container
 from nacre.format.file import Band, Contents, Coupling, Header, Packet
 from nacre.io.audio import Resampler
@@ -186,8 +186,7 @@ class Packets(Protocol):
 
 def file_of(stream: Packets, wave: Array) -> bytes:
     """A whole file of wave [C, N] by an encoder that has had nothing yet. Raises AudioError."""
-    if wave.shape[1] == 0:
-        raise AudioError("wave holds no samples; give at least one")
+    check_samples(wave)
     file = io.BytesIO()
     writer = container.Writer(file, stream.header)
     for packet in [*stream.push(wave), *stream.flush()]:

@@ -21,11 +21,11 @@ from nacre.codec.packets import CONTEXT, PRIORS, STATIC, Group, PacketCoder
 from nacre.codec.packets import LOST as NOT_THERE
 from nacre.codec.settings import Settings
 from nacre.codec.stream import StreamDecoder, StreamEncoder, balance_of
-from nacre.core.errors import AudioError, StreamError, UsageError
+from nacre.core.errors import StreamError, UsageError
 from nacre.core.types import Array
 from nacre.core.units import ceil_div, resampled_count
 from nacre.dsp.stereo import SEPARATE
-from nacre.dsp.wave import as_sound, check_shape, mixed
+from nacre.dsp.wave import as_sound, check_samples, check_shape, mixed
 from nacre.entropy.static_prior import TOTAL
 from nacre.format.file import Contents, Coupling, Header, Packet, Writer
 from nacre.io.arrays import Members
@@ -96,8 +96,7 @@ def tokens_of(model: Model, wave: Array, rate_hz: float, level: int | None = Non
     """Tokens of wave [N] or [C, N]; see `Codec.tokens`."""
     sound = as_sound(wave)
     check_shape(rate_hz, len(sound))
-    if sound.shape[1] == 0:
-        raise AudioError("wave holds no samples; give at least one")
+    check_samples(sound)
     sound = mixed(sound, mono)
     stream = StreamEncoder(model, rate_hz, len(sound), Settings(prior=STATIC, level=model.level(level)))
     packets: list[Packet | None] = [*stream.push(sound), *stream.flush()]

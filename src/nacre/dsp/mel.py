@@ -17,6 +17,7 @@ import numpy as np
 from nacre.core.errors import AudioError, UsageError
 from nacre.core.types import Array, State
 from nacre.dsp.blas import one_thread
+from nacre.dsp.wave import check_samples
 
 LEAST_POWER = 1e-10  # librosa's amin
 BREAK_HZ, BREAK_MEL = 1000.0, 15.0  # the mel scale is straight below, logarithmic above
@@ -167,8 +168,7 @@ def _as_mono(wave: Array) -> Array:
     sound = np.asarray(wave)
     if sound.ndim != 1 or sound.dtype.kind != "f":
         raise AudioError(f"wave must hold floats of shape [N], not {sound.dtype} of shape {sound.shape}")
-    if not len(sound):
-        raise AudioError("wave holds no samples; give at least one")
+    check_samples(sound)
     if not np.isfinite(sound).all():
         raise AudioError("wave holds NaN or infinite samples; make all of them finite")
     return sound.astype(np.float32, copy=False)

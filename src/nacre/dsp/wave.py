@@ -28,6 +28,12 @@ def as_sound(wave: Array) -> Array:
     return sound
 
 
+def check_samples(sound: Array) -> None:
+    """Raise AudioError for a sound [..., N] without samples."""
+    if sound.shape[-1] == 0:
+        raise AudioError("wave holds no samples; give at least one")
+
+
 def mixed(sound: Array, mono: bool | None) -> Array:
     """sound [C, N] averaged to [1, N] if `mono`, else as it is. Raises UsageError for None and several channels, which
     might be meant as a batch."""

@@ -24,7 +24,7 @@ from nacre.evaluate import opus_encode
 from nacre.evaluate.peer import SHORTEST_LIMIT_S, Peer, fitted
 from nacre.evaluate.programs import PeerError, run_command
 from nacre.io import audio
-from nacre.link.line import Line, arrivals
+from nacre.link.line import Line, lost
 
 HERE = Path(__file__).parent
 LEAST_KBPS = 5.0  # in wide band
@@ -61,19 +61,18 @@ def call(wave: Array, bitrate_kbps: float, line: Line, enhancer: str = "nolace")
     """
     samples = np.rint(np.pad(np.clip(wave, -1, 1), (0, LOOK_AHEAD_SAMPLES)) * 32767).astype("<i2")
     sent = list(opus_encode.encode(samples.tobytes(), bitrate_kbps, libopus(), round(100 * line.loss)))
-    lost = [delay_s is None for delay_s, _ in zip(arrivals(line), sent, strict=False)]
     with tempfile.TemporaryDirectory(prefix="nacre-") as folder:
         source, target = Path(folder, "arrived"), Path(folder, "decoded.wav")
-        source.write_bytes(opus_encode.framed(len(samples), _arrived(sent, lost)))
+        source.write_bytes(opus_encode.framed(len(samples), _arrived(sent, lost(line, len(sent)))))
         run_command(_decoder(str(source), str(target), enhancer), target, SHORTEST_LIMIT_S + 20 * len(sent) / 50)
         decoded = audio.read(target)[0][0][LOOK_AHEAD_SAMPLES:]
     return fitted(decoded, len(wave)), kbps(sum(map(len, sent)), len(wave) / opus_encode.RATE_HZ)
 
 
-def _arrived(sent: list[bytes], lost: list[bool]) -> Iterator[bytes]:
+def _arrived(sent: list[bytes], gone: list[bool]) -> Iterator[bytes]:
     """What is decoded. A header without a frame makes the decoder conceal as many samples as it announces."""
     last = bytes([sent[0][0] & ~FRAME_COUNT])
-    for packet, missing in zip(sent, lost, strict=True):
+    for packet, missing in zip(sent, gone, strict=True):
         if not missing:
             last = bytes([packet[0] & ~FRAME_COUNT])
         yield last if missing else packet

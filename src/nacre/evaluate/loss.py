@@ -9,8 +9,8 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,7 +29,7 @@ from nacre.evaluate.metrics import METRICS, available, choose, pieces, require, 
 from nacre.evaluate.peer import fitted
 from nacre.io.audio import AudioReader, mono_blocks, resampled
 from nacre.io.files import Name, output_file
-from nacre.link.line import Call, Line, arrivals, call
+from nacre.link.line import Call, Line, call, lost
 
 LOSSES = (0.0, 0.05, 0.1, 0.2, 0.3)
 SHOWN = ("pesq_wb", "estoi")
@@ -68,8 +68,8 @@ def ways_of(codec: Codec, settings: LiveSettings, rate_hz: int) -> dict[str, Way
         if (key := wave.tobytes()) not in clean:
             clean[key] = call(codec, wave, rate_hz, replace(settings, loss=0.0), Line(), 0.0)
         hop, made = codec.config.hop_samples * rate_hz // codec.config.rate_hz, clean[key]
-        lost = [delay_s is None for delay_s in islice(arrivals(line), ceil_div(len(wave), hop))]
-        return np.where(np.repeat(lost, hop)[: len(wave)], np.float32(0), made.wave), made.payload_kbps
+        gone = lost(line, ceil_div(len(wave), hop))
+        return np.where(np.repeat(gone, hop)[: len(wave)], np.float32(0), made.wave), made.payload_kbps
 
     ways = {"nacre": ours(True), "nacre, no copies": ours(False), "nacre, silence for lost frames": silent}
     return ways | opus_ways(DEFAULT_KBPS if settings.bitrate_kbps is None else settings.bitrate_kbps, rate_hz)
@@ -156,6 +156,16 @@ def evaluate_loss(
     return points
 
 
+def draw_panel(panel: Any, points: Sequence[Point], name: str) -> None:
+    """A metric over loss, a line for each system, in axes of matplotlib."""
+    for system in dict.fromkeys(point.system for point in points):
+        mine = [point for point in points if point.system == system]
+        losses, values = [100 * point.loss for point in mine], [point.figures[name] for point in mine]
+        panel.plot(losses, values, marker="o", label=system)
+    panel.set(xlabel="packets lost, %", ylabel=METRICS[name].label)
+    panel.grid(alpha=0.3)
+
+
 def draw(
     codec: Codec, wave: Array, rate_hz: int, settings: LiveSettings, line: Line, target: Name, force: bool
 ) -> None:
@@ -170,12 +180,7 @@ def draw(
     points = measure(ways_of(codec, settings, at_hz), clips, at_hz, LOSSES, [line.burst], names)
     figure = Figure(figsize=(4.2 * len(names), 3.4), dpi=110, layout="constrained")
     for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for system in dict.fromkeys(point.system for point in points):
-            mine = [point for point in points if point.system == system]
-            losses, values = [100 * point.loss for point in mine], [point.figures[name] for point in mine]
-            panel.plot(losses, values, marker="o", label=system)
-        panel.set(xlabel="packets lost, %", ylabel=METRICS[name].label)
-        panel.grid(alpha=0.3)
+        draw_panel(panel, points, name)
         panel.legend(fontsize=8)
     figure.suptitle(f"{points[0].kbps:.1f} kb/s, bursts of {line.burst:g}", fontsize=10)
     with output_file(target, force) as file:

@@ -10,7 +10,7 @@ import numpy as np
 from nacre.core.errors import NacreError
 from nacre.core.types import Array
 from nacre.core.units import kbps
-from nacre.link.line import Line, arrivals
+from nacre.link.line import Line, lost
 
 RATE_HZ, FRAME, MOST_BYTES = 16_000, 320, 1275
 VOICE = 2048  # OPUS_APPLICATION_VOIP; the numbers below are from opus_defines.h too
@@ -39,7 +39,7 @@ def call(opus: ctypes.CDLL, wave: Array, bitrate_kbps: float, line: Line) -> tup
     concealment. The encoder is given the loss.
     """
     packets, lag = encoded(opus, wave, bitrate_kbps, line.loss)
-    arrived = [packet if delay is not None else None for packet, delay in zip(packets, arrivals(line), strict=False)]
+    arrived = [None if missing else packet for packet, missing in zip(packets, lost(line, len(packets)), strict=True)]
     return decoded(opus, arrived)[lag:][: len(wave)], kbps(sum(map(len, packets)), len(wave) / RATE_HZ)
 
 

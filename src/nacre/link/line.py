@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -77,6 +78,11 @@ def arrivals(line: Line) -> Iterator[float | None]:
         lost = bool(rng.random() < (enter if line.burst == 1 or not lost else stay))
         jitter = rng.exponential(line.jitter_ms) if line.jitter_ms else 0.0
         yield None if lost else (line.delay_ms + jitter) / 1000
+
+
+def lost(line: Line, packets: int) -> list[bool]:
+    """Of each of the first packets, whether it is lost."""
+    return [delay_s is None for delay_s in islice(arrivals(line), packets)]
 
 
 def call(
