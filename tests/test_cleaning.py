@@ -21,12 +21,14 @@ from nacre.core.errors import AudioError, BundleError, TrainError, UsageError
 from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.tools.denoise import denoise
-from nacre.train import codec_trainer, degrade, start
+from nacre.train import codec_trainer, start, synthetic_noise
+from nacre.train import data as data_room
 from nacre.train import export as export_room
 from nacre.train.data import Corpus, Sampler, Source, load_corpus
 from nacre.train.degrade import NoiseMixConfig
 from nacre.train.post import adapt
 from nacre.train.post.context import ContextConfig
+from nacre.train.synthetic_noise import clicks, hum, synthetic
 
 pytestmark = pytest.mark.slow
 
@@ -81,12 +83,30 @@ def test_rooms_are_no_noise(corpus):
     np.testing.assert_allclose(echo[600:], 0.4 * drawn.targets[0][:-600], atol=0.02)
 
 
-@pytest.mark.parametrize("make", [degrade.coloured, degrade.hum, degrade.clicks])
-def test_made_noise_has_unit_power(make):
-    rate = () if make is degrade.coloured else (16_000,)
-    wave = make(16_000, *rate, np.random.default_rng(3))
-    assert wave.dtype == np.float32
-    assert wave.std() == pytest.approx(1, abs=0.01)
+@pytest.mark.parametrize("make", [synthetic_noise.coloured, hum, clicks, *synthetic_noise.KINDS, synthetic])
+@pytest.mark.parametrize("samples", [700, 16_000])
+def test_made_noise_has_unit_power(make, samples):
+    rate = () if make is synthetic_noise.coloured else (16_000,)
+    for seed in range(8):
+        wave, again = (make(samples, *rate, np.random.default_rng(seed)) for _ in range(2))
+        assert wave.dtype == np.float32
+        assert wave.shape == (samples,)
+        assert wave.std() == pytest.approx(1, abs=0.01)
+        np.testing.assert_array_equal(wave, again)
+
+
+@pytest.mark.parametrize("kind", ["babble", "coloured", "synthetic"])
+def test_the_kind_of_noise_is_the_one_asked_for(kind, corpus, monkeypatch):
+    asked = []
+    monkeypatch.setattr(data_room, "synthetic", lambda n, hz, rng: asked.append("synthetic") or rng.normal(size=n))
+    monkeypatch.setattr(data_room, "coloured", lambda n, rng: asked.append("coloured") or rng.normal(size=n))
+    chances = {f"{name}_probability": float(name == kind) for name in ("babble", "coloured", "synthetic")}
+    noises = Corpus([Source("rain", np.zeros(9000, np.int16), np.array([9000]))], [], 16_000, 1)
+    mix = NoiseMixConfig((0.0, 0.0), **chances)
+    sampler = Sampler(corpus, CODEC, NOTHING, noises, 1.0, noise_mix=mix)
+    drawn = sampler.draw(3, 4000, (1,), 1.0)
+    assert asked == ([kind] * 3 if kind != "babble" else [])
+    assert np.abs(drawn.waves - drawn.targets).max(1).min() > 0  # a recording of silence would add nothing
 
 
 def test_levels_for_cleaning_begin_as_copies(corpus):

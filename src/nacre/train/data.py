@@ -31,17 +31,15 @@ from nacre.train.degrade import (
     NoiseMixConfig,
     add_noise,
     change_speed,
-    clicks,
     clipped,
-    coloured,
     gusts,
-    hum,
     in_room,
     narrow,
     recoloured,
     tilt,
     tones,
 )
+from nacre.train.synthetic_noise import clicks, coloured, hum, synthetic
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -313,19 +311,7 @@ class Sampler:
         d, samples, rate_hz, target = self.noise_mix, len(wave), self.codec.rate_hz, wave
         if self.rooms and rng.random() < d.room_probability:
             wave, target = in_room(wave, self._room(rng), rate_hz)
-        kind, noise = rng.random(), np.zeros(samples, np.float32)
-        if kind < d.babble_probability:
-            for _ in range(rng.integers(3, 7)):
-                other = self._other(samples, rng)
-                noise += other / np.float32(other.std() + 1e-4)
-        elif kind < d.babble_probability + d.coloured_probability or not self.noises:
-            noise = coloured(samples, rng)
-            if d.varied_probability and rng.random() < d.varied_probability:
-                noise = _reshaped(noise, rng)
-        elif d.varied_probability and rng.random() < d.varied_probability:
-            noise = self._varied(samples, rng)
-        else:
-            noise = self._noise(samples, rng)
+        noise = self._background(samples, rng)
         noise /= np.float32(noise.std() + 1e-9)
         if rng.random() < d.hum_probability:
             noise += np.float32(rng.uniform(0.3, 2)) * hum(samples, rate_hz, rng)
@@ -337,6 +323,25 @@ class Sampler:
         if d.clipping_probability and rng.random() < d.clipping_probability:
             wave = clipped(wave, rng.uniform(0.2, 0.8))
         return wave, target
+
+    def _background(self, samples: int, rng: np.random.Generator) -> Array:
+        """What goes on behind speech [N]."""
+        d, kind = self.noise_mix, rng.random() - self.noise_mix.babble_probability
+        if kind < 0:
+            return self._babble(samples, rng)
+        varied = bool(d.varied_probability) and rng.random() < d.varied_probability
+        made = d.coloured_probability + d.synthetic_probability
+        if kind >= made and self.noises:
+            return self._varied(samples, rng) if varied else self._noise(samples, rng)
+        lively = d.coloured_probability <= kind < made
+        noise = synthetic(samples, self.codec.rate_hz, rng) if lively else coloured(samples, rng)
+        return _reshaped(noise, rng) if varied else noise
+
+    def _babble(self, samples: int, rng: np.random.Generator) -> Array:
+        """Three to six others who speak [N], as loud as each other."""
+        others = (self._other(samples, rng) for _ in range(rng.integers(3, 7)))
+        babble: Array = np.sum([other / np.float32(other.std() + 1e-4) for other in others], 0)
+        return babble
 
     def _varied(self, samples: int, rng: np.random.Generator) -> Array:
         """Recorded noise [N] unlike the recording: few recordings must stand for all noise there is."""

@@ -81,14 +81,15 @@ def add_noise(wave: Array, noise: Array, snr_db: float) -> Array:
 class NoiseMixConfig:
     """What an excerpt is buried in where the encoder learns to clean; every probability in 0..1.
 
-    Noise is babble of other excerpts, coloured noise, or else recorded; hum, clicks and rooms come on top. Noise that
-    is `varied` gets another speed, colour and course, and company. With `clipping` the microphone was too loud; in
-    `speechless` excerpts there is noise alone, and nothing shall be left.
+    Noise is babble of other excerpts, coloured, synthetic (`synthetic_noise.KINDS`), or else recorded; hum, clicks and
+    rooms come on top. Noise that is `varied` gets another speed, colour and course, and company. With `clipping` the
+    microphone was too loud; in `speechless` excerpts there is noise alone, and nothing shall be left.
     """
 
     snr_db: tuple[float, float] = (-5.0, 20.0)
     babble_probability: float = 0.25
     coloured_probability: float = 0.25
+    synthetic_probability: float = 0.0
     hum_probability: float = 0.1
     clicks_probability: float = 0.1
     room_probability: float = 0.2
@@ -97,38 +98,12 @@ class NoiseMixConfig:
     speechless_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        chances = ("babble", "coloured", "hum", "clicks", "room", "varied", "clipping", "speechless")
+        chances = ("babble", "coloured", "synthetic", "hum", "clicks", "room", "varied", "clipping", "speechless")
         check(self, "dirt", "0 to 1", share, *(f"{name}_probability" for name in chances))
         check(self, "dirt", "a range from low to high", rising, "snr_db")
-        rest = self.babble_probability + self.coloured_probability
-        check(self, "dirt", "1 or less with coloured_probability", lambda _: rest <= 1, "babble_probability")
-
-
-def coloured(samples: int, rng: np.random.Generator) -> Array:
-    """Noise [N] of unit power whose level falls by 0 to 6 dB an octave."""
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
-    spectrum *= np.maximum(1, np.arange(len(spectrum))) ** -rng.uniform(0, 1)
-    noise: Array = np.fft.irfft(spectrum, samples).astype(np.float32)
-    return noise / np.float32(noise.std() + 1e-9)
-
-
-def hum(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
-    """Hum [N] of unit power: mains at 50 or 60 Hz and its overtones."""
-    order = np.arange(1, 9)[:, None]
-    place = np.arange(samples) * (2 * np.pi * rng.choice((50, 60)) * rng.uniform(0.995, 1.005) / rate_hz)
-    strength = rng.uniform(0, 1, (8, 1)) / order
-    wave: Array = (strength * np.sin(order * place + rng.uniform(0, 2 * np.pi, (8, 1)))).sum(0).astype(np.float32)
-    return wave / np.float32(wave.std() + 1e-9)
-
-
-def clicks(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
-    """Clicks [N] of unit power, 1 to 20 a second, a millisecond each."""
-    wave = np.zeros(samples + rate_hz // 100, np.float32)
-    decay = np.exp(-np.arange(rate_hz // 100) * (1000 / rate_hz))
-    for at in rng.integers(samples, size=1 + rng.poisson(rng.uniform(1, 20) * samples / rate_hz)):
-        burst = rng.standard_normal(len(decay)) * decay * rng.uniform(0.2, 1)
-        wave[at : at + len(decay)] += burst.astype(np.float32)
-    return wave[:samples] / np.float32(wave[:samples].std() + 1e-9)
+        kinds = self.babble_probability + self.coloured_probability + self.synthetic_probability
+        fits = "1 or less with coloured_probability and synthetic_probability"
+        check(self, "dirt", fits, lambda _: kinds <= 1, "babble_probability")
 
 
 def recoloured(wave: Array, rng: np.random.Generator) -> Array:
