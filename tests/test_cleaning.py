@@ -109,6 +109,13 @@ def test_the_kind_of_noise_is_the_one_asked_for(kind, corpus, monkeypatch):
     assert np.abs(drawn.waves - drawn.targets).max(1).min() > 0  # a recording of silence would add nothing
 
 
+def test_a_constant_stretch_of_a_recording_is_no_noise(corpus):
+    still = Corpus([Source("still", np.full(9000, 7, np.int16), np.array([9000]))], [], 16_000, 1)
+    mix = NoiseMixConfig((0.0, 0.0), 0.0, 0.0, hum_probability=0.0, clicks_probability=0.0, speechless_probability=1.0)
+    drawn = Sampler(corpus, CODEC, NOTHING, still, 1.0, noise_mix=mix).draw(2, 4000, (1,), 1.0)
+    assert np.abs(drawn.waves).max() < 1e-3
+
+
 def test_levels_for_cleaning_begin_as_copies(corpus):
     trainer = trainer_of(tiny_recipe(*CLEANING), corpus)
     for name, value in trainer.run.net.state_dict().items():

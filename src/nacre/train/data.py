@@ -48,6 +48,7 @@ Read = Callable[[], Iterator[Array]]  # one recording in blocks [N]; raises Nacr
 SUFFIXES = set(FORMATS)
 SPOOL_BYTES = 32 << 20  # of one recording in memory, the rest in a file
 ROOMS = "rir"  # the source of noise that holds responses of rooms
+FAINT = 1e-5  # below a third of a 16-bit step there is no noise
 BAND_TOP_HZ = (3400.0, 7000.0)  # where a narrow band ends
 
 
@@ -312,7 +313,8 @@ class Sampler:
         if self.rooms and rng.random() < d.room_probability:
             wave, target = in_room(wave, self._room(rng), rate_hz)
         noise = self._background(samples, rng)
-        noise /= np.float32(noise.std() + 1e-9)
+        noise -= noise.mean()  # a constant stretch of a recording would be all offset
+        noise /= np.float32(max(FAINT, noise.std()))
         if rng.random() < d.hum_probability:
             noise += np.float32(rng.uniform(0.3, 2)) * hum(samples, rate_hz, rng)
         if rng.random() < d.clicks_probability:
