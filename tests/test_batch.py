@@ -17,9 +17,11 @@ import pytest
 from conftest import HUNG_S, Ran
 
 from nacre.batch import report, sources
-from nacre.batch.sources import ANY_SOUND, CODED, find, targets
+from nacre.batch.sources import CODED, find, targets
 from nacre.core.errors import AudioError, UsageError
+from nacre.evaluate.choice import find_clips
 from nacre.io import audio, files
+from nacre.io.folders import ANY_SOUND, inside
 
 TREE = ["one.wav", "two.flac", "sub/one.wav", "sub/deep/three.ogg", "sub/deep/four.mp3", "other/two.wav"]
 
@@ -191,6 +193,18 @@ def test_links_and_loops(tmp_path, tree):
     (tree / "gone.wav").symlink_to("nowhere.wav")
     found = [str(source.place) for source in find([str(tree)], ANY_SOUND, recursive=True)]
     assert sorted(found) == sorted([*TREE[1:], "again.wav"])  # one of two names of the same file
+
+
+def test_training_and_evaluation_find_what_a_batch_finds(tmp_path):
+    names = ["a.m4a", "b.AIFF", "deep/c.webm", "d.wav"]
+    for name in [*names, "notes.txt", ".hidden.wav"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_clips(tmp_path, None) == sorted(names)
+    assert sorted(source.place.as_posix() for source in find([str(tmp_path)], ANY_SOUND, recursive=True)) == sorted(
+        names
+    )
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in map(Path, inside(tmp_path))) == sorted(names)
 
 
 def test_places_of_outputs(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 from conftest import HUNG_S, once
 
 pytest.importorskip("torch", exc_type=ImportError)
@@ -842,6 +843,16 @@ def test_sources_do_not_mix(recordings, tmp_path):
     assert (values["."], values["a"]) == ({0.3}, {0.1})
 
 
+def test_sound_of_any_suffix_is_data(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "one").mkdir(parents=True)
+    sf.write(folder / "one" / "a.AIFF", np.zeros(1600), 16_000, format="AIFF")
+    (folder / "b.m4a").write_bytes(b"no film")
+    corpus = load_corpus(folder, tmp_path / "cache", 16_000, quiet=True)
+    assert [source.name for source in corpus.sources] == ["one"]
+    assert ["b.m4a" in line for line in corpus.skipped] == [True]
+
+
 @pytest.mark.parametrize("case", ["missing", "file", "empty", "bad"])
 def test_data_that_is_none(tmp_path, case):
     folder = tmp_path / "data"
@@ -852,7 +863,7 @@ def test_data_that_is_none(tmp_path, case):
     if case == "bad":
         (folder / "a.wav").write_bytes(b"RIFF....WAVE")
         (folder / "b.flac").touch()
-    with pytest.raises(TrainError, match=rf"{folder} (is no folder|has no audio files)|can be read") as caught:
+    with pytest.raises(TrainError, match=rf"{folder} (is no folder|holds no sound files)|can be read") as caught:
         codec_trainer.train(tiny_recipe(), folder, tmp_path / "run", quiet=True)
     assert (case == "bad") == ("a.wav" in str(caught.value))
     assert not (tmp_path / "run" / "corpus.json").exists()

@@ -15,15 +15,11 @@ from pathlib import Path
 
 from nacre.core.errors import AudioError, NacreError, UsageError, reason
 from nacre.core.kinds import MAGIC
+from nacre.io.folders import ANY_SOUND, SOUND, inside
 from nacre.io.riff import OTHERS, is_riff
 from nacre.io.stdio import standard_input
 
 CODED = frozenset({".nacre"})
-SOUND = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd"})
-SOUND |= {".caf", ".w64", ".rf64", ".bw64", ".bwf", ".voc", ".spx"}
-FILMS = frozenset({".m4a", ".m4b", ".aac", ".wma", ".amr", ".awb", ".3gp", ".webm", ".mkv", ".mka", ".mp4", ".mov"})
-FILMS |= {".avi", ".ac3", ".mp2", ".ape", ".wv", ".ogv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv"}
-ANY_SOUND = SOUND | FILMS
 
 
 @dataclass(frozen=True)
@@ -62,30 +58,11 @@ def _given(inputs: Sequence[str], kinds: frozenset[str], recursive: bool) -> Ite
         if name == "-" or not os.path.isdir(name):
             yield Source(name, Path(Path(name).name))
         elif recursive:
-            yield from inside(name, kinds)
+            for path in inside(name, kinds):
+                yield Source(path, Path(os.path.relpath(path, name)), below=True)
         else:
             error = AudioError(f"{name} is a folder; give a file, or use --recursive")
             yield Source(name, Path(Path(name).name), error)
-
-
-def inside(folder: str, kinds: frozenset[str]) -> Iterator[Source]:
-    """Files of a tree, in the order of their names; links to folders are followed, but no folder is entered twice."""
-    entered: set[tuple[int, int]] = set()
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
-        state = os.stat(here)
-        if (state.st_dev, state.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(here, name)
-            if not name.startswith(".") and Path(name).suffix.lower() in kinds and os.path.isfile(path):
-                yield Source(path, Path(os.path.relpath(path, folder)), below=True)
-
-
-def _unreadable(error: OSError) -> None:
-    raise AudioError(f"folder {error.filename} cannot be read ({reason(error)}); check its permissions") from error
 
 
 def _listed(name: str) -> Iterator[Source]:

@@ -13,8 +13,9 @@ import typer
 
 from nacre.batch.messages import console, is_terminal
 from nacre.batch.run import Task, Work
-from nacre.batch.sources import ANY_SOUND, Pair, Source, find, targets
+from nacre.batch.sources import Pair, Source, find, targets
 from nacre.core.errors import TrainError, UsageError
+from nacre.io.folders import ANY_SOUND
 
 app = typer.Typer(
     help="Compress speech into very small files with variational autoencoders. Start with `nacre demo`.",

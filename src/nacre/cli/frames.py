@@ -10,7 +10,7 @@ import typer
 from nacre.batch.coded import codec_of
 from nacre.batch.frames import ARRAYS, sound_file, tokens_file
 from nacre.batch.run import run_batch
-from nacre.batch.sources import ANY_SOUND, CODED
+from nacre.batch.sources import CODED
 from nacre.cli.app import (
     AnyModel,
     AnyOutput,
@@ -21,6 +21,7 @@ from nacre.cli.app import (
 )
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
+from nacre.io.folders import ANY_SOUND
 
 
 @app.command()

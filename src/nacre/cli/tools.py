@@ -14,7 +14,7 @@ from nacre.batch.coded import codec_of, is_coded, open_coded
 from nacre.batch.extending import extend_file
 from nacre.batch.messages import tell, warn
 from nacre.batch.run import Task, run_batch
-from nacre.batch.sources import ANY_SOUND, CODED, Pair, find, targets
+from nacre.batch.sources import CODED, Pair, find, targets
 from nacre.batch.tasks import (
     conceal_file,
     denoise_file,
@@ -40,6 +40,7 @@ from nacre.cli.app import (
 from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
 from nacre.core.units import clock
+from nacre.io.folders import ANY_SOUND
 
 
 @app.command()

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nacre.batch.sources import ANY_SOUND, CODED, inside
+from nacre.batch.sources import CODED
 from nacre.core.errors import UsageError
 from nacre.corpus.recordings import InFile, Place, Recording, Unreadable, Value
+from nacre.io.folders import ANY_SOUND, inside
 
 SOUND_COLUMNS = (
     "audio",
@@ -126,13 +127,13 @@ def open_source(path: str, wanted: Wanted) -> Source:
             return make(held, path, wanted)
     if wanted.audio or wanted.key or wanted.keep:
         raise UsageError(f"{path} is a folder of files, without columns; leave out --audio, --key and --keep")
-    kinds = ANY_SOUND if any(True for _ in inside(path, ANY_SOUND)) else CODED  # files beside what they were made of
+    kinds = ANY_SOUND if any(True for _ in inside(path)) else CODED  # files beside what they were made of
     return Source("folder", path, {}, lambda: _files(path, kinds))
 
 
 def _files(folder: str, kinds: frozenset[str]) -> Iterator[Found]:
-    for item in inside(folder, kinds):
-        yield Found(item.place.as_posix(), InFile(item.path), size_of(item.path))
+    for path in inside(folder, kinds):
+        yield Found(Path(os.path.relpath(path, folder)).as_posix(), InFile(path), size_of(path))
 
 
 def size_of(path: str) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from nacre.batch.sources import ANY_SOUND, CODED
+from nacre.batch.sources import CODED
 from nacre.core.errors import UsageError, reason
 from nacre.corpus.recordings import InTar, Unreadable
 from nacre.corpus.sources import Found, Source, Wanted, check_kept, type_of
+from nacre.io.folders import ANY_SOUND
 
 MOST_TEXT_BYTES = 1 << 20  # of a member that is kept
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nacre.batch.sources import ANY_SOUND, inside
 from nacre.core.errors import AudioError, NacreError, reason
 from nacre.core.types import Array
 from nacre.corpus.opening import Opener
 from nacre.corpus.recordings import Recording
 from nacre.corpus.sources import Source, Wanted, open_source
 from nacre.io.audio import mono_blocks
+from nacre.io.folders import inside
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SourceRecordings:
 def training_data(path: Path) -> Path | SourceRecordings:
     """A folder that has sound files, or nothing, as it is; else the source that it is. Raises UsageError."""
     folder = path.is_dir()
-    if not path.exists() or (folder and any(True for _ in inside(str(path), ANY_SOUND))):
+    if not path.exists() or (folder and any(True for _ in inside(path))):
         return path
     source = open_source(os.path.abspath(path), Wanted())
     return SourceRecordings(source) if not folder or any(True for _ in source.read()) else path

@@ -15,10 +15,9 @@ from nacre.core.errors import AudioError, UsageError
 from nacre.evaluate import peers
 from nacre.evaluate.metrics import METRICS
 from nacre.evaluate.work import Plan, System
-from nacre.io import audio
+from nacre.io.folders import inside
 from nacre.model import bundle as bundles
 
-SUFFIXES = {*audio.FORMATS, ".aiff", ".aif"}
 DISTRIBUTIONS = {"visqol": "visqol-python"}  # where the module has another name than its package
 USUAL_PEERS = ("opus", "codec2", "speex")  # as far as they are on the machine
 
@@ -106,10 +105,9 @@ def find_clips(folder: Path, limit: int | None) -> list[str]:
     """Sound files below `folder` by path; with a limit, that many spread evenly over all of them."""
     if not folder.is_dir():
         raise AudioError(f"{folder} is not a folder; give a folder of recordings")
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    clips = sorted(path.relative_to(folder).as_posix() for path in files)
+    clips = sorted(Path(path).relative_to(folder).as_posix() for path in inside(folder))
     if not clips:
-        raise AudioError(f"folder {folder} holds no sound files; give one with {', '.join(sorted(SUFFIXES))}")
+        raise AudioError(f"folder {folder} holds no sound files; give one of recordings")
     return clips if limit is None or limit >= len(clips) else spread(clips, limit)
 
 

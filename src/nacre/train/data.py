@@ -25,7 +25,8 @@ from nacre.core.config import CodecConfig
 from nacre.core.errors import NacreError, TrainError, reason
 from nacre.core.units import db_to_gain
 from nacre.dsp.gain import gain_for, gain_of
-from nacre.io.audio import FORMATS, AudioReader, mono_blocks
+from nacre.io.audio import AudioReader, mono_blocks
+from nacre.io.folders import inside
 from nacre.train.degrade import (
     DegradeConfig,
     NoiseMixConfig,
@@ -45,7 +46,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 Read = Callable[[], Iterator[Array]]  # one recording in blocks [N]; raises NacreError
 
-SUFFIXES = set(FORMATS)
 SPOOL_BYTES = 32 << 20  # of one recording in memory, the rest in a file
 ROOMS = "rir"  # the source of noise that holds responses of rooms
 FAINT = 1e-5  # below a third of a 16-bit step there is no noise
@@ -153,9 +153,9 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     """Every sound file below a folder, and the source that it is of."""
     if not folder.is_dir():
         raise TrainError(f"{folder} is no folder; give one of recordings")
-    paths = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    paths = [Path(path) for path in inside(folder)]
     if not paths:
-        raise TrainError(f"{folder} has no audio files, which end in {', '.join(sorted(SUFFIXES))}")
+        raise TrainError(f"{folder} holds no sound files; give a folder of recordings")
     return [(_source(path, folder), path) for path in paths]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.signal import lfilter
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -103,8 +102,9 @@ def texture(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
 
 def _course(samples: int, rate_hz: int, rng: np.random.Generator, mean: float, depth: float, pace_hz: float) -> Array:
     """What wanders [N] about `mean`, by `depth` as a logarithm, as often as `pace_hz` allows."""
-    count, pole = int(samples / rate_hz * 4 * pace_hz) + 4, np.exp(-0.5)
-    slow = lfilter([np.sqrt(1 - pole**2)], [1, -pole], rng.standard_normal(count))
+    count, weights = int(samples / rate_hz * 4 * pace_hz) + 4, np.exp(-0.5 * np.arange(12))
+    steps = rng.standard_normal(count + len(weights) - 1)
+    slow = np.convolve(steps, weights / np.sqrt(np.square(weights).sum()), "valid")
     course: Array = mean * np.exp(depth * np.interp(np.linspace(0, count - 1, samples), np.arange(count), slow))
     return course
 
