@@ -11,13 +11,14 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nacre.core.config import CodecConfig
 from nacre.model.runtime import Network
 from nacre.torch.graph import fill
+from nacre.train.denoise_net import recurrent
 from nacre.train.eight_bit import PAIR, SMALLEST, WEIGHTS, weights
-from nacre.train.export import write_graph
+from nacre.train.export import write_graph, write_module
 from nacre.train.nets.blocks import NetConfig
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.start import read_graph
@@ -139,3 +140,31 @@ def test_all_forms_have_the_same_weights_in_the_same_order(net, graphs, tmp_path
             np.testing.assert_allclose(found, wanted, atol=np.abs(wanted).max() / 100)
     sizes = [path.stat().st_size for path in (tmp_path / "plain.onnx", tmp_path / "half.onnx", graphs["decoder"])]
     assert sizes == sorted(sizes, reverse=True)
+
+
+class Remembering(nn.Module):
+    """A denoiser's kinds of matrices: a GRU's, one a frame, one for each of some bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.linear = nn.GRU(40, 40), nn.Linear(40, 40)
+        self.bands = nn.Parameter(torch.randn(4, 10, 40) * torch.logspace(-3, 0, 40))
+
+    def forward(self, frames: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        heard, after = recurrent(self.cell, self.linear(frames).transpose(0, 1), past)
+        return torch.einsum("tnk,nkc->tnc", heard[:, 0].unflatten(1, (4, 10)), self.bands)[None].flatten(2), after
+
+
+def test_matrices_stored_in_bytes_are_near_and_small(tmp_path):
+    torch.manual_seed(3)
+    net = Remembering().eval()
+    example = {"frames": torch.randn(1, 7, 40), "past": torch.zeros(1, 1, 40)}
+    found = []
+    for bits in (16, 8):
+        write_module(net, example, tmp_path / f"{bits}.onnx", stored_bits=bits)
+        graph = Network(tmp_path / f"{bits}.onnx", levels=False)
+        found.append(graph.step(example["frames"][0].numpy(), None, graph.start())[0])
+    np.testing.assert_allclose(found[1], found[0], atol=0.02 * np.abs(found[0]).max())
+    assert not np.array_equal(*found)
+    whole, small = ((tmp_path / f"{bits}.onnx").stat().st_size for bits in (16, 8))
+    assert small < 0.7 * whole

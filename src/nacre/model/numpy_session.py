@@ -126,6 +126,7 @@ OPS: dict[str, Op] = {
     "Unsqueeze": lambda x, a: np.expand_dims(x[0], tuple(x[1])),
     "Where": lambda x, a: np.where(x[0], x[1], x[2]),
 }
+STORED = ("Cast", "Mul")  # of constants: how weights are kept in a file
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,9 @@ class Session:
         self._constants: dict[str, Any] = {"": None} | graph.constants | bytes_as_floats
         self._nodes = []
         for node in graph.nodes:
-            if node.op == "Cast" and node.inputs[0] in self._constants:
-                self._constants[node.outputs[0]] = OPS["Cast"]([self._constants[node.inputs[0]]], node.attributes)
+            if node.op in STORED and all(name in self._constants for name in node.inputs):
+                given = [self._constants[name] for name in node.inputs]
+                self._constants[node.outputs[0]] = OPS[node.op](given, node.attributes)
             else:
                 self._nodes.append(node)
 

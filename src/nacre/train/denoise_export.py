@@ -67,4 +67,4 @@ def write_denoiser(net: DenoiseNet, path: Path) -> None:
     """The network as an ONNX graph: (frames [1, T, 2 * bins], past [1, P, W]) -> (masks, past)."""
     net = net.eval().cpu()
     example = {"frames": torch.randn(1, 7, 2 * net.bins), "past": torch.zeros(1, *net.past_shape)}
-    write_module(net, example, path)
+    write_module(net, example, path, stored_bits=8)

@@ -40,6 +40,7 @@ TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts 
 TALKATIVE = ("onnxscript", "torch.onnx")  # logs
 BITS = 8  # of weights, unless others are asked for
 LARGE = 1024  # tensors of at least so many numbers are stored as float16
+TINY = 1e-12  # scale of a row of zeros, which must not be 0
 
 
 class _Step(nn.Module):
@@ -82,8 +83,13 @@ def write_graph(net: CodecNet, part: str, path: Path, bits: int = BITS) -> None:
     write_module(step, example, path, bits)
 
 
-def write_module(module: nn.Module, example: dict[str, Tensor], path: Path, bits: int = 16) -> None:
-    """A module of named inputs as an ONNX graph of two outputs; the first input has any number of frames, axis 1."""
+def write_module(
+    module: nn.Module, example: dict[str, Tensor], path: Path, bits: int = 16, stored_bits: int = 16
+) -> None:
+    """A module of named inputs as an ONNX graph of two outputs; the first input has any number of frames, axis 1.
+
+    With `stored_bits` 8, matrices that `bits` leaves alone are a byte a weight in the file, and float32 once loaded.
+    """
     frames = torch.export.Dim("frames", min=1, max=4096)
     with hushed():
         program = torch.onnx.export(
@@ -99,6 +105,8 @@ def write_module(module: nn.Module, example: dict[str, Tensor], path: Path, bits
     model = program.model_proto
     if bits == 8:
         eight_bit(model)
+    if stored_bits == 8:
+        _quarter(model.graph)
     if bits < 32:
         _halve(model.graph)
     del model.metadata_props[:]
@@ -126,17 +134,40 @@ def hushed() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
+def _quarter(graph: Any) -> None:
+    """Store large float32 matrices as int8 and a scale a row or a column, whichever errs less; see `_halve`."""
+    nodes, scales = [], []
+    for tensor in _large(graph, 2):
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        ways = [(np.abs(values).max(axis, keepdims=True) / 127 + TINY).astype(np.float32) for axis in (-1, -2)]
+        scale = min(ways, key=lambda scale: float(np.square(np.rint(values / scale) * scale - values).sum()))
+        tensor.CopyFrom(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), name + "_bytes"))
+        scales.append(numpy_helper.from_array(scale, name + "_scale"))
+        nodes.append(helper.make_node("Cast", [name + "_bytes"], [name + "_whole"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [name + "_whole", name + "_scale"], [name]))
+    graph.initializer.extend(scales)
+    _first(graph, nodes)
+
+
 def _halve(graph: Any) -> None:
     """Store large float32 tensors as float16 followed by a cast, which runs once when the graph is loaded."""
     casts = []
-    for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < LARGE:
-            continue
-        name = tensor.name
+    for tensor in _large(graph):
+        name, values = tensor.name, numpy_helper.to_array(tensor)
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))
         casts.append(helper.make_node("Cast", [name + "_half"], [name], name + "_cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
+    _first(graph, casts)
+
+
+def _large(graph: Any, dims: int = 0) -> list[Any]:
+    """Its large float32 tensors of so many axes at least."""
+    floats = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    return [tensor for tensor in floats if math.prod(tensor.dims) >= LARGE and len(tensor.dims) >= dims]
+
+
+def _first(graph: Any, nodes: list[Any]) -> None:
+    """Put nodes before all that a graph has."""
+    nodes = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
 
