@@ -326,17 +326,27 @@ def test_the_loss_hears_what_the_engine_makes(codec, speech):
     assert float(loss(ones, loss.spectra(0 * wave), 0 * wave)) == 0
 
 
-def test_a_run_begins_with_the_weights_of_a_smaller_one(run_folder, tmp_path):
-    """What is new adds nothing at first."""
-    plain = dataclasses.replace(RECIPE, net=dataclasses.replace(SMALL, whole=0))
+@pytest.mark.parametrize("whole", [0, SMALL.whole])
+def test_a_run_begins_with_the_weights_of_a_smaller_one(run_folder, tmp_path, whole):
+    """What is new adds nothing at first, and learns."""
+    plain, more = (
+        dataclasses.replace(RECIPE, net=dataclasses.replace(SMALL, whole=n)) for n in (whole, SMALL.whole + 2)
+    )
     train_denoiser(plain, PACKAGE / "clips", tmp_path / "small", quiet=True, max_steps=2)
-    small, grown = (DenoiseRun.new(recipe, torch.device("cpu")) for recipe in (plain, RECIPE))
+    small, grown = (DenoiseRun.new(recipe, torch.device("cpu")) for recipe in (plain, more))
     for run in (small, grown):
         run.begin_with(tmp_path / "small")
     frames = torch.randn(1, 5, 322)
-    torch.testing.assert_close(grown.net(frames)[0], small.net(frames)[0])
+    masks, _ = grown.net(frames)
+    torch.testing.assert_close(masks, small.net(frames)[0])
+    masks.square().sum().backward()
+    assert all(block.whole.outward.weight.grad.abs().amax(0).min() > 0 for block in grown.net.blocks)
+
+
+def test_a_run_cannot_begin_with_a_larger_network(run_folder):
+    plain = dataclasses.replace(RECIPE, net=dataclasses.replace(SMALL, whole=0))
     with pytest.raises(TrainError, match="another network"):
-        small.begin_with(run_folder)
+        DenoiseRun.new(plain, torch.device("cpu")).begin_with(run_folder)
 
 
 def test_clipped_sound_keeps_its_shape():

@@ -98,6 +98,22 @@ class Whole(nn.Module):
         heard, after = recurrent(self.cell, F.relu(self.inward(x.flatten(2))).transpose(0, 1), past.flatten(1)[None])
         return self.outward(heard.transpose(0, 1)).unflatten(2, x.shape[2:]), after.reshape(past.shape)
 
+    def grown(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a smaller one at this size: what is new hears all, and nothing hears it yet."""
+        own, old = {name: value.clone() for name, value in self.state_dict().items()}, len(weights["inward.weight"])
+        for name, value in weights.items():
+            if name.startswith("cell.weight"):
+                gates = own[name].unflatten(0, (3, -1))
+                gates[:, :old] = 0
+                gates[:, :old, :old] = value.unflatten(0, (3, -1))
+            elif name.startswith("cell.bias"):
+                own[name].unflatten(0, (3, -1))[:, :old] = value.unflatten(0, (3, -1))
+            elif name == "outward.weight":
+                own[name] = torch.cat([value, torch.zeros_like(own[name][:, old:])], 1)
+            else:
+                own[name][: len(value)] = value
+        return own
+
 
 class Block(nn.Module):
     """A GRU along time, the same in all bands, then two layers across bands, the same for all numbers of a band."""

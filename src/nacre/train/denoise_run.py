@@ -17,7 +17,7 @@ from nacre.core.errors import TrainError
 from nacre.train.data import Data, Given, Sampler
 from nacre.train.degrade import NOTHING
 from nacre.train.denoise_loss import DenoiseLoss
-from nacre.train.denoise_net import DenoiseNet
+from nacre.train.denoise_net import DenoiseNet, Whole
 from nacre.train.denoise_recipe import DenoiseRecipe
 from nacre.train.loop import Sounds, open_run, run_steps
 from nacre.train.run import CHECKPOINT, Run, copies, part_of, read_checkpoint
@@ -41,9 +41,16 @@ class DenoiseRun(Run):
         return cls(net, copies(net), [torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=0.01)])
 
     def begin_with(self, folder: Path) -> None:
-        """Take the averaged weights of a finished run; parts that it has not stay fresh. Raises TrainError."""
+        """Take the averaged weights of a finished run, perhaps of a network with a smaller GRU over all bands, or none.
+
+        What that has not stays fresh and adds nothing at first. Raises TrainError.
+        """
         path = folder / f"{CHECKPOINT}.safetensors"
         weights = part_of(read_checkpoint(path)[1], "mean.")
+        for name, part in self.net.named_modules():
+            smaller = part_of(weights, f"{name}.") if isinstance(part, Whole) else {}
+            if smaller and len(smaller["inward.weight"]) < part.inward.out_features:
+                weights |= {f"{name}.{key}": value for key, value in part.grown(smaller).items()}
         try:
             unknown = self.net.load_state_dict(weights, strict=False).unexpected_keys
         except RuntimeError:
