@@ -197,7 +197,8 @@ def test_the_card_tells_of_the_denoiser_once(run_folder, model, tmp_path):
     text = (again.folder / "README.md").read_text()
     assert text.count("## Denoiser") == 1
     assert "12 steps" in text
-    assert again.facts.values["denoiser"]["training"]["steps"] == 12
+    made = again.facts.values["denoiser"]["training"]
+    assert (made["steps"], made["audio_seconds_seen"]) == (12, 12 * 2 * 0.5)
     assert again.part("denoiser.onnx").read_bytes() == (model / "denoiser.onnx").read_bytes()
 
 

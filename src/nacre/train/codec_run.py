@@ -61,7 +61,6 @@ class CodecRun(Run):
     control: RateControl = field(kw_only=True)
     adversary: Adversary = field(kw_only=True)
     stage: int = -1
-    seconds_seen: float = 0.0
 
     def enter(self, index: int) -> None:
         """Start a stage: freeze what it does not train, new optimisers."""
@@ -80,14 +79,13 @@ class CodecRun(Run):
 
     def facts(self) -> dict[str, Any]:
         """How far the run has come."""
-        return {"step": self.step, "stage": self.stage, "seconds_seen": self.seconds_seen}
+        return super().facts() | {"stage": self.stage}
 
     def restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take what `facts` and `extras` gave."""
         self.control.log_weight = tensors["control"]
         if learned := part_of(tensors, "adversary."):
             self.adversary.load_state_dict(learned)
-        self.seconds_seen = facts["seconds_seen"]
 
     def begin(self, facts: dict[str, Any], path: Path) -> None:
         """Go on in the stage of a checkpoint. Raises TrainError where the recipe has another at that step."""

@@ -110,11 +110,6 @@ class CodecTrainer(Trainer):
         codec = self.recipe.codec
         return round(self.recipe.data.excerpt_s * float(codec.frame_rate_hz)) * codec.hop_samples
 
-    @property
-    def seconds_seen(self) -> float:
-        """Length of all excerpts so far."""
-        return self.run.seconds_seen
-
     def step(self) -> dict[str, float]:
         """One optimisation step over all processes; returns the figures for the log. Raises TrainError."""
         recipe, run, fabric = self.recipe, self.run, self.fabric

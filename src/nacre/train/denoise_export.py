@@ -48,9 +48,8 @@ def export_denoiser(folder: Path, base: str | Path, out: Path, name: str | None 
 def _card(before: Path, recipe: DenoiseRecipe, run: DenoiseRun) -> str:
     """The model's card with a section on its denoiser."""
     text = before.read_text("utf-8").split(HEADING)[0].rstrip() if before.is_file() else ""
-    seen_h = run.step * recipe.batch * recipe.samples / recipe.rate_hz / 3600
     made = (
-        f"Recipe `{recipe.name}`, seed {recipe.seed}: {run.step} steps, {seen_h:.1f} h of excerpts. "
+        f"Recipe `{recipe.name}`, seed {recipe.seed}: {run.step} steps, {run.seconds_seen / 3600:.1f} h of excerpts. "
         f"Licence of the weights: {recipe.licence or 'not stated'}."
     )
     sources = "\n".join(f"- {source}" for source in recipe.sources) or "- not stated"
@@ -59,8 +58,7 @@ def _card(before: Path, recipe: DenoiseRecipe, run: DenoiseRun) -> str:
 
 def _made(recipe: DenoiseRecipe, run: DenoiseRun) -> dict[str, Any]:
     """What a user of the denoiser should know about its making."""
-    seen_s = run.step * recipe.batch * recipe.samples / recipe.rate_hz
-    return {"recipe": asdict(recipe), "steps": run.step, "audio_seconds_seen": round(seen_s)}
+    return {"recipe": asdict(recipe), "steps": run.step, "audio_seconds_seen": round(run.seconds_seen)}
 
 
 def write_denoiser(net: DenoiseNet, path: Path) -> None:

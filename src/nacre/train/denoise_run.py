@@ -81,12 +81,6 @@ class DenoiseTrainer(Trainer):
         self.loss = DenoiseLoss(recipe.denoiser, recipe.rate_hz, *how).to(fabric.device)
         self.forward = fabric.setup_module(run.net)
 
-    @property
-    def seconds_seen(self) -> float:
-        """Length of all excerpts so far."""
-        recipe = self.recipe
-        return self.run.step * self.fabric.world_size * recipe.batch * recipe.samples / recipe.rate_hz
-
     def drawn(
         self, sampler: Sampler, seed: tuple[int, ...], items: int, share: float, first: int = 0
     ) -> tuple[Tensor, Tensor]:
@@ -114,6 +108,7 @@ class DenoiseTrainer(Trainer):
             raise TrainError(f"step {run.step}: the gradient is {norm}; {advice}")
         optimiser.step()
         run.step += 1
+        run.seconds_seen += self.fabric.world_size * recipe.batch * recipe.samples / recipe.rate_hz
         run.average(recipe.ema_decay)
         return {"loss": float(loss.detach()), "gradient": norm}
 

@@ -29,7 +29,7 @@ class Log:
         self.task = self.bar.add_task("training", total=last, completed=begun)
         self.sums: dict[str, list[float]] = {}
         self.count = 0
-        self.since = (time.perf_counter(), trainer.seconds_seen)
+        self.since = (time.perf_counter(), trainer.run.seconds_seen)
 
     def __enter__(self) -> Log:
         self.bar.start()
@@ -58,7 +58,7 @@ class Log:
             return
         now, step = time.perf_counter(), self.trainer.run.step
         mean = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        seen_s = self.trainer.seconds_seen
+        seen_s = self.trainer.run.seconds_seen
         mean["audio_s_per_s"] = (seen_s - self.since[1]) / (now - self.since[0])
         self.sums, self.count, self.since = {}, 0, (now, seen_s)
         if self.writer:

@@ -26,6 +26,7 @@ class Run:
     mean: dict[str, Tensor]  # exponential moving average of the weights: what is exported
     optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
     step: int = 0
+    seconds_seen: float = 0.0  # length of all excerpts so far, of all processes
 
     def prefix(self, index: int) -> str:
         """What the names of an optimiser's tensors begin with in a checkpoint."""
@@ -37,7 +38,7 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """Numbers of a checkpoint."""
-        return {"step": self.step}
+        return {"step": self.step, "seconds_seen": self.seconds_seen}
 
     def restore(self, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Take what `facts` and `extras` gave. Raises KeyError or RuntimeError where something is missing."""
@@ -76,7 +77,7 @@ class Run:
         try:
             self.net.load_state_dict(part_of(tensors, "net."))
             self.mean = {name: tensors[f"mean.{name}"].to(value.device) for name, value in self.mean.items()}
-            self.step = int(facts["step"])
+            self.step, self.seconds_seen = int(facts["step"]), float(facts.get("seconds_seen", 0.0))
             self.restore(facts, tensors)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             wanted = "give a checkpoint of the same network"

@@ -30,11 +30,6 @@ class Trainer(ABC):
     def headline(self, figures: dict[str, float]) -> str:
         """The figures that the progress line shows."""
 
-    @property
-    @abstractmethod
-    def seconds_seen(self) -> float:
-        """Length of all excerpts so far."""
-
     def histograms(self) -> dict[str, Tensor]:
         """Distributions for the log."""
         return {}
