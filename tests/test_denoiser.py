@@ -344,8 +344,9 @@ def test_a_run_begins_with_the_weights_of_a_smaller_one(run_folder, tmp_path, wh
     assert all(block.whole.outward.weight.grad.abs().amax(0).min() > 0 for block in grown.net.blocks)
 
 
-def test_a_run_cannot_begin_with_a_larger_network(run_folder):
-    plain = dataclasses.replace(RECIPE, net=dataclasses.replace(SMALL, whole=0))
+@pytest.mark.parametrize("changes", [{"whole": 0}, {"whole": 1}, {"width": 6, "whole": 4}])
+def test_a_run_cannot_begin_with_another_network(run_folder, changes):
+    plain = dataclasses.replace(RECIPE, net=dataclasses.replace(SMALL, **changes))
     with pytest.raises(TrainError, match="another network"):
         DenoiseRun.new(plain, torch.device("cpu")).begin_with(run_folder)
 

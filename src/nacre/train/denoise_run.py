@@ -47,11 +47,11 @@ class DenoiseRun(Run):
         """
         path = folder / f"{CHECKPOINT}.safetensors"
         weights = part_of(read_checkpoint(path)[1], "mean.")
-        for name, part in self.net.named_modules():
-            smaller = part_of(weights, f"{name}.") if isinstance(part, Whole) else {}
-            if smaller and len(smaller["inward.weight"]) < part.inward.out_features:
-                weights |= {f"{name}.{key}": value for key, value in part.grown(smaller).items()}
         try:
+            for name, part in self.net.named_modules():
+                smaller = part_of(weights, f"{name}.") if isinstance(part, Whole) else {}
+                if smaller and len(smaller["inward.weight"]) < part.inward.out_features:
+                    weights |= {f"{name}.{key}": value for key, value in part.grown(smaller).items()}
             unknown = self.net.load_state_dict(weights, strict=False).unexpected_keys
         except RuntimeError:
             unknown = list(weights)
