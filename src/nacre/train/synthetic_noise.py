@@ -50,7 +50,7 @@ def clicks(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
 
 def engine(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
     """Something that turns [N]: overtones of a drifting pitch, rough from turn to turn, in noise of its own."""
-    pitch_hz = _course(samples, rate_hz, rng, 15 * 27 ** rng.random(), rng.uniform(0, 0.1), rng.uniform(0.2, 3))
+    pitch_hz = 15 * 27 ** rng.random() * _course(samples, rate_hz, rng, rng.uniform(0, 0.1), rng.uniform(0.2, 3))
     place = np.cumsum(pitch_hz) * (2 * np.pi / rate_hz)
     wave, fall = np.zeros(samples), rng.uniform(0.2, 1.2)
     for order in range(1, min(PARTIALS, int(rate_hz / 2 / pitch_hz.max())) + 1):
@@ -91,21 +91,21 @@ def texture(samples: int, rate_hz: int, rng: np.random.Generator) -> Array:
     octaves = np.log(np.linspace(1, rate_hz / 2, len(spectrum)) / LOWEST_HZ) / np.log(rate_hz / 2 / LOWEST_HZ)
     levels = np.cumsum(rng.normal(0, 0.5, BANDS)) + rng.normal(0, 0.4, BANDS)
     depth, alone, paces = rng.uniform(0, 1.6), rng.random(), 0.5 * 100 ** rng.random(2)
-    together = _course(samples, rate_hz, rng, 1.0, depth * (1 - alone), paces[0])
+    together = _course(samples, rate_hz, rng, depth * (1 - alone), paces[0])
     for index, level in enumerate(levels):
         share = np.clip(1 - np.abs(octaves * (BANDS - 1) - index), 0, 1)
         band = np.fft.irfft(spectrum * share, samples)
-        own = _course(samples, rate_hz, rng, 1.0, depth * alone, paces[1])
+        own = _course(samples, rate_hz, rng, depth * alone, paces[1])
         wave += band * own * np.exp(level) / (band.std() + 1e-9)
     return unit(wave * together)
 
 
-def _course(samples: int, rate_hz: int, rng: np.random.Generator, mean: float, depth: float, pace_hz: float) -> Array:
-    """What wanders [N] about `mean`, by `depth` as a logarithm, as often as `pace_hz` allows."""
+def _course(samples: int, rate_hz: int, rng: np.random.Generator, depth: float, pace_hz: float) -> Array:
+    """What wanders [N] about 1, by `depth` as a logarithm, as often as `pace_hz` allows."""
     count, weights = int(samples / rate_hz * 4 * pace_hz) + 4, np.exp(-0.5 * np.arange(12))
     steps = rng.standard_normal(count + len(weights) - 1)
     slow = np.convolve(steps, weights / np.sqrt(np.square(weights).sum()), "valid")
-    course: Array = mean * np.exp(depth * np.interp(np.linspace(0, count - 1, samples), np.arange(count), slow))
+    course: Array = np.exp(depth * np.interp(np.linspace(0, count - 1, samples), np.arange(count), slow))
     return course
 
 
