@@ -114,6 +114,9 @@ def test_a_constant_stretch_of_a_recording_is_no_noise(corpus):
     mix = NoiseMixConfig((0.0, 0.0), 0.0, 0.0, hum_probability=0.0, clicks_probability=0.0, speechless_probability=1.0)
     drawn = Sampler(corpus, CODEC, NOTHING, still, 1.0, noise_mix=mix).draw(2, 4000, (1,), 1.0)
     assert np.abs(drawn.waves).max() < 1e-3
+    behind = dataclasses.replace(NOTHING, noise_probability=1.0, noise_snr_db=(0.0, 0.0))
+    found, plain = (Sampler(corpus, CODEC, degrade, still, 1.0).batch(1, 4000, (2,)) for degrade in (behind, NOTHING))
+    assert np.abs(found.mean() - plain.mean()) < 1e-3
 
 
 def test_levels_for_cleaning_begin_as_copies(corpus):

@@ -313,7 +313,6 @@ class Sampler:
         if self.rooms and rng.random() < d.room_probability:
             wave, target = in_room(wave, self._room(rng), rate_hz)
         noise = self._background(samples, rng)
-        noise -= noise.mean()  # a constant stretch of a recording would be all offset
         noise /= np.float32(max(FAINT, noise.std()))
         if rng.random() < d.hum_probability:
             noise += np.float32(rng.uniform(0.3, 2)) * hum(samples, rate_hz, rng)
@@ -362,7 +361,9 @@ class Sampler:
         return self.rooms[rng.integers(len(self.rooms))] * np.float32(1 / 32767)
 
     def _noise(self, samples: int, rng: np.random.Generator) -> Array:
-        return excerpt(self.noises[rng.integers(len(self.noises))], samples, rng)
+        """Recorded noise [N] without its offset, which would be all of a constant stretch."""
+        noise = excerpt(self.noises[rng.integers(len(self.noises))], samples, rng)
+        return noise - noise.mean()
 
     def _recording(self, chosen: int, rng: np.random.Generator) -> Array:
         """One recording of a source, the longer the likelier."""
