@@ -160,8 +160,9 @@ def training(
 def decode_and_draw(source: Path, cache: Path) -> tuple[float, float, float, float]:
     """Hours of sound, and MB of this process's own: before, when all is decoded, after drawing 100 batches of 32."""
     from nacre.corpus.training import training_data
-    from nacre.train.data import Sampler, load_corpus
     from nacre.train.recipe import load_recipe
+    from nacre.train.recordings import load_corpus
+    from nacre.train.sampler import Sampler
 
     recipe = load_recipe(recipes.find("tiny"))
     before = own_mb()

@@ -22,12 +22,13 @@ from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.tools.denoise import denoise
 from nacre.train import codec_trainer, start, synthetic_noise
-from nacre.train import data as data_room
 from nacre.train import export as export_room
-from nacre.train.data import Corpus, Sampler, Source, load_corpus
+from nacre.train import sampler as sampler_room
 from nacre.train.degrade import NoiseMixConfig
 from nacre.train.post import adapt
 from nacre.train.post.context import ContextConfig
+from nacre.train.recordings import Corpus, Source, load_corpus
+from nacre.train.sampler import Sampler
 from nacre.train.synthetic_noise import clicks, hum, synthetic
 
 pytestmark = pytest.mark.slow
@@ -98,8 +99,8 @@ def test_made_noise_has_unit_power(make, samples):
 @pytest.mark.parametrize("kind", ["babble", "coloured", "synthetic"])
 def test_the_kind_of_noise_is_the_one_asked_for(kind, corpus, monkeypatch):
     asked = []
-    monkeypatch.setattr(data_room, "synthetic", lambda n, hz, rng: asked.append("synthetic") or rng.normal(size=n))
-    monkeypatch.setattr(data_room, "coloured", lambda n, rng: asked.append("coloured") or rng.normal(size=n))
+    monkeypatch.setattr(sampler_room, "synthetic", lambda n, hz, rng: asked.append("synthetic") or rng.normal(size=n))
+    monkeypatch.setattr(sampler_room, "coloured", lambda n, rng: asked.append("coloured") or rng.normal(size=n))
     chances = {f"{name}_probability": float(name == kind) for name in ("babble", "coloured", "synthetic")}
     noises = Corpus([Source("rain", np.zeros(9000, np.int16), np.array([9000]))], [], 16_000, 1)
     mix = NoiseMixConfig((0.0, 0.0), **chances)

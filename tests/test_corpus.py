@@ -360,7 +360,7 @@ def test_files_that_are_damaged_of_two_channels_or_of_another_model(here, tmp_pa
 def test_training_reads_every_source(kind, folder, tmp_path):
     pytest.importorskip("torch")
     from nacre.corpus.training import training_data
-    from nacre.train.data import load_corpus
+    from nacre.train.recordings import load_corpus
 
     data = training_data(SOURCES[kind](folder, tmp_path))
     corpus, files = (load_corpus(each, tmp_path / "cache", RATE_HZ, quiet=True) for each in ([data], folder))
@@ -372,7 +372,7 @@ def test_training_reads_every_source(kind, folder, tmp_path):
 def test_training_reads_what_was_encoded_and_tells_of_rows_that_it_cannot(here, labelled, tmp_path, tiny_model):
     pytest.importorskip("torch")
     from nacre.corpus.training import training_data
-    from nacre.train.data import load_corpus
+    from nacre.train.recordings import load_corpus
 
     making = encoding("speech-16k")  # a model that its files name by themselves
     assert run_corpus(request(labelled, tmp_path / "coded", making, to="tree")).good

@@ -25,7 +25,6 @@ from nacre.io import audio
 from nacre.model import bundle as bundles
 from nacre.tools.denoise import denoise, high_band
 from nacre.train import processes
-from nacre.train.data import Corpus, load_corpus
 from nacre.train.degrade import NOTHING, NoiseMixConfig, clipped
 from nacre.train.denoise_export import export_denoiser
 from nacre.train.denoise_loss import DenoiseLoss
@@ -35,6 +34,7 @@ from nacre.train.denoise_run import DenoiseRun, DenoiseTrainer, train_denoiser
 from nacre.train.loop import Sounds
 from nacre.train.post.adapt import add_context
 from nacre.train.post.context import ContextConfig
+from nacre.train.recordings import Corpus, load_corpus
 from nacre.train.run import CHECKPOINT
 
 SETTINGS = DenoiserConfig(320, 160)
@@ -325,6 +325,15 @@ def test_the_loss_hears_what_the_engine_makes(codec, speech):
     assert half > 0.02 * np.log10(0.25 / 1e-3)
     assert float(loss(0 * ones, spectra, wave)) > half
     assert float(loss(ones, loss.spectra(0 * wave), 0 * wave)) == 0
+
+
+def test_faint_sound_counts_less_where_sizes_are_compressed_less(speech):
+    wave = torch.from_numpy(speech[:16_000] / speech[:16_000].std())[None]
+    gentle, strong = (DenoiseLoss(SETTINGS, 16_000, 0.7, compression=power) for power in (0.5, 0.25))
+    torch.manual_seed(0)
+    faint, loud = wave + 0.01 * torch.randn_like(wave), 0.5 * wave
+    distances = [[float(loss.distance(ours, wave, 512)) for ours in (faint, loud)] for loss in (gentle, strong)]
+    assert 1.5 * distances[0][0] / distances[0][1] < distances[1][0] / distances[1][1]
 
 
 @pytest.mark.parametrize("whole", [0, SMALL.whole])

@@ -34,7 +34,6 @@ from nacre.train.bottlenecks.fsq import FiniteScalar, FiniteSettings
 from nacre.train.bottlenecks.gaussian import GaussianQuantiser, GaussianSettings, gaussian_kl_bits
 from nacre.train.bottlenecks.registry import BOTTLENECKS
 from nacre.train.bottlenecks.rvq import ResidualSettings, ResidualVQ, kmeans, nearest
-from nacre.train.data import Corpus, Sampler, Source
 from nacre.train.degrade import NOTHING
 from nacre.train.denoise_recipe import is_denoiser
 from nacre.train.losses import LossConfig, MelLoss, SpectralLoss
@@ -43,6 +42,8 @@ from nacre.train.nets.codec_net import CodecNet
 from nacre.train.nets.transforms import LogMel
 from nacre.train.rate import RateControl
 from nacre.train.recipe import Recipe, load_recipe, parse, read_values, recipe_of
+from nacre.train.recordings import Corpus, Source
+from nacre.train.sampler import Sampler
 
 RECIPES = [path for path in sorted(RECIPE.parent.glob("*.toml")) if not is_denoiser(read_values(path))]
 CODEC = CodecConfig(latent_dims=8, levels=4, group_frames=10)

@@ -35,13 +35,12 @@ from nacre.entropy.static_prior import TOTAL
 from nacre.io import audio
 from nacre.model.runtime import Network
 from nacre.train import codec_run, codec_trainer, loop, processes
-from nacre.train import data as data_room
 from nacre.train import export as export_room
+from nacre.train import recordings as recordings_room
 from nacre.train import run as run_room
 from nacre.train import start as start_room
 from nacre.train import validate as validate_room
 from nacre.train.bottlenecks.scalar import ScalarQuantiser, laplace_bits
-from nacre.train.data import Corpus, Sampler, Source, load_corpus, open_cache
 from nacre.train.degrade import NOTHING, DegradeConfig, narrow
 from nacre.train.losses import LossConfig, SpectralLoss, mel_filters
 from nacre.train.nets.blocks import NetConfig
@@ -49,6 +48,8 @@ from nacre.train.nets.codec_net import CodecNet
 from nacre.train.nets.transforms import Analysis
 from nacre.train.rate import HIGHEST_WEIGHT, RateControl, smooth
 from nacre.train.recipe import Recipe, StageConfig, load_recipe
+from nacre.train.recordings import Corpus, Source, load_corpus, open_cache
+from nacre.train.sampler import Sampler
 
 CLIPS = PACKAGE / "clips"
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny.toml"
@@ -833,6 +834,27 @@ def test_several_folders_are_one_corpus(recordings, tmp_path):
         load_corpus([recordings, tmp_path / "none"], tmp_path / "cache", 16_000, quiet=True)
 
 
+def test_recordings_with_noise_of_their_own_are_left_out(tmp_path):
+    rng, folder, cache = np.random.default_rng(0), tmp_path / "data", tmp_path / "cache"
+    speech = np.sin(np.arange(32_000) * 0.2) * (np.arange(32_000) % 16_000 < 12_000) * 0.3
+    (folder / "voice").mkdir(parents=True)
+    for name, noise in {"0": 1e-3, "1": 3e-2, "2": 1e-3}.items():
+        sf.write(folder / "voice" / f"{name}.wav", speech + rng.normal(0, noise, len(speech)), 16_000)
+    sf.write(folder / "voice" / "3.wav", np.zeros(10), 16_000)
+    strict = load_corpus(folder, cache, 16_000, quiet=True, range_db=36)
+    whole = load_corpus(folder, tmp_path / "whole", 16_000, quiet=True)
+    assert len(whole.sources[0].samples) == 3 * 32_000 + 10
+    (voice,) = strict.sources
+    assert voice.stops.tolist() == [32_000, 64_000]
+    first, _, third = whole.sources[0].samples[: 3 * 32_000].reshape(3, -1)
+    np.testing.assert_array_equal(voice.samples, np.concatenate([first, third]))
+    assert "1.wav has noise only 17 dB below its speech; 36 are wanted" in strict.skipped[0]
+    assert "3.wav" in strict.skipped[1]
+    assert len(load_corpus(folder, cache, 16_000, quiet=True).sources[0].samples) == 3 * 32_000 + 10
+    with pytest.raises(TrainError, match=r"no recording can be used; the first: .*0\.wav has noise only"):
+        load_corpus(folder, cache, 16_000, quiet=True, range_db=90)
+
+
 def test_sources_do_not_mix(recordings, tmp_path):
     tone(recordings / "0.wav", 0.3, 1000)
     tone(recordings / "aa.wav", 0.3, 1000)
@@ -863,7 +885,7 @@ def test_data_that_is_none(tmp_path, case):
     if case == "bad":
         (folder / "a.wav").write_bytes(b"RIFF....WAVE")
         (folder / "b.flac").touch()
-    with pytest.raises(TrainError, match=rf"{folder} (is no folder|holds no sound files)|can be read") as caught:
+    with pytest.raises(TrainError, match=rf"{folder} (is no folder|holds no sound files)|can be used") as caught:
         codec_trainer.train(tiny_recipe(), folder, tmp_path / "run", quiet=True)
     assert (case == "bad") == ("a.wav" in str(caught.value))
     assert not (tmp_path / "run" / "corpus.json").exists()
@@ -902,8 +924,10 @@ def test_recordings_are_decoded_once(recordings, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = load_corpus(recordings, cache, 16_000, quiet=True)
     decoded = []
-    blocks = data_room._blocks
-    monkeypatch.setattr(data_room, "_blocks", lambda path, rate_hz: decoded.append(path.name) or blocks(path, rate_hz))
+    blocks = recordings_room._blocks
+    monkeypatch.setattr(
+        recordings_room, "_blocks", lambda path, rate_hz: decoded.append(path.name) or blocks(path, rate_hz)
+    )
     again = load_corpus(recordings, cache, 16_000, quiet=True)
     assert decoded == []
     assert [len(s.samples) for s in again.sources] == [len(s.samples) for s in first.sources]
@@ -922,14 +946,14 @@ def test_a_cache_of_an_earlier_version_is_read(recordings, tmp_path, monkeypatch
     index["listing"] = [[str(path), path.stat().st_size] for path in paths]
     del index["files"], index["digest"]
     cache.with_suffix(".json").write_text(json.dumps(index))
-    monkeypatch.setattr(data_room, "_decode", None)
+    monkeypatch.setattr(recordings_room, "_decode", None)
     for found in (open_cache(cache), load_corpus(recordings, cache, 16_000, quiet=True)):
         assert (found.files, found.seconds) == (3, whole.seconds)
 
 
 def test_long_recordings_wait_in_a_file(recordings, tmp_path, monkeypatch):
     whole = load_corpus(recordings, tmp_path / "whole", 16_000, quiet=True)
-    monkeypatch.setattr(data_room, "SPOOL_BYTES", 100)
+    monkeypatch.setattr(recordings_room, "SPOOL_BYTES", 100)
     parts = load_corpus(recordings, tmp_path / "parts", 16_000, quiet=True)
     for one, two in zip(whole.sources, parts.sources, strict=True):
         np.testing.assert_array_equal(one.samples, two.samples)

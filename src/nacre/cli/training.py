@@ -23,7 +23,7 @@ from nacre.core.config import DEFAULT_MODEL
 from nacre.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from nacre.train.data import Data
+    from nacre.train.recordings import Data
 
 
 @app.command()

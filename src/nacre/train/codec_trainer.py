@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from nacre.core.errors import TrainError
 from nacre.train.bottlenecks.base import valid_frames
 from nacre.train.codec_run import CodecRun, learning_rate, new_run
-from nacre.train.data import Data, Excerpts, Given, Sampler
 from nacre.train.loop import Sounds, open_run, run_steps
 from nacre.train.losses import MelLoss, SpectralLoss
 from nacre.train.nets.codec_net import Coded
@@ -24,6 +23,8 @@ from nacre.train.nets.transforms import length_mask
 from nacre.train.precision import fastest
 from nacre.train.processes import gathered, mean_of, share_gradients
 from nacre.train.recipe import Recipe, StageConfig
+from nacre.train.recordings import Data, Given
+from nacre.train.sampler import Excerpts, Sampler
 from nacre.train.trainer import Trainer
 from nacre.train.validate import Judge
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nacre.core.config import DenoiserConfig
 from nacre.dsp.low_delay import windows
-from nacre.train.denoise_net import compressed
+from nacre.train.denoise_net import FAINT
 
 CLOSE = 1e-3  # of the power of speech: an error that need not get smaller
 FINE_HZ = 2000.0  # above it bins count less, as hearing tells them apart less
@@ -28,7 +28,8 @@ class DenoiseLoss(nn.Module):
 
     `magnitude` is the share of sizes in the distance of spectra, the rest is that of complex values. Sizes that are too
     small count `under` times: a mean of what may be speech and may be noise takes too much of both. `wave` is the
-    weight of the error's level. `sizes` are those of the windows that look, in samples.
+    weight of the error's level. `sizes` are those of the windows that look, in samples; `compression` is the power
+    that they see sizes to: the smaller, the more faint sound counts.
     """
 
     analysis: Tensor
@@ -42,6 +43,7 @@ class DenoiseLoss(nn.Module):
         wave: float = 0.0,
         sizes: Sequence[int] = (512,),
         under: float = 1.0,
+        compression: float = 0.25,
     ):
         super().__init__()
         analysis, synthesis = map(torch.from_numpy, windows(denoiser.window_samples, denoiser.step_samples))
@@ -53,6 +55,7 @@ class DenoiseLoss(nn.Module):
             self.register_buffer(f"window_{size}", window / window.square().sum().sqrt(), False)
         self.denoiser, self.rate_hz, self.fall = denoiser, rate_hz, denoiser.fall(rate_hz)
         self.magnitude, self.wave, self.sizes, self.under = magnitude, wave, tuple(sizes), under
+        self.compression = compression
 
     def spectra(self, wave: Tensor) -> Tensor:
         """wave [B, N] -> [B, T, 2, bins], as the network has them."""
@@ -88,14 +91,16 @@ class DenoiseLoss(nn.Module):
 
     def distance(self, ours: Tensor, clean: Tensor, size: int) -> Tensor:
         """Of two waves [B, N], by windows of this size: [B]."""
-        window = self.get_buffer(f"window_{size}")
-        views = []
-        for wave in (ours, clean):
-            spectra = torch.fft.rfft(wave.unfold(-1, size, size // 4) * window)
-            views.append(compressed(torch.stack([spectra.real, spectra.imag], -2)))  # [B, T, 3, bins]
         hz = torch.arange(size // 2 + 1, device=ours.device) * (self.rate_hz / size)
         weight = 1 / (hz + FINE_HZ)
-        away = views[0] - views[1]
+        away = self.seen(ours, size) - self.seen(clean, size)
         error, under = away.square(), torch.where(away[:, :, 2] < 0, self.under, 1.0)
         error = self.magnitude * under * error[:, :, 2] + (1 - self.magnitude) * error[:, :, :2].sum(2)
         return (error.mean(1) * (weight / weight.sum())).sum(-1)
+
+    def seen(self, wave: Tensor, size: int) -> Tensor:
+        """wave [B, N] -> compressed spectra [B, T, 3, bins]: real, imaginary part and size."""
+        spectra = torch.fft.rfft(wave.unfold(-1, size, size // 4) * self.get_buffer(f"window_{size}"))
+        power = (spectra.real.square() + spectra.imag.square() + FAINT)[:, :, None]
+        size_seen = power ** (self.compression / 2)
+        return torch.cat([torch.stack([spectra.real, spectra.imag], 2) * (size_seen * power.rsqrt()), size_seen], 2)

@@ -22,7 +22,8 @@ class DenoiseRecipe:
     """A training run of a denoiser.
 
     Of the `batch` excerpts of a step a share `clean` has no noise: nothing is to be done to them. `magnitude`, `under`,
-    `wave` and `windows` are what `denoise_loss.DenoiseLoss` takes.
+    `wave`, `windows` and `compression` are what `denoise_loss.DenoiseLoss` takes. Recordings of speech whose noise lies
+    less than `range_db` below it are left out.
     """
 
     name: str
@@ -38,6 +39,8 @@ class DenoiseRecipe:
     under: float = 1.0
     wave: float = 0.03
     windows: tuple[int, ...] = (256, 512, 1024)
+    compression: float = 0.25
+    range_db: float = 0.0
     learning_rate: float = 3e-3
     warmup_steps: int = 150
     decay_share: float = 0.5  # last share of the run over which the rate falls to 1 %
@@ -53,13 +56,13 @@ class DenoiseRecipe:
 
     def __post_init__(self) -> None:
         one_of(self, "", (KIND,), "kind")
-        check(self, "", "above 0", above_zero, "steps", "batch", "excerpt_s", "learning_rate", "rate_hz")
+        check(self, "", "above 0", above_zero, "steps", "batch", "excerpt_s", "learning_rate", "rate_hz", "compression")
         check(self, "", "above 0", above_zero, "checkpoint_steps", "validate_steps")
-        check(self, "", "0 or more", not_negative, "seed", "warmup_steps", "balance", "wave", "under")
+        check(self, "", "0 or more", not_negative, "seed", "warmup_steps", "balance", "wave", "under", "range_db")
         longest = self.samples - self.denoiser.step_samples
         fits = f"some sizes of 8 to {longest} samples"
         check(self, "", fits, lambda sizes: sizes and min(sizes) >= 8 and max(sizes) <= longest, "windows")
-        check(self, "", "0 to 1", share, "clean", "magnitude", "decay_share", "ema_decay")
+        check(self, "", "0 to 1", share, "clean", "magnitude", "compression", "decay_share", "ema_decay")
         covered = self.denoiser.bins - 1
         check(self.net, "net", f"{covered} bins in all", lambda _: self.net.bins == covered, "bands")
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from nacre.core.config import CodecConfig
 from nacre.core.errors import TrainError
-from nacre.train.data import Data, Given, Sampler
 from nacre.train.degrade import NOTHING
 from nacre.train.denoise_loss import DenoiseLoss
 from nacre.train.denoise_net import DenoiseNet, Whole
 from nacre.train.denoise_recipe import DenoiseRecipe
 from nacre.train.loop import Sounds, open_run, run_steps
+from nacre.train.recordings import Data, Given
 from nacre.train.run import CHECKPOINT, Run, copies, part_of, read_checkpoint
+from nacre.train.sampler import Sampler
 from nacre.train.trainer import Trainer
 
 JUDGED, JUDGED_ITEMS = 1 << 30, 24  # seed and number of excerpts that validation looks at
@@ -77,7 +78,7 @@ class DenoiseTrainer(Trainer):
         )
         valid = sounds.valid or sounds.speech
         self.judged = Sampler(valid, codec, NOTHING, sounds.noise, 1.0, noise_mix=recipe.dirt)
-        how = recipe.magnitude, recipe.wave, recipe.windows, recipe.under
+        how = recipe.magnitude, recipe.wave, recipe.windows, recipe.under, recipe.compression
         self.loss = DenoiseLoss(recipe.denoiser, recipe.rate_hz, *how).to(fabric.device)
         self.forward = fabric.setup_module(run.net)
 
@@ -147,7 +148,7 @@ def train_denoiser(
     a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
     folders, new = (data, noise, valid), partial(DenoiseRun.new, recipe)
-    run, sounds, fabric = open_run(folders, out, recipe.rate_hz, new, resume, quiet, processes)
+    run, sounds, fabric = open_run(folders, out, recipe.rate_hz, new, resume, quiet, processes, recipe.range_db)
     if start and run.step == 0:
         run.begin_with(start)
     run_steps(DenoiseTrainer(recipe, run, sounds, fabric), out, max_steps, quiet)

@@ -28,12 +28,13 @@ from nacre.format.file import pack_packet
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.codec_run import CodecRun, new_run
-from nacre.train.data import Corpus, Sampler, open_cache
 from nacre.train.degrade import NOTHING
 from nacre.train.eight_bit import eight_bit
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe, recipe_of
+from nacre.train.recordings import Corpus, open_cache
 from nacre.train.run import CHECKPOINT
+from nacre.train.sampler import Sampler
 from nacre.train.validate import fit_prior
 
 TABLE_SECONDS, TABLE_GROUPS = 1200, 10  # of speech for the tables, in excerpts of so many groups

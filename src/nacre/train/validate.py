@@ -13,10 +13,11 @@ from nacre.core.units import kbps
 from nacre.entropy import range_coder
 from nacre.entropy.static_prior import TOTAL, StaticPrior, fit_counts, fit_indices
 from nacre.train.codec_run import CodecRun, net_of
-from nacre.train.data import Corpus, Sampler
 from nacre.train.degrade import NOTHING
 from nacre.train.nets.codec_net import CodecNet
 from nacre.train.recipe import Recipe
+from nacre.train.recordings import Corpus
+from nacre.train.sampler import Sampler
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

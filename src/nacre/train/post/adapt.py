@@ -19,11 +19,12 @@ from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.data import Data, Given, Sampler, load_corpus
 from nacre.train.degrade import DegradeConfig
 from nacre.train.export import card, check_free, measured_rates, new_folder
 from nacre.train.post.context import ContextConfig, train
 from nacre.train.recipe import Recipe, build
+from nacre.train.recordings import Data, Given, load_corpus
+from nacre.train.sampler import Sampler
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

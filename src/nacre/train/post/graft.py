@@ -17,12 +17,13 @@ from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.codec_run import new_run
-from nacre.train.data import Sampler, open_cache
 from nacre.train.export import BITS, averaged, card, check_free, cleaning_span, making, new_folder, write_graph
 from nacre.train.post.adapt import BALANCE, MILD
 from nacre.train.post.residual import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
+from nacre.train.recordings import open_cache
 from nacre.train.run import CHECKPOINT
+from nacre.train.sampler import Sampler
 
 
 def export_networks(

@@ -30,10 +30,11 @@ from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
 from nacre.train.checks import above_zero, check
-from nacre.train.data import Data, Given, Sampler, load_corpus
 from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
 from nacre.train.post.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.recipe import Recipe, build
+from nacre.train.recordings import Data, Given, load_corpus
+from nacre.train.sampler import Sampler
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
