@@ -182,7 +182,7 @@ def _decode(reads: Iterable[tuple[str, str, Read]], cache: Path, rate_hz: int, r
             try:
                 count, found_db = _write(out, read(), round(FRAME_S * rate_hz))
                 if found_db < range_db:
-                    wanted = f"{range_db:g} are wanted of a recording to learn from"
+                    wanted = f"the recipe's range_db wants {range_db:g}, and 0 takes all"
                     raise TrainError(f"{called} has noise only {found_db:.0f} dB below its speech; {wanted}")
                 lengths.setdefault(name, []).append(count)
             except NacreError as error:
