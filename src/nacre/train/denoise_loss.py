@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nacre.core.config import DenoiserConfig
 from nacre.dsp.low_delay import windows
-from nacre.train.denoise_net import FAINT
+from nacre.train.denoise_net import QUARTER, compressed
 
 CLOSE = 1e-3  # of the power of speech: an error that need not get smaller
 FINE_HZ = 2000.0  # above it bins count less, as hearing tells them apart less
@@ -43,7 +43,7 @@ class DenoiseLoss(nn.Module):
         wave: float = 0.0,
         sizes: Sequence[int] = (512,),
         under: float = 1.0,
-        compression: float = 0.25,
+        compression: float = QUARTER,
     ):
         super().__init__()
         analysis, synthesis = map(torch.from_numpy, windows(denoiser.window_samples, denoiser.step_samples))
@@ -101,6 +101,4 @@ class DenoiseLoss(nn.Module):
     def seen(self, wave: Tensor, size: int) -> Tensor:
         """wave [B, N] -> compressed spectra [B, T, 3, bins]: real, imaginary part and size."""
         spectra = torch.fft.rfft(wave.unfold(-1, size, size // 4) * self.get_buffer(f"window_{size}"))
-        power = (spectra.real.square() + spectra.imag.square() + FAINT)[:, :, None]
-        size_seen = power ** (self.compression / 2)
-        return torch.cat([torch.stack([spectra.real, spectra.imag], 2) * (size_seen * power.rsqrt()), size_seen], 2)
+        return compressed(torch.stack([spectra.real, spectra.imag], -2), self.compression)

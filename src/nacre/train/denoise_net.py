@@ -21,6 +21,7 @@ from nacre.core.config import DenoiserConfig
 from nacre.train.checks import above_zero, check, not_negative
 
 FAINT = 1e-6  # power of bins, over the loudest level so far, that counts as none
+QUARTER = 0.25  # the power of sizes that the network sees
 START = 0.7  # of masks: a little less than nothing done
 
 
@@ -199,8 +200,8 @@ class DenoiseNet(nn.Module):
         return F.pad(masks, (1, 0)).flatten(2), torch.cat(after, 1)  # nothing is left at 0 Hz
 
 
-def compressed(parts: Tensor) -> Tensor:
-    """Spectra [..., 2, bins] -> [..., 3, bins]: real, imaginary part and size, sizes to the power of 1/4."""
+def compressed(parts: Tensor, exponent: float = QUARTER) -> Tensor:
+    """Spectra [..., 2, bins] -> [..., 3, bins]: real, imaginary part and size, sizes to the power of `exponent`."""
     power = parts.square().sum(-2, keepdim=True) + FAINT
-    size = power.sqrt().sqrt().sqrt()
+    size = power.sqrt().sqrt().sqrt() if exponent == QUARTER else power ** (exponent / 2)  # graphs have roots only
     return torch.cat([parts * (size * power.rsqrt()), size], -2)

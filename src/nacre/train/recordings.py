@@ -89,13 +89,13 @@ def load_corpus(data: Given, cache: Path, rate_hz: int, quiet: bool = False, ran
     tables = [each for each in given if not isinstance(each, Path)]
     files = sorted(chain.from_iterable(_files(each) for each in given if isinstance(each, Path)))
     listing = chain(([str(path), path.stat().st_size] for _, path in files), *(table.listed() for table in tables))
-    wanted = _digest(listing) | {"rate_hz": rate_hz} | ({"range_db": range_db} if range_db else {})
+    wanted = _digest(listing) | {"rate_hz": rate_hz, "range_db": range_db}
     index_path = cache.with_suffix(".json")
     try:
-        index = json.loads(index_path.read_text())
+        index = {"range_db": 0.0} | json.loads(index_path.read_text())  # earlier versions took all
         if "listing" in index:  # of an earlier version
             index |= _digest(index["listing"])
-        if wanted.items() <= index.items() and index.get("range_db", 0.0) == range_db:
+        if wanted.items() <= index.items():
             return open_cache(cache)
     except (OSError, ValueError, TypeError, AttributeError, TrainError):
         pass  # none yet, or one that a kill left unfinished

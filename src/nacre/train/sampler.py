@@ -27,13 +27,12 @@ from nacre.train.degrade import (
     tilt,
     tones,
 )
-from nacre.train.recordings import Corpus
+from nacre.train.recordings import FAINT, Corpus
 from nacre.train.synthetic_noise import clicks, coloured, hum, synthetic
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ROOMS = "rir"  # the source of noise that holds responses of rooms
-FAINT = 1e-5  # below a third of a 16-bit step there is no noise
 BAND_TOP_HZ = (3400.0, 7000.0)  # where a narrow band ends
 
 
