@@ -25,6 +25,7 @@ from nacre.train import codec_trainer, start, synthetic_noise
 from nacre.train import export as export_room
 from nacre.train import sampler as sampler_room
 from nacre.train.degrade import NoiseMixConfig
+from nacre.train.nets.codec_net import CodecNet
 from nacre.train.post import adapt
 from nacre.train.post.context import ContextConfig
 from nacre.train.recordings import Corpus, Source, load_corpus
@@ -245,10 +246,21 @@ def test_a_model_without_cleaning_gets_its_levels(tiny_model, corpus):
 
 
 def test_start_from_what_does_not_fit(cleaner, corpus):
-    for change in ("net.width=24", "codec.levels=3", "codec.cleans=false", "kind=gaussian"):
+    for change in ("net.width=24", "codec.levels=3", "kind=gaussian"):
         changes = [*RARELY, "data.excerpt_s=0.3", "codec.cleans=true", change]
         with pytest.raises(TrainError):
             start.start_from(bundles.load(cleaner))(trainer_of(tiny_recipe(*changes), corpus))
+
+
+def test_levels_for_denoising_can_be_left_behind(cleaner, corpus):
+    bundle = bundles.load(cleaner)
+    trainer = trainer_of(tiny_recipe(*RARELY, "data.excerpt_s=0.3"), corpus)
+    start.start_from(bundle)(trainer)
+    read = CodecNet(bundle.config, trainer.recipe.net, "scalar")
+    start.read_graph(read, "encoder", bundle.part("encoder.onnx"))
+    for name, value in trainer.run.net.encoder.state_dict().items():
+        torch.testing.assert_close(value, read.encoder.state_dict()[name][: len(value)])
+    trainer.step()
 
 
 def test_a_model_learns_a_context_prior(cleaner, tmp_path, speech):

@@ -207,6 +207,7 @@ def test_a_model_with_a_denoiser_keeps_it_when_it_learns_more(model, tmp_path):
     config = ContextConfig(hidden=16, small=8, shares=(0.5, 1.0), steps=2, batch=2, frames=10, fast=False)
     found = add_context(model, PACKAGE / "clips", tmp_path / "better", hours=0.003, config=config, quiet=True)
     assert found.denoiser == SETTINGS
+    assert (found.folder / "README.md").read_text().count("## Denoiser") == 1
 
 
 def test_live_speech_is_denoised_at_its_place(codec, speech):

@@ -33,6 +33,7 @@ from nacre.core.errors import TrainError
 from nacre.dsp.stft import Analyser, Synthesiser
 from nacre.entropy.static_prior import TOTAL
 from nacre.io import audio
+from nacre.model import bundle as bundles
 from nacre.model.runtime import Network
 from nacre.train import codec_run, codec_trainer, loop, processes
 from nacre.train import export as export_room
@@ -1137,6 +1138,20 @@ def test_export_of_what_is_no_run(trained, tmp_path):
     with pytest.raises(TrainError, match="holds no recordings decoded by"):
         export_room.export_run(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_takes_over_the_denoiser_of_another(run, trained, exported, tmp_path):
+    done = run("export", trained, "-o", "made", "--denoiser", "speech-16k")
+    assert done.rc == 0, done.stderr
+    released, made = bundles.find("speech-16k"), bundles.load(tmp_path / "made")
+    assert made.denoiser == released.denoiser
+    assert made.part("denoiser.onnx").read_bytes() == released.part("denoiser.onnx").read_bytes()
+    assert made.fingerprint == bundles.load(exported).fingerprint
+    section = (tmp_path / "made" / "README.md").read_text().split("## Denoiser")[1]
+    assert "CC BY" in section  # whose recordings it learnt from goes with it
+    done = run("export", trained, "-o", "none", "--denoiser", exported)
+    assert (done.rc, "has no denoiser" in done.stderr) == (1, True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_command_line_speaks_in_one_line(run, tmp_path):

@@ -185,6 +185,9 @@ def export(
             "For a denoiser: the model to add it to. Default: speech-16k."
         ),
     ] = None,
+    denoiser: Annotated[
+        str | None, typer.Option(help="Model whose denoiser to put into this one, such as speech-16k.")
+    ] = None,
     bits: Annotated[int, typer.Option(help="Bits per weight of the large matrices: 8, or 16 for twice the size.")] = 8,
     quiet: Quiet = False,
 ) -> None:
@@ -195,21 +198,32 @@ def export(
     if bits not in (8, 16):
         raise UsageError(f"--bits {bits} is not possible; give 8 or 16")
     with training_packages():
-        from nacre.train.denoise_export import export_denoiser
-        from nacre.train.denoise_recipe import is_denoiser, values_of
-        from nacre.train.export import export_run
-        from nacre.train.post.graft import export_networks
-
-        if is_denoiser(values_of(run)):
-            bundle = export_denoiser(run, base or DEFAULT_MODEL, output, name)
-            if not quiet:
-                size_kb = bundle.part("denoiser.onnx").stat().st_size / 1e3
-                tell(f"{output}: {bundle.name} with a denoiser of {size_kb:.0f} kB; its files stay the same")
-            return
-        bundle = export_networks(run, base, output, name, bits) if base else export_run(run, output, name, bits)
-    rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
+        made = _exported(run, output, name, base, denoiser, bits)
     if not quiet:
-        tell(f"{output}: {bundle.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {bundle.fingerprint.hex()}")
+        tell(f"{output}: {made}")
+
+
+def _exported(run: Path, output: Path, name: str | None, base: str | None, denoiser: str | None, bits: int) -> str:
+    """Export a run of either sort; what was made, in words."""
+    from nacre.model import bundle as bundles
+    from nacre.train.denoise_export import export_denoiser
+    from nacre.train.denoise_recipe import is_denoiser, values_of
+    from nacre.train.export import export_run
+    from nacre.train.post.graft import export_networks
+
+    if is_denoiser(values_of(run)):
+        if denoiser:
+            raise UsageError("--denoiser is not for the run of a denoiser; leave it out")
+        bundle = export_denoiser(run, base or DEFAULT_MODEL, output, name)
+        size_kb = bundle.part(bundles.DENOISER).stat().st_size / 1e3
+        return f"{bundle.name} with a denoiser of {size_kb:.0f} kB; its files stay the same"
+    given = bundles.find(denoiser) if denoiser else None
+    if base:
+        bundle = export_networks(run, base, output, name, bits, given)
+    else:
+        bundle = export_run(run, output, name, bits, given)
+    rates = f"{bundle.rates_kbps[0]:.1f} to {bundle.rates_kbps[-1]:.1f} kb/s"
+    return f"{bundle.size_bytes / 1e6:.1f} MB, {rates}, fingerprint {bundle.fingerprint.hex()}"
 
 
 def _all(data: list[Path]) -> list[Data]:

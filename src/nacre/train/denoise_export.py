@@ -11,14 +11,13 @@ import torch
 
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
+from nacre.train.card import CARD, with_denoiser
 from nacre.train.denoise_net import DenoiseNet
 from nacre.train.denoise_recipe import DenoiseRecipe, values_of
 from nacre.train.denoise_run import DenoiseRun
 from nacre.train.export import check_free, new_folder, write_module
 from nacre.train.recipe import build
 from nacre.train.run import CHECKPOINT
-
-CARD, HEADING = "README.md", "## Denoiser"
 
 
 def export_denoiser(folder: Path, base: str | Path, out: Path, name: str | None = None) -> bundles.Bundle:
@@ -37,23 +36,13 @@ def export_denoiser(folder: Path, base: str | Path, out: Path, name: str | None 
     with new_folder(out) as part:
         for file in {*bundles.parts_of(bundle.kind, bundle.facts.hashes)} - {bundles.DENOISER}:
             shutil.copyfile(bundle.part(file), part / file)
-        (part / CARD).write_text(_card(bundle.part(CARD), recipe, run), "utf-8")
         run.net.load_state_dict(run.mean)
         write_denoiser(run.net, part / bundles.DENOISER)
-        facts = bundle.metadata | {"denoiser": asdict(recipe.denoiser) | {"training": _made(recipe, run)}}
-        bundles.save(part, name or bundle.name, bundle.kind, bundle.config, facts)
+        made = asdict(recipe.denoiser) | {"training": _made(recipe, run)}
+        before = bundle.folder / CARD
+        (part / CARD).write_text(with_denoiser(before.read_text("utf-8") if before.is_file() else "", made), "utf-8")
+        bundles.save(part, name or bundle.name, bundle.kind, bundle.config, bundle.metadata | {"denoiser": made})
     return bundles.load(out)
-
-
-def _card(before: Path, recipe: DenoiseRecipe, run: DenoiseRun) -> str:
-    """The model's card with a section on its denoiser."""
-    text = before.read_text("utf-8").split(HEADING)[0].rstrip() if before.is_file() else ""
-    made = (
-        f"Recipe `{recipe.name}`, seed {recipe.seed}: {run.step} steps, {run.seconds_seen / 3600:.1f} h of excerpts. "
-        f"Licence of the weights: {recipe.licence or 'not stated'}."
-    )
-    sources = "\n".join(f"- {source}" for source in recipe.sources) or "- not stated"
-    return "\n\n".join(filter(None, [text, HEADING, made, sources])) + "\n"
 
 
 def _made(recipe: DenoiseRecipe, run: DenoiseRun) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from nacre.core.units import kbps
 from nacre.format.file import pack_packet
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
+from nacre.train.card import CARD, card
 from nacre.train.codec_run import CodecRun, new_run
 from nacre.train.degrade import NOTHING
 from nacre.train.eight_bit import eight_bit
@@ -173,13 +174,18 @@ def _first(graph: Any, nodes: list[Any]) -> None:
     graph.node.extend(nodes)
 
 
-def export_run(folder: Path, out: Path, name: str | None = None, bits: int = BITS) -> bundles.Bundle:
+def export_run(
+    folder: Path, out: Path, name: str | None = None, bits: int = BITS, denoiser: bundles.Bundle | None = None
+) -> bundles.Bundle:
     """Export the checkpoint of a run folder; tables and rates come from its own training recordings.
 
-    Large matrices have so many bits a weight, see `write_graph`.
+    Large matrices have so many bits a weight, see `write_graph`. `denoiser` is a model whose denoiser this one gets.
+    Raises TrainError.
     """
     check_free(out)
     recipe = recipe_of(folder)
+    if denoiser:
+        check_denoiser(denoiser, recipe.codec.rate_hz)
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors")
     corpus = open_cache(folder / "corpus")
@@ -188,33 +194,9 @@ def export_run(folder: Path, out: Path, name: str | None = None, bits: int = BIT
     samples = TABLE_GROUPS * recipe.codec.group_samples
     items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
     waves = sampler.batch(items, samples, (recipe.seed, 1 << 30))
-    bundle = export(run, waves, out, name or recipe.name, making(recipe, run, corpus), bits)
-    (out / "README.md").write_text(card(bundle, recipe))
+    bundle = export(run, waves, out, name or recipe.name, making(recipe, run, corpus), bits, denoiser)
+    (out / CARD).write_text(card(bundle, recipe), "utf-8")
     return bundle
-
-
-def card(bundle: bundles.Bundle, recipe: Recipe) -> str:
-    """The model card, Markdown."""
-    made = bundle.facts.training
-    rates = ", ".join(f"{rate:.2f}" for rate in bundle.rates_kbps)
-    tables = ", ".join(f"{rate:.2f}" for rate in bundle.static_rates_kbps)
-    lines = [
-        f"# {bundle.name}",
-        f"{recipe.description}. Licence of the weights: {recipe.licence or 'not stated'}.",
-        f"Fingerprint {bundle.fingerprint.hex()}, {bundle.size_bytes / 1e6:.1f} MB, "
-        f"algorithmic latency {bundle.config.latency_ms:.0f} ms when frames are sent one by one.",
-        f"Mean rate of each quality level on training speech, kb/s of packets: {rates}."
-        + (f" By static tables: {tables}." if bundle.has_context else ""),
-        "## Training",
-        f"Recipe `{recipe.name}`, seed {recipe.seed}: {made['steps']} steps, "
-        f"{made['audio_seconds_seen']} s of excerpts from {made['corpus_hours']} h of recordings. "
-        "All settings are in model.json.",
-        "## Data and licences",
-        "\n".join(f"- {source}" for source in recipe.card.sources or made["sources"]),
-        "## Known weaknesses",
-        "\n".join(f"- {weakness}" for weakness in recipe.card.weaknesses) or "Not stated.",
-    ]
-    return "\n\n".join(lines) + "\n"
 
 
 def making(recipe: Recipe, run: CodecRun, corpus: Corpus) -> dict[str, Any]:
@@ -237,6 +219,20 @@ def averaged(run: CodecRun) -> CodecNet:
     net = run.net
     net.load_state_dict(run.mean)
     return net.float().cpu().eval()
+
+
+def check_denoiser(bundle: bundles.Bundle, rate_hz: int) -> None:
+    """Raise TrainError unless the model has a denoiser, for this rate."""
+    if bundle.denoiser is None:
+        raise TrainError(f"model {bundle.name} has no denoiser to take; give another model, or train one")
+    if bundle.config.rate_hz != rate_hz:
+        raise TrainError(f"the denoiser of {bundle.name} is of {bundle.config.rate_hz} Hz, the model of {rate_hz} Hz")
+
+
+def copied_denoiser(bundle: bundles.Bundle, part: Path) -> dict[str, Any]:
+    """Put the denoiser of a model into the folder of another; what model.json says of it."""
+    shutil.copyfile(bundle.part(bundles.DENOISER), part / bundles.DENOISER)
+    return {"denoiser": bundle.metadata["denoiser"]}
 
 
 def measured_rates(codec: Codec, waves: np.ndarray[Any, Any]) -> list[float]:
@@ -317,7 +313,13 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def export(
-    run: CodecRun, waves: np.ndarray[Any, Any], out: Path, name: str, facts: dict[str, Any], bits: int = BITS
+    run: CodecRun,
+    waves: np.ndarray[Any, Any],
+    out: Path,
+    name: str,
+    facts: dict[str, Any],
+    bits: int = BITS,
+    denoiser: bundles.Bundle | None = None,
 ) -> bundles.Bundle:
     """Write a model folder; `waves` [B, N] are level-normalised training excerpts for the tables and rates."""
     with new_folder(out) as part:
@@ -326,7 +328,7 @@ def export(
         write_graph(net, "decoder", part / "decoder.onnx", bits)
         prior, quantiser = fit_prior(net, waves), net.quantiser.export_quantiser()
         prior.save(part / bundles.PRIOR)
-        measured: dict[str, Any] = {}
+        measured: dict[str, Any] = copied_denoiser(denoiser, part) if denoiser else {}
         measured |= quantiser.save(part)
         measured["rates_kbps"] = [float(level + 1) for level in range(net.codec.levels)]
         if net.codec.cleans:

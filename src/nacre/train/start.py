@@ -97,11 +97,13 @@ def distinct(rows: Tensor) -> tuple[list[int], list[int]]:
 
 
 def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
-    """Give a run the weights of a model; its averaged weights too."""
-    if bundle.config.levels != recipe.codec.levels or (bundle.config.cleans and not recipe.codec.cleans):
-        theirs = f"levels = {bundle.config.levels} and cleans = {bundle.config.cleans}"
-        ours = f"{recipe.codec.levels} and {recipe.codec.cleans}"
-        raise TrainError(f"the model has {theirs}, the recipe {ours}; make them the same")
+    """Give a run the weights of a model; its averaged weights too.
+
+    Levels for denoising that only one of them has are left as they are, or left out.
+    """
+    if bundle.config.levels != recipe.codec.levels:
+        levels = f"{bundle.config.levels} levels, the recipe {recipe.codec.levels}"
+        raise TrainError(f"the model has {levels}; make them the same")
     source = CodecNet(bundle.config, recipe.net, recipe.kind, recipe.quantiser)
     source.quantiser.restore(bundle.quantiser(), StaticPrior.load(bundle.part(PRIOR)))
     for part in ("encoder", "decoder"):
@@ -110,8 +112,9 @@ def put(run: CodecRun, recipe: Recipe, bundle: Bundle) -> None:
     for name, value in source.state_dict().items():
         if value.shape == weights[name].shape:
             weights[name].copy_(value)
-        else:  # levels for denoising come after those that the model has
-            weights[name][: len(value)] = value
+        else:  # levels for denoising come after the others
+            both = min(len(value), len(weights[name]))
+            weights[name][:both] = value[:both]
     run.mean = copies(run.net)
 
 

@@ -19,8 +19,9 @@ from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
+from nacre.train.card import CARD, card
 from nacre.train.degrade import DegradeConfig
-from nacre.train.export import card, check_free, measured_rates, new_folder
+from nacre.train.export import check_free, measured_rates, new_folder
 from nacre.train.post.context import ContextConfig, train
 from nacre.train.recipe import Recipe, build
 from nacre.train.recordings import Data, Given, load_corpus
@@ -70,7 +71,7 @@ def add_context(
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
         saved = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
         if made := facts.get("training", {}).get("recipe"):
-            (part / "README.md").write_text(card(saved, build(Recipe, made)))
+            (part / CARD).write_text(card(saved, build(Recipe, made)), "utf-8")
     return bundles.load(out)
 
 

@@ -16,8 +16,19 @@ from nacre.codec.codec import Codec
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
+from nacre.train.card import CARD, card
 from nacre.train.codec_run import new_run
-from nacre.train.export import BITS, averaged, card, check_free, cleaning_span, making, new_folder, write_graph
+from nacre.train.export import (
+    BITS,
+    averaged,
+    check_denoiser,
+    check_free,
+    cleaning_span,
+    copied_denoiser,
+    making,
+    new_folder,
+    write_graph,
+)
 from nacre.train.post.adapt import BALANCE, MILD
 from nacre.train.post.residual import rated_speech, rates_of, spread_graph
 from nacre.train.recipe import Recipe, recipe_of
@@ -27,15 +38,23 @@ from nacre.train.sampler import Sampler
 
 
 def export_networks(
-    folder: Path, base: str | Path, out: Path, name: str | None = None, bits: int = BITS
+    folder: Path,
+    base: str | Path,
+    out: Path,
+    name: str | None = None,
+    bits: int = BITS,
+    denoiser: bundles.Bundle | None = None,
 ) -> bundles.Bundle:
     """Write a model with the networks that a run trained and everything else of the model `base` it began from.
 
-    Raises TrainError where the run trained its quantiser, or no decoder, or networks of other sizes.
+    `denoiser` is a model whose denoiser it gets in place of its own. Raises TrainError where the run trained its
+    quantiser, or no decoder, or networks of other sizes.
     """
     check_free(out)
     bundle, recipe = bundles.find(base), recipe_of(folder)
     trained = _trained(bundle, recipe)
+    if denoiser:
+        check_denoiser(denoiser, recipe.codec.rate_hz)
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors")
     corpus = open_cache(folder / "corpus")
@@ -51,6 +70,8 @@ def export_networks(
                 levels = [*range(plain), *(count - plain) * [settings["base"]]]
                 spread_graph(graph, graph, bundle.config, side, levels)
         facts: dict[str, Any] = bundle.metadata | making(recipe, run, corpus) | {"reads": bundle.reads}
+        if denoiser:
+            facts |= copied_denoiser(denoiser, part)
         draft = bundles.save(part, name or recipe.name, bundle.kind, recipe.codec, facts)
         sampler = Sampler(corpus, recipe.codec, MILD, None, BALANCE)
         model, speech = Model.load(draft), rated_speech(sampler)
@@ -58,7 +79,7 @@ def export_networks(
         if "encoder" in trained and model.config.cleans:
             facts["cleaning_span"] = cleaning_span(Codec(model), speech)
         saved = bundles.save(part, draft.name, bundle.kind, recipe.codec, facts)
-        (part / "README.md").write_text(card(saved, recipe))
+        (part / CARD).write_text(card(saved, recipe), "utf-8")
     return bundles.load(out)
 
 

@@ -29,8 +29,9 @@ from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, ResidualLayer
 from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
+from nacre.train.card import CARD, card
 from nacre.train.checks import above_zero, check
-from nacre.train.export import card, check_free, cleaning_span, measured_rates, new_folder
+from nacre.train.export import check_free, cleaning_span, measured_rates, new_folder
 from nacre.train.post.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
 from nacre.train.recipe import Recipe, build
 from nacre.train.recordings import Data, Given, load_corpus
@@ -288,4 +289,4 @@ def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> 
         facts["cleaning_span"] = cleaning_span(Codec(model), waves)
     saved = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
     if made := facts.get("training", {}).get("recipe"):
-        (bundle.folder / "README.md").write_text(card(saved, build(Recipe, made)))
+        (bundle.folder / CARD).write_text(card(saved, build(Recipe, made)), "utf-8")
