@@ -22,8 +22,8 @@ class DenoiseRecipe:
     """A training run of a denoiser.
 
     Of the `batch` excerpts of a step a share `clean` has no noise: nothing is to be done to them. `magnitude`, `under`,
-    `wave`, `windows` and `compression` are what `denoise_loss.DenoiseLoss` takes. `range_db` and `expand` are what
-    `recordings.Cleanness` asks of speech.
+    `wave`, `windows` and `compression` are what `denoise_loss.DenoiseLoss` takes. Recordings of speech whose noise lies
+    less than `range_db` below it are left out.
     """
 
     name: str
@@ -41,7 +41,6 @@ class DenoiseRecipe:
     windows: tuple[int, ...] = (256, 512, 1024)
     compression: float = 0.25
     range_db: float = 0.0
-    expand: bool = False
     learning_rate: float = 3e-3
     warmup_steps: int = 150
     decay_share: float = 0.5  # last share of the run over which the rate falls to 1 %

@@ -19,7 +19,7 @@ from nacre.train.denoise_loss import DenoiseLoss
 from nacre.train.denoise_net import DenoiseNet, Whole
 from nacre.train.denoise_recipe import DenoiseRecipe
 from nacre.train.loop import Sounds, open_run, run_steps
-from nacre.train.recordings import Cleanness, Data, Given
+from nacre.train.recordings import Data, Given
 from nacre.train.run import CHECKPOINT, Run, copies, part_of, read_checkpoint
 from nacre.train.sampler import Sampler
 from nacre.train.trainer import Trainer
@@ -148,8 +148,7 @@ def train_denoiser(
     a folder in use, data without sound, or a run that diverged (its last checkpoint stays).
     """
     folders, new = (data, noise, valid), partial(DenoiseRun.new, recipe)
-    asked = Cleanness(recipe.range_db, recipe.expand)
-    run, sounds, fabric = open_run(folders, out, recipe.rate_hz, new, resume, quiet, processes, asked)
+    run, sounds, fabric = open_run(folders, out, recipe.rate_hz, new, resume, quiet, processes, recipe.range_db)
     if start and run.step == 0:
         run.begin_with(start)
     run_steps(DenoiseTrainer(recipe, run, sounds, fabric), out, max_steps, quiet)

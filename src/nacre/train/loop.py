@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from nacre.core.errors import TrainError, reason
 from nacre.train.log import Log
 from nacre.train.processes import any_of, start, together
-from nacre.train.recordings import ANY, Cleanness, Corpus, Given, load_corpus
+from nacre.train.recordings import Corpus, Given, load_corpus
 from nacre.train.run import CHECKPOINT, Run
 from nacre.train.trainer import Trainer
 
@@ -40,17 +40,18 @@ class Sounds:
         rate_hz: int,
         fabric: Fabric,
         quiet: bool,
-        cleanness: Cleanness = ANY,
+        range_db: float = 0.0,
     ) -> Sounds:
         """Decode recordings into `out`, where all processes see it; the first process does it for all.
 
-        `cleanness` is asked of speech. Raises TrainError for a folder that is none, or that has no sound.
+        Speech whose noise lies less than `range_db` below it is skipped. Raises TrainError for a folder that is none,
+        or that has no sound.
         """
-        kinds = ("corpus", cleanness), ("noise", ANY), ("valid", cleanness)
+        kinds = ("corpus", range_db), ("noise", 0.0), ("valid", range_db)
         with fabric.rank_zero_first():
             speech, noise, valid = (
-                load_corpus(data, out / name, rate_hz, quiet or not fabric.is_global_zero, asked) if data else None
-                for data, (name, asked) in zip(given, kinds, strict=True)
+                load_corpus(data, out / name, rate_hz, quiet or not fabric.is_global_zero, least_db) if data else None
+                for data, (name, least_db) in zip(given, kinds, strict=True)
             )
         assert speech is not None
         if fabric.is_global_zero:
@@ -66,16 +67,17 @@ def open_run(
     resume: bool,
     quiet: bool,
     processes: int,
-    cleanness: Cleanness = ANY,
+    range_db: float = 0.0,
 ) -> tuple[AnyRun, Sounds, Fabric]:
     """The run in the folder `out`, a new one or that of its checkpoint, with sounds of speech, noise and validation.
 
-    `cleanness` is asked of speech. Raises TrainError for a folder in use or sounds that are none; see also
-    `processes.start`.
+    Speech whose noise lies less than `range_db` below it is skipped.
+
+    Raises TrainError for a folder in use or sounds that are none; see also `processes.start`.
     """
     checkpoint = _claim(out, resume)
     fabric = start(processes)
-    sounds = Sounds.load(given, out, rate_hz, fabric, quiet, cleanness)
+    sounds = Sounds.load(given, out, rate_hz, fabric, quiet, range_db)
     run = new(fabric.device)
     if resume and checkpoint.exists():
         run.load(checkpoint)

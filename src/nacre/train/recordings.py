@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,6 @@ from rich.progress import track
 from nacre.core.errors import NacreError, TrainError, reason
 from nacre.io.audio import AudioReader, mono_blocks
 from nacre.io.folders import inside
-from nacre.train.expander import expand
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,7 +31,6 @@ Read = Callable[[], Iterator[Array]]  # one recording in blocks [N]; raises Nacr
 
 SPOOL_BYTES = 32 << 20  # of one recording in memory, the rest in a file
 FAINT = 1e-5  # below a third of a 16-bit step there is no noise
-PART_S = 40.0  # of a recording at a time
 FRAME_S, QUIET, LOUD = 0.02, 8, 95  # percentiles of the frames that tell a recording's own noise, and its speech
 
 
@@ -77,36 +75,24 @@ class Recordings(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Cleanness:
-    """What is asked of speech: who learns to give noise back learns to keep it.
-
-    Recordings whose noise lies less than `range_db` below their speech are skipped; with `expand` what noise the others
-    have is turned down (`expander`).
-    """
-
-    range_db: float = 0.0
-    expand: bool = False
-
-
-ANY = Cleanness()
 Data = Path | Recordings
 Given = Data | Sequence[Data]
 
 
-def load_corpus(data: Given, cache: Path, rate_hz: int, quiet: bool = False, cleanness: Cleanness = ANY) -> Corpus:
+def load_corpus(data: Given, cache: Path, rate_hz: int, quiet: bool = False, range_db: float = 0.0) -> Corpus:
     """Recordings of one folder or several, read from `cache` where their list and sizes are unchanged.
 
-    Raises TrainError for a folder that is none, or that has no sound.
+    Those are skipped whose noise lies less than `range_db` below their speech: who learns to give them back learns to
+    keep noise. Raises TrainError for a folder that is none, or that has no sound.
     """
     given: list[Data] = list(data) if isinstance(data, Sequence) else [data]
     tables = [each for each in given if not isinstance(each, Path)]
     files = sorted(chain.from_iterable(_files(each) for each in given if isinstance(each, Path)))
     listing = chain(([str(path), path.stat().st_size] for _, path in files), *(table.listed() for table in tables))
-    wanted = _digest(listing) | {"rate_hz": rate_hz} | asdict(cleanness)
+    wanted = _digest(listing) | {"rate_hz": rate_hz, "range_db": range_db}
     index_path = cache.with_suffix(".json")
     try:
-        index = asdict(ANY) | json.loads(index_path.read_text())  # earlier versions took all
+        index = {"range_db": 0.0} | json.loads(index_path.read_text())  # earlier versions took all
         if "listing" in index:  # of an earlier version
             index |= _digest(index["listing"])
         if wanted.items() <= index.items():
@@ -116,7 +102,7 @@ def load_corpus(data: Given, cache: Path, rate_hz: int, quiet: bool = False, cle
     index_path.unlink(missing_ok=True)  # before its samples change
     reads = _reads(files, tables, rate_hz)
     total = wanted["files"]
-    index = _decode(track(reads, "reading recordings", total, disable=quiet), cache, rate_hz, cleanness) | wanted
+    index = _decode(track(reads, "reading recordings", total, disable=quiet), cache, rate_hz, range_db) | wanted
     part = index_path.with_suffix(".part")
     part.write_text(json.dumps(index))
     os.replace(part, index_path)
@@ -185,7 +171,7 @@ def _blocks(path: Path, rate_hz: int) -> Iterator[Array]:
         yield from mono_blocks(reader, rate_hz)
 
 
-def _decode(reads: Iterable[tuple[str, str, Read]], cache: Path, rate_hz: int, cleanness: Cleanness) -> dict[str, Any]:
+def _decode(reads: Iterable[tuple[str, str, Read]], cache: Path, rate_hz: int, range_db: float) -> dict[str, Any]:
     """Write int16 samples of all recordings in a row; -> how many there are of each source and recording."""
     lengths: dict[str, list[int]] = {}
     skipped = []
@@ -194,9 +180,9 @@ def _decode(reads: Iterable[tuple[str, str, Read]], cache: Path, rate_hz: int, c
         for name, called, read in reads:
             start = out.tell()
             try:
-                count, found_db = _write(out, read(), rate_hz, cleanness.expand)
-                if found_db < cleanness.range_db:
-                    wanted = f"the recipe's range_db wants {cleanness.range_db:g}, and 0 takes all"
+                count, found_db = _write(out, read(), round(FRAME_S * rate_hz))
+                if found_db < range_db:
+                    wanted = f"the recipe's range_db wants {range_db:g}, and 0 takes all"
                     raise TrainError(f"{called} has noise only {found_db:.0f} dB below its speech; {wanted}")
                 lengths.setdefault(name, []).append(count)
             except NacreError as error:
@@ -209,22 +195,21 @@ def _decode(reads: Iterable[tuple[str, str, Read]], cache: Path, rate_hz: int, c
     return {"counts": counts, "lengths": {name: lengths[name] for name in counts}, "skipped": skipped}
 
 
-def _write(out: BinaryIO, blocks: Iterator[Array], rate_hz: int, expanded: bool) -> tuple[int, float]:
-    """A recording without its offset, which is no sound, once all of it could be read; perhaps with less noise.
+def _write(out: BinaryIO, blocks: Iterator[Array], frame: int) -> tuple[int, float]:
+    """A recording without its offset, which is no sound, once all of it could be read.
 
     -> (how many samples it has, dB from its quiet frames to its loud ones).
     """
-    total, count, powers, frame = 0.0, 0, [np.zeros(0, np.float32)], round(FRAME_S * rate_hz)
+    total, count, powers = 0.0, 0, [np.zeros(0, np.float32)]
     with SpooledTemporaryFile(SPOOL_BYTES) as spool:
         for block in blocks:
             spool.write(block.astype("<f4").tobytes())
             total, count = total + block.sum(dtype=np.float64), count + len(block)
         offset = np.float32(total / max(1, count))
         spool.seek(0)
-        while data := spool.read(4 * frame * round(PART_S / FRAME_S)):
+        while data := spool.read(4096 * frame):
             samples = np.frombuffer(data, "<f4") - offset
-            written = expand(samples, rate_hz) if expanded else samples
-            out.write(np.clip(np.round(written * 32767), -32768, 32767).astype("<i2").tobytes())
+            out.write(np.clip(np.round(samples * 32767), -32768, 32767).astype("<i2").tobytes())
             powers.append(np.square(samples[: len(samples) // frame * frame].reshape(-1, frame)).mean(1))
     of_frames = np.concatenate(powers)
     quiet, loud = np.percentile(of_frames, (QUIET, LOUD)) if len(of_frames) else (0.0, 0.0)
