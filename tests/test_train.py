@@ -1152,6 +1152,8 @@ def test_a_model_takes_over_the_denoiser_of_another(run, trained, exported, tmp_
     done = run("export", trained, "-o", "none", "--denoiser", exported)
     assert (done.rc, "has no denoiser" in done.stderr) == (1, True)
     assert not (tmp_path / "none").exists()
+    with pytest.raises(TrainError, match="16000 Hz, and the denoiser of 8000 Hz"):
+        export_room.check_rates("made", 16_000, 8000)
 
 
 def test_the_command_line_speaks_in_one_line(run, tmp_path):

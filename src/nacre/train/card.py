@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nacre.model.bundle import Bundle
-from nacre.train.recipe import Recipe
+from nacre.train.recipe import Recipe, build
 
 CARD = "README.md"  # of a model folder
 DENOISER = "## Denoiser"
@@ -34,6 +34,14 @@ def card(bundle: Bundle, recipe: Recipe) -> str:
     ]
     text = "\n\n".join(lines) + "\n"
     return with_denoiser(text, bundle.metadata["denoiser"]) if bundle.denoiser else text
+
+
+def write_card(bundle: Bundle, recipe: Recipe | None = None) -> None:
+    """Put its card into a model's folder: by this recipe, or by that in model.json; none where there is neither."""
+    if recipe is None and (made := bundle.facts.training.get("recipe")):
+        recipe = build(Recipe, made)
+    if recipe is not None:
+        (bundle.folder / CARD).write_text(card(bundle, recipe), "utf-8")
 
 
 def with_denoiser(text: str, denoiser: dict[str, Any]) -> str:

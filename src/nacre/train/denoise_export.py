@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.train.card import CARD, with_denoiser
 from nacre.train.denoise_net import DenoiseNet
 from nacre.train.denoise_recipe import DenoiseRecipe, values_of
 from nacre.train.denoise_run import DenoiseRun
-from nacre.train.export import check_free, new_folder, write_module
+from nacre.train.export import check_free, check_rates, new_folder, write_module
 from nacre.train.recipe import build
 from nacre.train.run import CHECKPOINT
 
@@ -28,9 +27,7 @@ def export_denoiser(folder: Path, base: str | Path, out: Path, name: str | None 
     check_free(out)
     bundle = bundles.find(base)
     recipe: DenoiseRecipe = build(DenoiseRecipe, values_of(folder))
-    if recipe.rate_hz != bundle.config.rate_hz:
-        rates = f"{bundle.config.rate_hz} Hz, and the denoiser of {recipe.rate_hz} Hz"
-        raise TrainError(f"model {bundle.name} is of {rates}; both must be the same")
+    check_rates(bundle.name, bundle.config.rate_hz, recipe.rate_hz)
     run = DenoiseRun.new(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors")
     with new_folder(out) as part:

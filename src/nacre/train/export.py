@@ -27,7 +27,7 @@ from nacre.core.units import kbps
 from nacre.format.file import pack_packet
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.card import CARD, card
+from nacre.train.card import write_card
 from nacre.train.codec_run import CodecRun, new_run
 from nacre.train.degrade import NOTHING
 from nacre.train.eight_bit import eight_bit
@@ -185,7 +185,7 @@ def export_run(
     check_free(out)
     recipe = recipe_of(folder)
     if denoiser:
-        check_denoiser(denoiser, recipe.codec.rate_hz)
+        check_denoiser(denoiser, recipe)
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors")
     corpus = open_cache(folder / "corpus")
@@ -195,7 +195,7 @@ def export_run(
     items = math.ceil(min(TABLE_SECONDS, corpus.seconds) * recipe.codec.rate_hz / samples)
     waves = sampler.batch(items, samples, (recipe.seed, 1 << 30))
     bundle = export(run, waves, out, name or recipe.name, making(recipe, run, corpus), bits, denoiser)
-    (out / CARD).write_text(card(bundle, recipe), "utf-8")
+    write_card(bundle, recipe)
     return bundle
 
 
@@ -221,12 +221,19 @@ def averaged(run: CodecRun) -> CodecNet:
     return net.float().cpu().eval()
 
 
-def check_denoiser(bundle: bundles.Bundle, rate_hz: int) -> None:
-    """Raise TrainError unless the model has a denoiser, for this rate."""
+def check_denoiser(bundle: bundles.Bundle, recipe: Recipe) -> None:
+    """Raise TrainError unless the model has a denoiser that suits what this recipe makes."""
     if bundle.denoiser is None:
         raise TrainError(f"model {bundle.name} has no denoiser to take; give another model, or train one")
-    if bundle.config.rate_hz != rate_hz:
-        raise TrainError(f"the denoiser of {bundle.name} is of {bundle.config.rate_hz} Hz, the model of {rate_hz} Hz")
+    check_rates(recipe.name, recipe.codec.rate_hz, bundle.config.rate_hz)
+
+
+def check_rates(name: str, model_hz: int, denoiser_hz: int) -> None:
+    """Raise TrainError unless a model of this name and a denoiser are of one rate."""
+    if model_hz != denoiser_hz:
+        raise TrainError(
+            f"model {name} is of {model_hz} Hz, and the denoiser of {denoiser_hz} Hz; both must be the same"
+        )
 
 
 def copied_denoiser(bundle: bundles.Bundle, part: Path) -> dict[str, Any]:

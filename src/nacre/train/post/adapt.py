@@ -19,11 +19,10 @@ from nacre.codec.state import start_encoder
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.card import CARD, card
+from nacre.train.card import write_card
 from nacre.train.degrade import DegradeConfig
 from nacre.train.export import check_free, measured_rates, new_folder
 from nacre.train.post.context import ContextConfig, train
-from nacre.train.recipe import Recipe, build
 from nacre.train.recordings import Data, Given, load_corpus
 from nacre.train.sampler import Sampler
 
@@ -69,9 +68,7 @@ def add_context(
             learned, rates = _learned(Codec(Model.load(bundle)), data, noise, Path(cache), hours, config, quiet, part)
         facts = bundle.metadata
         facts |= {"rates_kbps": rates, "static_rates_kbps": bundle.static_rates_kbps.tolist(), "context": learned}
-        saved = bundles.save(part, bundle.name, bundle.kind, bundle.config, facts)
-        if made := facts.get("training", {}).get("recipe"):
-            (part / CARD).write_text(card(saved, build(Recipe, made)), "utf-8")
+        write_card(bundles.save(part, bundle.name, bundle.kind, bundle.config, facts))
     return bundles.load(out)
 
 

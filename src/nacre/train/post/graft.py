@@ -16,7 +16,7 @@ from nacre.codec.codec import Codec
 from nacre.core.errors import TrainError
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.card import CARD, card
+from nacre.train.card import write_card
 from nacre.train.codec_run import new_run
 from nacre.train.export import (
     BITS,
@@ -54,7 +54,7 @@ def export_networks(
     bundle, recipe = bundles.find(base), recipe_of(folder)
     trained = _trained(bundle, recipe)
     if denoiser:
-        check_denoiser(denoiser, recipe.codec.rate_hz)
+        check_denoiser(denoiser, recipe)
     run = new_run(recipe, torch.device("cpu"))
     run.load(folder / f"{CHECKPOINT}.safetensors")
     corpus = open_cache(folder / "corpus")
@@ -79,7 +79,7 @@ def export_networks(
         if "encoder" in trained and model.config.cleans:
             facts["cleaning_span"] = cleaning_span(Codec(model), speech)
         saved = bundles.save(part, draft.name, bundle.kind, recipe.codec, facts)
-        (part / CARD).write_text(card(saved, recipe), "utf-8")
+        write_card(saved, recipe)
     return bundles.load(out)
 
 

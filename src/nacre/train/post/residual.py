@@ -6,7 +6,6 @@ part of one level, `base`, and spend the rest on the coefficients of nacre.entro
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +28,10 @@ from nacre.entropy.residual import EXTREME, LARGEST_SIZE, TAPS, ResidualLayer
 from nacre.entropy.static_prior import StaticPrior, share_out
 from nacre.model import bundle as bundles
 from nacre.model.model import Model
-from nacre.train.card import CARD, card
+from nacre.train.card import write_card
 from nacre.train.checks import above_zero, check
-from nacre.train.export import check_free, cleaning_span, measured_rates, new_folder
+from nacre.train.export import check_free, cleaning_span, copied_denoiser, measured_rates, new_folder
 from nacre.train.post.adapt import BALANCE, EXCERPT_GROUPS, MILD, RATE_SECONDS
-from nacre.train.recipe import Recipe, build
 from nacre.train.recordings import Data, Given, load_corpus
 from nacre.train.sampler import Sampler
 
@@ -142,7 +140,7 @@ def _spread_levels(bundle: bundles.Bundle, part: Path, levels: list[int], config
         ContextPrior(prior.sizes, arrays).save(part / bundles.CONTEXT)
     _arrays(bundle.config, config, []).save(part / bundles.RESIDUAL)
     if bundle.denoiser:
-        shutil.copyfile(bundle.part(bundles.DENOISER), part / bundles.DENOISER)
+        copied_denoiser(bundle, part)
     facts = bundle.metadata
     for name in ("steps", "dead_zone", "rates_kbps", "static_rates_kbps"):
         if name in facts:
@@ -287,6 +285,4 @@ def _finish(bundle: bundles.Bundle, sampler: Sampler, facts: dict[str, Any]) -> 
     facts |= rates_of(model, waves)
     if bundle.config.cleans:
         facts["cleaning_span"] = cleaning_span(Codec(model), waves)
-    saved = bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts)
-    if made := facts.get("training", {}).get("recipe"):
-        (bundle.folder / CARD).write_text(card(saved, build(Recipe, made)), "utf-8")
+    write_card(bundles.save(bundle.folder, bundle.name, bundle.kind, bundle.config, facts))
